@@ -1,0 +1,12 @@
+"""The error a user can put right: bad input, said in one line."""
+
+
+class InputError(ValueError):
+    """Input that cannot be used: what came, what was expected, what to do, in one line.
+
+    The command line turns it into exit code 2 and that line; nodes show it as it is. Line breaks are joined, so that a
+    message built from somebody else's text stays one line.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(str(message).split()))
