@@ -1,0 +1,1 @@
+"""Data sets of normal and defective images with their masks."""

@@ -1,0 +1,204 @@
+"""Photos and masks as files: every common kind read exactly, never silently reduced; PNGs written atomically."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import InputError
+from ..geometry import paste_back
+
+logger = logging.getLogger("adiff")
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
+"""Suffixes of photos and masks, in lower case."""
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+"""Pillow's names of them."""
+LARGEST = 2**27
+"""Pixels of the largest photo that is opened; what claims more is taken for a decompression bomb."""
+LUMA = np.array((0.299, 0.587, 0.114))
+"""Weights of red, green and blue in grey (ITU-R BT.601)."""
+LEVELS_16 = 257
+"""Levels of 16 bits in a level of 8: 65535 / 255."""
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error, zlib.error)
+"""What Pillow's decoders raise for files that are cut short or damaged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo as its file holds it.
+
+    pixels: uint8 (H, W), (H, W, 3) or (H, W, 4), or uint16 (H, W), turned upright as its EXIF tag says.
+    """
+
+    pixels: np.ndarray
+    path: Path
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def rgb(self) -> np.ndarray:
+        """The photo for the model: (H, W, 3) uint8, 16 bits scaled to 8, transparency dropped, grey repeated."""
+        pixels = self.pixels
+        if pixels.dtype == np.uint16:
+            pixels = np.rint(pixels / LEVELS_16).astype(np.uint8)
+        if pixels.ndim == 2:
+            return np.repeat(pixels[:, :, None], 3, axis=2)
+        return np.ascontiguousarray(pixels[:, :, :3])
+
+    def composite(self, generated: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+        """Lay a generated image over the photo, in the photo's own kind; bit-identical where alpha is 0.
+
+        generated: (H, W, 3) uint8; for grey photos its luma counts. alpha: (H, W) in [0, 1]. The photo's transparency
+        is kept. Returns an array like `pixels`.
+        """
+        if generated.shape != (*self.size, 3) or generated.dtype != np.uint8:
+            raise ValueError(f"generated image {generated.shape} {generated.dtype}; expected {(*self.size, 3)} uint8")
+        if self.pixels.ndim == 2:
+            grey = generated.astype(np.float64) @ LUMA
+            scale = LEVELS_16 if self.pixels.dtype == np.uint16 else 1
+            return paste_back(self.pixels, np.rint(grey * scale).astype(self.pixels.dtype), alpha)
+        out = self.pixels.copy()
+        out[:, :, :3] = paste_back(self.pixels[:, :, :3], generated, alpha)
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class MaskFile:
+    """A mask as read: (H, W) bool, and whether its file held greys that were cut at half of full scale."""
+
+    mask: np.ndarray
+    grey: bool
+
+
+def read_photo(path: Path | str) -> Photo:
+    """Read a photo: PNG, JPEG, BMP, TIFF or WebP; grey, RGB, RGBA, palette, CMYK, 1 bit, 16-bit grey.
+
+    Raises InputError for a file that is missing, damaged or too large, has several pages, or holds more than 8 bits a
+    colour or other numbers than a photo's (Pillow would reduce those silently).
+    """
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow remarks on is either harmless or an error below
+            pixels = _open(path)
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path} is no image this reads; expected PNG, JPEG, BMP, TIFF or WebP") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} is too large: {error}; at most {LARGEST} pixels are opened") from error
+    except BROKEN as error:
+        raise InputError(f"{path} cannot be read, it is damaged or cut short: {error}") from error
+    if pixels.dtype == np.uint16 and 0 < int(pixels.max()) < 2**13:
+        logger.warning("%s: 16-bit grey, brightest %d of 65535: it is used as dark as it is", path, pixels.max())
+    return Photo(pixels, path)
+
+
+def _open(path: Path) -> np.ndarray:
+    """Open, check and decode a file; what Pillow raises is left to `read_photo`."""
+    with Image.open(path, formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > LARGEST:
+            raise InputError(f"{path} is {width}x{height} pixels; at most {LARGEST} pixels are opened: cut it up")
+        _refuse_unfaithful(image, path)
+        image.load()
+        return _pixels(ImageOps.exif_transpose(image), path)
+
+
+def _refuse_unfaithful(image: Image.Image, path: Path) -> None:
+    """Raise InputError for what Pillow would open, but not as it is."""
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1 and image.format != "MPO":  # a phone's JPEG, with previews behind the photo
+        raise InputError(f"{path} holds {pages} pages or frames; expected one image a file")
+    bits, grey = 8, image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I")
+    if image.format == "PNG":
+        with open(path, "rb") as file:
+            header = file.read(26)
+        bits, grey = header[24], header[25] == 0
+    elif image.format == "TIFF":
+        bits = max(image.tag_v2.get(258, (1,)))
+        if bits > 8 and image.tag_v2.get(262) == 0:
+            raise InputError(f"{path} is {bits}-bit grey with white as 0; save it with black as 0")
+        if max(image.tag_v2.get(339, (1,))) != 1:
+            raise InputError(f"{path} holds signed or floating-point numbers; save it as 8-bit, or as 16-bit grey")
+    if bits > 8 and not (bits == 16 and grey):
+        colour = "grey" if grey else "colour"
+        raise InputError(f"{path} is {bits}-bit {colour}; only 8 bits and 16-bit grey are kept exactly: save it as one")
+    if image.mode in ("F", "I") and image.format != "PNG":
+        raise InputError(f"{path} has pixels of kind {image.mode!r}; save it as 8-bit, or as 16-bit grey")
+
+
+def _pixels(image: Image.Image, path: Path) -> np.ndarray:
+    """A loaded image as uint8 (H, W), (H, W, 3) or (H, W, 4), or uint16 (H, W)."""
+    mode = image.mode
+    if mode.startswith("I"):
+        return np.array(image).astype(np.uint16)
+    if mode in ("LA", "PA", "La", "RGBa") or (mode in ("L", "P", "RGB", "1") and "transparency" in image.info):
+        image = image.convert("RGBA")
+    elif mode == "1":
+        image = image.convert("L")
+    elif mode in ("P", "CMYK", "YCbCr", "LAB", "HSV", "RGBX"):
+        image = image.convert("RGB")
+    elif mode not in ("L", "RGB", "RGBA"):
+        raise InputError(f"{path} has pixels of kind {mode!r}; save it as grey, RGB or RGBA")
+    return np.array(image)
+
+
+def read_mask(path: Path | str, shape: tuple[int, int] | None = None) -> MaskFile:
+    """Read a mask: on from half of full scale, in any colour channel, times its opacity.
+
+    shape: (H, W) of the mask's photo, or None for any. The caller tells the user, and records, that greys were cut.
+    Raises InputError if the file cannot be read, its size differs, or it marks no pixel, or all of them.
+    """
+    photo = read_photo(path)
+    height, width = photo.size
+    if shape is not None and (height, width) != tuple(shape):
+        other = f"{shape[1]}x{shape[0]}"
+        raise InputError(f"the mask {path} is {width}x{height}, its image {other}; they must have the same size")
+    pixels, full = photo.pixels, int(np.iinfo(photo.pixels.dtype).max)
+    values = pixels if pixels.ndim == 2 else pixels[:, :, :3].max(axis=2)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        values = np.rint(values * (pixels[:, :, 3] / full)).astype(pixels.dtype)
+    mask = values >= (full + 1) // 2
+    if not mask.any():
+        most = int(values.max())
+        hint = f": its largest value is {most} of {full}, marks start at {(full + 1) // 2}" if most else ""
+        raise InputError(f"the mask {path} ({width}x{height}) is empty{hint}; mark the defect in white on black")
+    if mask.all():
+        raise InputError(f"the mask {path} ({width}x{height}) marks the whole image; mark the defect only")
+    return MaskFile(mask, bool(((values != 0) & (values != full)).any()))
+
+
+def write_png(path: Path | str, array: np.ndarray) -> None:
+    """Write a PNG under a temporary name and rename it, so that it is there whole or not at all.
+
+    array: uint8 (H, W), (H, W, 3) or (H, W, 4), uint16 (H, W), or bool (H, W), written as 0 and 255. Folders are made.
+    """
+    path = Path(path)
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    fits = array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4)))
+    if not fits and not (array.dtype == np.uint16 and array.ndim == 2):
+        raise ValueError(f"array {array.shape} {array.dtype}; expected uint8 grey, RGB or RGBA, uint16 grey, or a mask")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        Image.fromarray(np.ascontiguousarray(array)).save(temporary, format="PNG")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,325 @@
+"""Data sets found on disk: MVTec's layout or plain folders of images and masks, and the few-shot split.
+
+| layout | images | masks | normals |
+|---|---|---|---|
+| MVTec, many products | ROOT/P/test/D/S.png | ROOT/P/ground_truth/D/S_mask.png | ROOT/P/train/good |
+| MVTec, one product | ROOT/test/D/S.png | ROOT/ground_truth/D/S_mask.png | ROOT/train/good |
+| plain | ROOT/images/S.png | ROOT/masks/S.png or S_mask.png | ROOT/normal |
+| plain, several defects | ROOT/D/images/S.png | ROOT/D/masks/S.png or S_mask.png | ROOT/normal |
+
+P is a product, D a defect, S a stem; any suffix of `images.SUFFIXES` will do, in either case, and masks may go by S or
+S_mask everywhere. Hidden and junk files are passed over.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from .images import SUFFIXES, MaskFile, Photo, read_mask, read_photo
+
+logger = logging.getLogger("adiff")
+
+JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"))
+"""What systems leave behind, in lower case; names that start with a dot are junk too."""
+NOTES = frozenset((".txt", ".json", ".csv", ".md", ".xml", ".yaml", ".yml", ".html", ".py"))
+"""Suffixes of files that may lie among images and are passed over without a word."""
+MVTEC_FOLDERS = ("test", "ground_truth", "train")
+NORMAL_FOLDERS = ("normal", "good")
+MASK_ENDING = "_mask"
+DEFECT = "defect"
+"""Name of the defect of a plain folder that was given none."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One real photo of a defect, with its mask."""
+
+    product: str
+    defect: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The files of a data set: shots of each (product, defect) in natural order, normals of each product."""
+
+    root: Path
+    shots: dict[tuple[str, str], tuple[Shot, ...]]
+    normals: dict[str, tuple[Path, ...]]
+
+
+def natural_key(name: str) -> tuple:
+    """Sort key that reads digits as numbers: 2 before 10; ties by the text itself."""
+    parts = re.split(r"(\d+)", name, flags=re.ASCII)
+    return tuple(int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)), name
+
+
+def read_dataset(root: Path | str, products: Sequence[str] = (), defects: Sequence[str] = ()) -> Dataset:
+    """Find the shots and normals of a folder (layouts above); the files are matched by name, not opened.
+
+    products, defects: the ones wanted, () for all; the rest is not looked at. A plain folder is the product and holds
+    one defect, which takes the name in `defects` if there is exactly one. Normals are train/good, else test/good.
+
+    Raises InputError if there are no images, an image lacks its mask or a mask its image, a product or defect is not
+    there, or a link leads out of the folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"the data folder {root} {'is a file' if root.exists() else 'does not exist'}")
+    here = set(_folders(root, root))
+    if here & set(MVTEC_FOLDERS):
+        return _read_mvtec(root, {_name_of(root): root}, products, defects)
+    if here & {"images", "masks"}:
+        return _read_plain(root, products, defects)
+    inner = {name: set(_folders(root / name, root)) for name in sorted(here, key=natural_key)}
+    found = {name: root / name for name, folders in inner.items() if folders & set(MVTEC_FOLDERS)}
+    if found:
+        return _read_mvtec(root, found, products, defects)
+    found = {name: root / name for name, folders in inner.items() if folders & {"images", "masks"}}
+    if found:
+        return _read_plain_defects(root, found, products, defects)
+    loose = _image_files(root, root)
+    got = f"{len(loose)} image files directly in it" if loose else f"folders {_listed(here)}" if here else "nothing"
+    raise InputError(f"no images found in {root} ({got}); expected images/ and masks/ in it, or test/DEFECT/ and "
+                     "ground_truth/DEFECT/ as in MVTec AD, for one product or in one folder for each")  # fmt: skip
+
+
+def few_shot_split(shots: Sequence[Shot], n: int | None = None) -> tuple[tuple[Shot, ...], tuple[Shot, ...]]:
+    """Split one defect's shots by id: the n lowest train, the rest test (METHOD 2, "Split"); the two are disjoint.
+
+    n: shots to train on; None for the third with the lowest ids, at least 1, as in the paper. (The release's test set
+    repeats one training image.) Raises InputError if there are fewer than n; one shot alone works, with a warning.
+    """
+    ordered = tuple(sorted(shots, key=lambda shot: natural_key(shot.image.stem)))
+    if not ordered:
+        raise InputError("no shots to split; expected at least one image with its mask")
+    name = f"{ordered[0].product}/{ordered[0].defect}"
+    if n is None:
+        n = max(1, len(ordered) // 3)
+    if n < 1:
+        raise InputError(f"{n} shots of {name} asked for; expected 1 or more")
+    if n > len(ordered):
+        raise InputError(f"{n} shots of {name} asked for, but there are {len(ordered)}; ask for at most that many")
+    if n == 1:
+        logger.warning("%s: one shot only; what is learned from it is little more than that one defect", name)
+    return ordered[:n], ordered[n:]
+
+
+def read_shot(shot: Shot) -> tuple[Photo, MaskFile]:
+    """Open a shot's photo and its mask; InputError as from `read_photo` and `read_mask`, sizes compared."""
+    photo = read_photo(shot.image)
+    return photo, read_mask(shot.mask, photo.size)
+
+
+def read_shots(shots: Sequence[Shot]) -> list[tuple[Photo, MaskFile]]:
+    """Open shots (`read_shot`); says once how many masks were grey and have been cut at half of full scale."""
+    opened = [read_shot(shot) for shot in shots]
+    grey = [shot.mask.name for shot, (_, mask) in zip(shots, opened, strict=True) if mask.grey]
+    if grey:
+        logger.warning("%d of %d masks hold greys, cut at half of full scale: %s", len(grey), len(shots), _listed(grey))
+    return opened
+
+
+def list_images(folder: Path | str) -> tuple[Path, ...]:
+    """Image files of one folder in natural order; InputError if it is missing, empty, or a link leads out of it."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"the folder {folder} {'is a file' if folder.exists() else 'does not exist'}")
+    files = _image_files(folder, folder)
+    if not files:
+        raise InputError(f"no images in {folder}; expected {_listed(SUFFIXES)} files in it")
+    return tuple(files)
+
+
+def _read_mvtec(root: Path, found: dict[str, Path], products: Sequence[str], defects: Sequence[str]) -> Dataset:
+    """Shots and normals of product folders in MVTec's layout; found: product -> folder."""
+    _check_wanted(products, found, "product", root)
+    chosen = {product: folder for product, folder in found.items() if not products or product in products}
+    kinds = {product: _mvtec_defects(folder, root) for product, folder in chosen.items()}
+    _check_wanted(defects, {name for names in kinds.values() for name in names}, "defect", root)
+    shots, normals = {}, {}
+    for product, folder in chosen.items():
+        normals[product] = (_optional_images(folder, ("train", "good"), root)
+                            or _optional_images(folder, ("test", "good"), root))  # fmt: skip
+        for defect in kinds[product]:
+            if defects and defect not in defects:
+                continue
+            images, masks = folder / "test" / defect, folder / "ground_truth" / defect
+            if (files := _paired(product, defect, images, masks, root)):
+                shots[product, defect] = files
+    return _checked(Dataset(root, shots, normals), "test/DEFECT/ and their masks in ground_truth/DEFECT/")
+
+
+def _mvtec_defects(folder: Path, root: Path) -> list[str]:
+    """Defects that have a folder of images or of masks."""
+    names = set()
+    for part in ("test", "ground_truth"):
+        if part in _folders(folder, root):
+            names |= set(_folders(folder / part, root))
+    return sorted(names - {"good"}, key=natural_key)
+
+
+def _read_plain(root: Path, products: Sequence[str], defects: Sequence[str]) -> Dataset:
+    """Shots and normals of a folder with images/ and masks/: one product, one defect."""
+    product = _name_of(root)
+    _check_wanted(products, (product,), "product", root)
+    if len(defects) > 1:
+        raise InputError(f"{len(defects)} defects asked for ({_listed(defects)}), but {root} holds one, in images/; "
+                         "name one, or give each defect a folder with images/ and masks/")  # fmt: skip
+    defect = defects[0] if defects else DEFECT
+    files = _paired(product, defect, root / "images", root / "masks", root)
+    shots = {(product, defect): files} if files else {}
+    return _checked(Dataset(root, shots, {product: _normals(root)}), "images/ and their masks in masks/")
+
+
+def _read_plain_defects(root: Path, found: dict[str, Path], products: Sequence[str], defects: Sequence[str]) -> Dataset:
+    """Shots and normals of a folder with DEFECT/images/ and DEFECT/masks/: one product; found: defect -> folder."""
+    product = _name_of(root)
+    _check_wanted(products, (product,), "product", root)
+    found = {name: folder for name, folder in found.items() if name.lower() not in NORMAL_FOLDERS}
+    _check_wanted(defects, found, "defect", root)
+    shots = {}
+    for defect, folder in found.items():
+        if defects and defect not in defects:
+            continue
+        if (files := _paired(product, defect, folder / "images", folder / "masks", root)):
+            shots[product, defect] = files
+    return _checked(Dataset(root, shots, {product: _normals(root)}), "DEFECT/images/ and their masks in DEFECT/masks/")
+
+
+def _normals(root: Path) -> tuple[Path, ...]:
+    """Normals of a plain folder, from the first of NORMAL_FOLDERS that holds any."""
+    for name in NORMAL_FOLDERS:
+        if (files := _optional_images(root, (name,), root)):
+            return files
+    return ()
+
+
+def _paired(product: str, defect: str, images: Path, masks: Path, root: Path) -> tuple[Shot, ...]:
+    """Match the images of one folder with the masks of another by stem, in natural order."""
+    files = _image_files(images, root) if images.is_dir() else []
+    if not masks.is_dir():
+        if not files:
+            return ()
+        raise InputError(f"no masks for the {len(files)} images in {images}: expected the folder {masks} with a mask "
+                         f"for each, {files[0].stem}.png or {files[0].stem}{MASK_ENDING}.png")  # fmt: skip
+    mask_files = _image_files(masks, root)
+    if not images.is_dir() and mask_files:
+        raise InputError(f"no images for the {len(mask_files)} masks in {masks}: expected the folder {images}")
+    by_stem = _by_stem(files)
+    of_stem: dict[str, Path] = {}
+    orphans = []
+    for mask in mask_files:
+        stem = mask.stem
+        if stem not in by_stem and stem.lower().endswith(MASK_ENDING):
+            stem = stem[: -len(MASK_ENDING)]
+        if stem in of_stem:
+            both = f"{of_stem[stem].name} and {mask.name}"
+            raise InputError(f"two masks for the image {stem} in {masks}: {both}; keep one")
+        if stem in by_stem:
+            of_stem[stem] = mask
+        else:
+            orphans.append(mask.name)
+    bare = [image.name for stem, image in by_stem.items() if stem not in of_stem]
+    if bare:
+        raise InputError(f"{len(bare)} of {len(files)} images in {images} have no mask in {masks}: {_listed(bare)}; "
+                         f"expected the image's name, or that and {MASK_ENDING}, with any of the suffixes")  # fmt: skip
+    if orphans:
+        raise InputError(f"{len(orphans)} of {len(mask_files)} masks in {masks} have no image in {images}: "
+                         f"{_listed(orphans)}; add the images or remove the masks")  # fmt: skip
+    return tuple(Shot(product, defect, image, of_stem[stem]) for stem, image in by_stem.items())
+
+
+def _by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    """Files by stem, order kept; InputError if two share one."""
+    by_stem: dict[str, Path] = {}
+    for file in files:
+        if file.stem in by_stem:
+            other = by_stem[file.stem].name
+            raise InputError(f"two images named {file.stem} in {file.parent}: {other} and {file.name}; rename one")
+        by_stem[file.stem] = file
+    return by_stem
+
+
+def _entries(folder: Path, root: Path) -> list[Path]:
+    """What lies in a folder, junk left out, in natural order; InputError for links that leave the root or dangle."""
+    try:
+        listing = list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be read: {error.strerror}") from error
+    entries = []
+    for entry in listing:
+        if entry.name.startswith(".") or entry.name.lower() in JUNK:
+            continue
+        _check_link(entry, root)
+        entries.append(entry)
+    return sorted(entries, key=lambda entry: natural_key(entry.name))
+
+
+def _check_link(entry: Path, root: Path) -> None:
+    """Raise InputError if an entry is a link out of the root, or to nothing."""
+    if not entry.is_symlink():
+        return
+    try:
+        target = entry.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop, before Python 3.13
+        raise InputError(f"the link {entry} leads nowhere; restore what it points to or remove it") from error
+    if not target.is_relative_to(root.resolve()):
+        raise InputError(f"the link {entry} leads out of the data folder, to {target}; copy what it points to into "
+                         f"{root}, or give the folder itself")  # fmt: skip
+
+
+def _folders(folder: Path, root: Path) -> list[str]:
+    """Names of the folders in a folder."""
+    return [entry.name for entry in _entries(folder, root) if entry.is_dir()]
+
+
+def _image_files(folder: Path, root: Path) -> list[Path]:
+    """Image files in a folder; other files are named in a warning, notes aside."""
+    files = [entry for entry in _entries(folder, root) if entry.is_file()]
+    other = [file.name for file in files if file.suffix.lower() not in SUFFIXES | NOTES]
+    if other:
+        logger.warning("%s: passed over, no kind of image this reads: %s", folder, _listed(other))
+    return [file for file in files if file.suffix.lower() in SUFFIXES]
+
+
+def _optional_images(folder: Path, parts: Sequence[str], root: Path) -> tuple[Path, ...]:
+    """Image files of folder/part/..., () if there is no such folder."""
+    for part in parts:
+        if part not in _folders(folder, root):
+            return ()
+        folder = folder / part
+    return tuple(_image_files(folder, root))
+
+
+def _name_of(root: Path) -> str:
+    """A folder's own name, also of "." and of links."""
+    return root.absolute().name if root.name not in ("", ".", "..") else root.resolve().name
+
+
+def _check_wanted(wanted: Sequence[str], there: Iterable[str], what: str, root: Path) -> None:
+    """Raise InputError for a wanted name that is not there, saying what is."""
+    names = sorted(there, key=natural_key)
+    for name in wanted:
+        if name not in names:
+            raise InputError(f"no {what} {name!r} in {root}; there: {', '.join(names) or 'none'}")
+
+
+def _checked(dataset: Dataset, expected: str) -> Dataset:
+    """The data set, if it holds any shot."""
+    if not dataset.shots:
+        raise InputError(f"no images of defects in {dataset.root}; expected image files in {expected}")
+    return dataset
+
+
+def _listed(names: Iterable[str], most: int = 5) -> str:
+    """The first few names, and how many more."""
+    names = sorted(names, key=natural_key)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
