@@ -1,0 +1,73 @@
+"""The condition e = {e_a, e_s} (Eq. 6): order, span, batches, errors."""
+
+import pytest
+import torch
+
+from adiff.embedding import K_ANOMALY, K_MASK, N_SPATIAL, join_condition, random_embedding
+from adiff.errors import InputError
+
+
+def test_paper_constants():
+    assert (K_ANOMALY, N_SPATIAL, K_MASK) == (8, 4, 4)
+
+
+def test_random_embedding_follows_its_generator_and_scale():
+    first = random_embedding(3, 5, torch.Generator().manual_seed(7))
+    again = random_embedding(3, 5, torch.Generator().manual_seed(7), scale=0.5)
+    assert first.shape == (3, 5) and first.dtype == torch.float32
+    assert torch.equal(again, first * 0.5)
+    assert random_embedding(64, 64, torch.Generator().manual_seed(0)).std() == pytest.approx(1, abs=0.05)
+
+
+def test_random_embedding_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    random_embedding(2, 2, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_condition_is_text_then_anomaly_then_spatial():
+    e_a = torch.tensor([[1.0, 1.5]])
+    e_s = torch.tensor([[[2.0, 2.5]], [[3.0, 3.5]]])
+    text = torch.tensor([[[9.0, 9.5], [8.0, 8.5]]])
+    condition = join_condition(e_a, e_s, text)
+    expected = [[[9, 9.5], [8, 8.5], [1, 1.5], [2, 2.5]], [[9, 9.5], [8, 8.5], [1, 1.5], [3, 3.5]]]
+    assert condition.context.tolist() == expected
+    assert condition.span == (2, 4)
+
+
+def test_condition_alone_is_all_ours():
+    condition = join_condition(torch.ones(3, 2), torch.zeros(1, 4, 2))
+    assert condition.context.shape == (1, 7, 2)
+    assert condition.span == (0, 7)
+
+
+def test_mask_embedding_alone():
+    condition = join_condition(torch.ones(4, 2))
+    assert condition.context.shape == (1, 4, 2) and condition.span == (0, 4)
+
+
+def test_each_image_may_carry_its_own_defect():
+    e_a = torch.arange(4.0).view(2, 1, 2)
+    condition = join_condition(e_a, torch.zeros(2, 1, 2))
+    assert condition.context[:, 0].tolist() == [[0, 1], [2, 3]]
+
+
+def test_dtype_follows_the_text():
+    assert join_condition(torch.ones(1, 2), None, torch.zeros(1, 1, 2).half()).context.dtype == torch.float16
+
+
+def test_gradients_reach_both_embeddings():
+    e_a, e_s = torch.ones(1, 2, requires_grad=True), torch.ones(3, 1, 2, requires_grad=True)
+    join_condition(e_a, e_s).context.sum().backward()
+    assert e_a.grad.tolist() == [[3, 3]]  # e_a is shared by the three images
+    assert e_s.grad.sum() == 6
+
+
+@pytest.mark.parametrize(
+    ("e_s", "message"),
+    [(torch.ones(1, 1, 3), "widths differ"), (torch.ones(3, 1, 2), "batches differ"), (torch.ones(1, 2), r"must be")],
+)
+def test_what_does_not_fit_is_named(e_s, message):
+    with pytest.raises(InputError, match=message) as error:
+        join_condition(torch.ones(2, 1, 2), e_s)
+    assert str(tuple(e_s.shape)) in str(error.value)
