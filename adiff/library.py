@@ -1,0 +1,277 @@
+"""Libraries: learned defects in one shareable safetensors file.
+
+| tensor | holds | shape |
+|---|---|---|
+| anomaly/<product>/<defect> | e_a, anomaly embedding (METHOD 2, Eq. 5) | (k, D) float32 |
+| mask/<product>/<defect> | e_m, mask embedding (Eq. 9) | (k', D) float32 |
+| preview/<product>/<defect> | a picture of the first shot | (3, h, w) uint8 |
+| shots/<product>/<defect> | the shots' masks at the base model's size, 8 pixels a byte | (n, S, ceil(S / 8)) uint8 |
+
+The shots' masks travel along so that masks can be sampled, ruled and compared without the data set. Everything else
+is JSON in the metadata: format, base model, encoder, and a record for each defect.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .errors import InputError
+
+logger = logging.getLogger("adiff")
+
+FORMAT = 1
+KIND = "library"
+MAX_NAME = 64
+"""Characters of a product's or a defect's name."""
+NOT_IN_NAMES = frozenset('/\\:*?"<>|')
+"""Separators, and what some file system does not allow: names become folders."""
+DEVICE_NAMES = frozenset(("CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))))
+
+Key = tuple[str, str]
+"""(product, defect)."""
+
+
+class Base(Protocol):
+    """What a library asks of a base model."""
+
+    name: str
+    fingerprint: str
+    context_dim: int
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One learned defect type of one product.
+
+    anomaly: (k, D) float32 or None. mask: (k', D) float32 or None. preview: (3, h, w) uint8 or None. info: anything
+    JSON can hold (shots, steps, loss, seed, licence, author, notes, versions). shot_masks: (n, S, S) bool or None.
+    """
+
+    product: str
+    defect: str
+    anomaly: Tensor | None = None
+    mask: Tensor | None = None
+    preview: Tensor | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    shot_masks: np.ndarray | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.product, self.defect
+
+    @property
+    def name(self) -> str:
+        return f"{self.product}/{self.defect}"
+
+
+@dataclass(frozen=True)
+class Library:
+    """Learned defects of one base model and, where their anomaly embeddings need one, one spatial encoder.
+
+    base_fingerprint, encoder_fingerprint: sha256, hex. context_dim: D, width of the base model's context.
+    """
+
+    defects: dict[Key, Defect]
+    base_fingerprint: str
+    base_name: str
+    context_dim: int
+    encoder_fingerprint: str | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def get(self, name: str) -> Defect:
+        """Return the defect called "product/defect"; raises InputError listing what is there."""
+        key = parse_name(name)
+        if key not in self.defects:
+            there = ", ".join(defect.name for defect in self.defects.values()) or "nothing"
+            raise InputError(f"the library holds no {name!r}; it holds {there}")
+        return self.defects[key]
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """Return a product's or a defect's name if it may stand in a library; raises InputError saying what is wrong."""
+    if not name or len(name) > MAX_NAME:
+        raise InputError(f"{what} {name!r} has {len(name)} characters; expected 1 to {MAX_NAME}")
+    unfit = [c for c in name if c in NOT_IN_NAMES or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+    if unfit:
+        raise InputError(f"{what} {name!r} has {unfit[0]!r} in it; separators and control characters are not allowed")
+    if name != name.strip() or name.endswith("."):
+        raise InputError(f"{what} {name!r} starts or ends with a space or ends with a dot; leave them out")
+    if name.split(".")[0].rstrip().upper() in DEVICE_NAMES:
+        raise InputError(f"{what} {name!r} is a device on Windows, where it cannot be a folder; choose another")
+    return name
+
+
+def parse_name(name: str) -> Key:
+    """Return (product, defect) of "product/defect"; raises InputError for anything else."""
+    parts = name.split("/")
+    if len(parts) != 2:
+        raise InputError(f"{name!r} is not PRODUCT/DEFECT, for instance metal/scratch")
+    return check_name(parts[0], "product"), check_name(parts[1], "defect")
+
+
+def check_base(library: Library, base: Base) -> None:
+    """Make sure that a library's embeddings fit a base model.
+
+    Raises InputError if the context widths differ; warns if only the weights do.
+    """
+    if library.context_dim != base.context_dim:
+        raise InputError(
+            f"the library was learned on base {library.base_name!r} with context width {library.context_dim}, "
+            f"but base {base.name!r} has width {base.context_dim}; use the base it was learned on"
+        )
+    if library.base_fingerprint != base.fingerprint:
+        logger.warning(
+            "the library was learned on base %r (%.8s), not on %r (%.8s): defects may look different",
+            library.base_name, library.base_fingerprint, base.name, base.fingerprint,
+        )  # fmt: skip
+
+
+def check_encoder(library: Library, fingerprint: str) -> None:
+    """Warn if the anomaly embeddings were learned together with another spatial encoder than this one."""
+    if library.encoder_fingerprint is not None and library.encoder_fingerprint != fingerprint:
+        logger.warning(
+            "the library was learned with spatial encoder %.8s, not with %.8s: defects may miss their masks",
+            library.encoder_fingerprint, fingerprint,
+        )  # fmt: skip
+
+
+def save_library(path: str | Path, library: Library) -> None:
+    """Write a library as one safetensors file, atomically: a failing write leaves the old file as it was.
+
+    Raises InputError for names that check_name refuses and for embeddings that are not finite or not D wide.
+    """
+    path = Path(path)
+    tensors: dict[str, Tensor] = {}
+    for (product, defect), entry in library.defects.items():
+        check_name(product, "product")
+        check_name(defect, "defect")
+        if entry.key != (product, defect):
+            raise InputError(f"the defect {entry.name} is filed as {product}/{defect}")
+        tensors |= {f"{kind}/{entry.name}": tensor for kind, tensor in _tensors_of(entry).items()}
+    _check_tensors(tensors, library.context_dim, "the library")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(save(tensors, _metadata(library)))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_library(path: str | Path) -> Library:
+    """Read what save_library wrote; tensors come back float32 (embeddings) and uint8 (previews) on the CPU.
+
+    Raises FileNotFoundError, and InputError for a damaged file, another kind of file or a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no library at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            _check_kind(path, metadata, list(file.keys()))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error}); copy or download it again") from error
+    try:
+        return _rebuild(metadata, tensors)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path} is a damaged library: {' '.join(str(error).split())[:200]}") from error
+
+
+def _tensors_of(entry: Defect) -> dict[str, Tensor]:
+    """The tensors of a defect as they are stored, by kind."""
+    stored = {kind: getattr(entry, kind) for kind in ("anomaly", "mask") if getattr(entry, kind) is not None}
+    tensors = {kind: tensor.detach().to("cpu", torch.float32).contiguous() for kind, tensor in stored.items()}
+    if entry.preview is not None:
+        tensors["preview"] = entry.preview.detach().cpu().contiguous()
+    if entry.shot_masks is not None:
+        tensors["shots"] = torch.from_numpy(np.packbits(entry.shot_masks, axis=-1))
+    return tensors
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], context_dim: int, whose: str) -> None:
+    for name, tensor in tensors.items():
+        shape = tuple(tensor.shape)
+        kind = name.split("/")[0]
+        if kind in ("anomaly", "mask"):
+            if tensor.ndim != 2 or shape[0] < 1 or shape[1] != context_dim:
+                raise InputError(f"{whose} has {name} of shape {shape}; expected (tokens, {context_dim})")
+            if not tensor.isfinite().all():
+                raise InputError(f"{whose} has {name} with values that are not finite; its training diverged")
+        elif tensor.dtype != torch.uint8 or tensor.ndim != 3 or (kind == "preview" and shape[0] != 3):
+            expected = "(3, height, width)" if kind == "preview" else "(shots, size, size / 8)"
+            raise InputError(f"{whose} has {name} of shape {shape}, {tensor.dtype}; expected {expected} in uint8")
+
+
+def _metadata(library: Library) -> dict[str, str]:
+    """Everything but the tensors; safetensors keeps strings only."""
+    size_of = {d.name: d.shot_masks.shape[-1] for d in library.defects.values() if d.shot_masks is not None}
+    return {
+        "adiff_format": str(FORMAT),
+        "kind": KIND,
+        "base_name": library.base_name,
+        "base_fingerprint": library.base_fingerprint,
+        "context_dim": str(library.context_dim),
+        "encoder_fingerprint": library.encoder_fingerprint or "",
+        "info": json.dumps(library.info, ensure_ascii=False),
+        "defects": json.dumps({d.name: d.info for d in library.defects.values()}, ensure_ascii=False),
+        "shot_sizes": json.dumps(size_of, ensure_ascii=False),
+    }
+
+
+def _check_kind(path: Path, metadata: Mapping[str, str], names: list[str]) -> None:
+    if metadata.get("kind") != KIND:
+        what = f"a file of kind {metadata['kind']!r}" if "kind" in metadata else "a safetensors file of another program"
+        raise InputError(f"{path} is {what} ({', '.join(sorted(names)[:2])}, ...), not a library")
+    version = metadata.get("adiff_format", "")
+    if not version.isdecimal():
+        raise InputError(f"{path} is a library of unknown format {version!r}")
+    if int(version) > FORMAT:
+        raise InputError(f"{path} is a library of format {version}, this version reads up to {FORMAT}; update adiff")
+
+
+def _rebuild(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Library:
+    infos, sizes = json.loads(metadata["defects"]), json.loads(metadata["shot_sizes"])
+    context_dim = int(metadata["context_dim"])
+    by_defect: dict[str, dict[str, Any]] = {name: {"info": info} for name, info in infos.items()}
+    for full_name, tensor in tensors.items():
+        kind, _, name = full_name.partition("/")
+        if kind not in ("anomaly", "mask", "preview", "shots") or name not in infos:
+            raise InputError(f"unexpected tensor {full_name!r}")
+        by_defect[name][kind] = tensor
+    _check_tensors(tensors, context_dim, "it")
+    defects = {}
+    for name, parts in by_defect.items():
+        product, defect = parse_name(name)
+        if "shots" in parts:
+            parts["shot_masks"] = _unpack(parts.pop("shots"), sizes[name])
+        defects[product, defect] = Defect(product, defect, **parts)
+    return Library(
+        defects=defects,
+        base_fingerprint=metadata["base_fingerprint"],
+        base_name=metadata["base_name"],
+        context_dim=context_dim,
+        encoder_fingerprint=metadata["encoder_fingerprint"] or None,
+        info=json.loads(metadata["info"]),
+    )
+
+
+def _unpack(packed: Tensor, size: int) -> np.ndarray:
+    """Return masks (n, S, S) bool of their packed form (n, S, ceil(S / 8))."""
+    if packed.shape[1:] != (size, -(-size // 8)):
+        raise InputError(f"shots of size {size} are stored in shape {tuple(packed.shape)}")
+    return np.unpackbits(packed.numpy(), axis=-1, count=size).astype(bool)

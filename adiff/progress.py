@@ -1,0 +1,35 @@
+"""The one way in which long work tells how far it is; the command line and the graph each bring their own listener."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Cancelled(Exception):
+    """Raised by a listener's `update` to stop the work; what is done is kept."""
+
+
+class Progress(Protocol):
+    """A listener to one piece of work at a time."""
+
+    def start(self, total: int, what: str) -> None:
+        """Begin a piece of work of `total` steps, named `what`."""
+
+    def update(self, done: int, **info: float) -> None:
+        """`done` steps are finished; info: numbers worth showing (loss, ...). May raise Cancelled."""
+
+    def finish(self) -> None:
+        """The piece of work has ended."""
+
+
+class NullProgress:
+    """A listener that shows nothing."""
+
+    def start(self, total: int, what: str) -> None:
+        """Ignore."""
+
+    def update(self, done: int, **info: float) -> None:
+        """Ignore."""
+
+    def finish(self) -> None:
+        """Ignore."""
