@@ -1,0 +1,124 @@
+"""The application: its options, its one-line errors and its exit codes.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | a fault of the program: a traceback is shown |
+| 2 | bad input: one line says what came, what was expected, what to do |
+| 130 | stopped with Ctrl-C: one line says what is kept |
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import InputError
+from ..progress import Cancelled
+
+BAD_INPUT, STOPPED = 2, 130
+
+
+class OneLineErrors(TyperGroup):
+    """Commands whose bad input ends in one line and exit code 2, with --debug in a traceback."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            _say("stopped", str(stop) or "nothing is kept")
+            raise typer.Exit(STOPPED) from None
+        except (InputError, OSError) as error:
+            if ctx.params.get("debug") or getattr(error, "errno", None) == errno.EPIPE:
+                raise
+            _say("error", _line_of(error))
+            raise typer.Exit(BAD_INPUT) from None
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # what the parser raises; its class moved between versions
+                raise
+            where = getattr(getattr(error, "ctx", None), "command_path", "adiff")
+            _say("error", f"{error.format_message()} ({where} --help says more)")
+            code = error.exit_code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+app = typer.Typer(
+    name="adiff",
+    cls=OneLineErrors,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True, epilog="Example:  adiff demo")
+def root(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Say the version and end.", is_eager=True)] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="ADIFF_DEBUG", help="Show tracebacks and what goes on inside.")
+    ] = False,
+) -> None:
+    """Make image-mask pairs of defects from a few photos of them."""
+    from .. import __version__
+
+    if version:
+        typer.echo(f"adiff {__version__}")
+        raise typer.Exit()
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit()
+    _set_up_logging(debug)
+
+
+def main() -> None:
+    """Run the command line; the console script's entry."""
+    app()
+
+
+@contextmanager
+def keeping(what: str) -> Iterator[None]:
+    """Say on Ctrl-C what is kept of the work inside."""
+    try:
+        yield
+    except (KeyboardInterrupt, Cancelled):
+        raise KeyboardInterrupt(what) from None
+
+
+def _say(kind: str, text: str) -> None:
+    typer.echo(f"{kind}: {' '.join(text.split())}", err=True)
+
+
+def _line_of(error: Exception) -> str:
+    """What an error says; the system's own lose their number and quotes."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)
+
+
+class _Lines(logging.Handler):
+    """Each message as one line on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(record.levelname.lower(), record.getMessage())
+
+
+def _set_up_logging(debug: bool) -> None:
+    logger = logging.getLogger("adiff")
+    logger.handlers = [_Lines()]
+    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+    logger.propagate = False

@@ -1,0 +1,62 @@
+"""Options that several commands share, and the choices they offer.
+
+The choices repeat names of the library's (a test compares them), because the help must not import torch.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class What(str, Enum):
+    """What to learn of a defect."""
+
+    defects = "defects"
+    masks = "masks"
+    both = "both"
+
+
+class Reweighting(str, Enum):
+    """Modes of adaptive attention re-weighting (`reweighting.MODES`)."""
+
+    off = "off"
+    uniform = "uniform"
+    balanced = "balanced"
+    paper = "paper"
+    release = "release"
+
+
+class Distance(str, Enum):
+    """Distances that the re-weighting can go by (`reweighting.DISTANCES`)."""
+
+    latent = "latent"
+    rgb = "rgb"
+    vae = "vae"
+    preview = "preview"
+
+
+class Blending(str, Enum):
+    """Noise of the blended outside (`blending.KINDS`)."""
+
+    fixed = "fixed"
+    fresh = "fresh"
+
+
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
+Base = Annotated[
+    str,
+    typer.Option("--base", metavar="BASE", help="Base model: [b]demo[/b], an SD 1.x checkpoint or a diffusers folder."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume/--restart", help="Go on with what an interrupted run has left, or begin anew.")
+]
+LibraryFile = Annotated[Path, typer.Argument(metavar="LIB", help="Library, as `adiff train` writes it.")]
+DefectName = Annotated[str, typer.Argument(metavar="PRODUCT/DEFECT", help="Which of the library's defects.")]
+EncoderFile = Annotated[
+    Path | None,
+    typer.Option("--encoder", metavar="ENC", help="Spatial encoder.  [dim]default: beside LIB, or the demo's[/dim]"),
+]

@@ -1,0 +1,157 @@
+"""The application: help without torch, one-line errors, exit codes."""
+
+import dataclasses
+import inspect
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from adiff.cli import EXAMPLES, app, options
+from adiff.cli.app import OneLineErrors, keeping
+from adiff.errors import InputError
+from adiff.progress import Cancelled
+
+COMMANDS = ("demo", "surfaces", "train", "masks", "generate")
+
+
+def in_process(code: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "COLUMNS": "80"}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+
+
+def test_the_help_comes_without_torch_and_quickly():
+    code = (
+        "import sys, time; began = time.perf_counter()\n"
+        "from adiff.cli import main\n"
+        "sys.argv = ['adiff', '--help']\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'diffusers', 'PIL', 'jinja2'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy)); print('seconds:', time.perf_counter() - began)"
+    )
+    result = in_process(code)
+    assert result.returncode == 0, result.stderr
+    assert "heavy: []" in result.stdout
+    for command in COMMANDS:
+        assert f" {command} " in result.stdout
+    assert float(result.stdout.split("seconds:")[1]) < 2.0  # about 0.3; loaded machines take longer
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_and_a_seed(run, command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example:  adiff {command}" in result.stdout and "--seed" in result.stdout
+
+
+@pytest.mark.parametrize("example", EXAMPLES.values())
+def test_the_examples_parse(example):
+    _, name, *arguments = example.split()
+    command = typer.main.get_command(app).commands[name]
+    command.make_context(name, arguments)  # raises for what is missing, unknown or out of range
+
+
+def test_bare_adiff_shows_the_help_and_the_version_is_the_package_s(run):
+    assert "Usage" in run().stdout and run().exit_code == 0
+    from adiff import __version__
+
+    assert run("--version").stdout == f"adiff {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["surfaces"], "--out"),
+        (["surfaces", "--out", "x", "--images", "many"], "--images"),
+        (["surfaces", "--out", "x", "--sizes", "3"], "--sizes"),
+        (["surfaces", "--out", "x", "--seed", "-1"], "--seed"),
+        (["generate", "l", "a/b", "--normals", "n", "--out", "o", "--reweighting", "strong"], "strong"),
+    ],
+)
+def test_wrong_usage_is_one_line(refused, arguments, said):
+    line = refused(*arguments)
+    assert said in line and "--help says more" in line
+
+
+def make_app(raised: BaseException) -> typer.Typer:
+    """An application whose command raises."""
+    made = typer.Typer(cls=OneLineErrors, pretty_exceptions_enable=False)
+
+    @made.callback()
+    def root(debug: bool = typer.Option(False, "--debug", envvar="ADIFF_DEBUG")):
+        pass
+
+    @made.command()
+    def work():
+        with keeping("half of it is in x"):
+            raise raised
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        (InputError("no\nimages  here"), 2, "error: no images here"),
+        (FileNotFoundError("there is no library at x"), 2, "error: there is no library at x"),
+        (FileNotFoundError(2, "No such file or directory", "a.png"), 2, "error: No such file or directory: a.png"),
+        (OSError(28, "No space left on device"), 2, "error: No space left on device"),
+        (KeyboardInterrupt(), 130, "stopped: half of it is in x"),
+        (Cancelled(), 130, "stopped: half of it is in x"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(raised, code, line):
+    result = CliRunner().invoke(make_app(raised), ["work"])
+    assert (result.exit_code, result.stderr, result.stdout) == (code, line + "\n", "")
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_debug_shows_the_traceback(how):
+    arguments = ["--debug", "work"] if how == "option" else ["work"]
+    environment = {} if how == "option" else {"ADIFF_DEBUG": "1"}
+    result = CliRunner().invoke(make_app(InputError("bad")), arguments, env=environment)
+    assert isinstance(result.exception, InputError)
+
+
+def test_faults_of_the_program_are_not_hidden():
+    result = CliRunner().invoke(make_app(ZeroDivisionError("fault")), ["work"])
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_ctrl_c_ends_a_real_process_with_130(tmp_path):
+    code = "import sys; from adiff.cli import main; sys.argv = ['adiff', *sys.argv[1:]]; main()"
+    arguments = ["surfaces", "--out", str(tmp_path / "set"), "--images", "400", "--size", "64"]
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("set/wood/train/good/00*.png")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(2)
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert stderr.count("\n") == 1 and "the same command completes them" in stderr
+
+
+def test_the_choices_are_the_library_s():
+    from adiff import blending, reweighting
+
+    assert {mode.value for mode in options.Reweighting} == set(reweighting.MODES)
+    assert {kind.value for kind in options.Distance} == set(reweighting.DISTANCES)
+    assert {kind.value for kind in options.Blending} == set(blending.KINDS)
+
+
+def test_the_defaults_of_generate_are_the_library_s():
+    from adiff.cli.generate import generate
+    from adiff.generation import GenerationSettings
+
+    defaults = {name: p.default for name, p in inspect.signature(generate).parameters.items()}
+    for setting in dataclasses.fields(GenerationSettings):
+        if setting.name in defaults:
+            offered = getattr(defaults[setting.name], "value", defaults[setting.name])
+            assert offered == setting.default, setting.name

@@ -1,0 +1,194 @@
+"""`adiff train`: what it learns goes into the library, what it is given wrongly stays out of it."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from adiff.datasets.images import write_png
+from adiff.library import load_library
+from adiff.spatial_encoder import load_encoder
+
+FEW = ("--shots", "2", "--steps", "3")
+
+
+def test_both_embeddings_are_learned_and_recorded(run, tiny, data, tmp_path):
+    out = tmp_path / "lib.safetensors"
+    result = run("train", data, "--out", out, "--seed", "4", *FEW)
+    assert result.exit_code == 0, result.stderr
+    assert "2 defects" in result.stdout and "the demo's own, frozen" in result.stderr
+    library = load_library(out)
+    assert set(library.defects) == {("metal", "scratch"), ("metal", "hole")}
+    assert library.base_fingerprint == tiny.fingerprint
+    for entry in library.defects.values():
+        assert entry.anomaly.shape == (8, 16) and entry.mask.shape == (4, 16)
+        assert entry.preview.shape == (3, 96, 96) and entry.shot_masks.shape == (2, 64, 64)
+    info = library.get("metal/scratch").info
+    assert info["shots"] == ["metal/test/scratch/000.png", "metal/test/scratch/001.png"]
+    assert info["held_out"] == ["metal/test/scratch/002.png", "metal/test/scratch/003.png"]
+    assert (info["anomaly"]["steps"], info["anomaly"]["seed"]) == (3, 4) and info["mask"]["loss"] > 0
+    assert info["versions"]["adiff"]
+    assert not list(tmp_path.glob("*.state"))
+
+
+def test_only_what_is_asked_for(run, tiny, data, tmp_path):
+    out = tmp_path / "lib.safetensors"
+    run("train", data, "--out", out, "--defect", "hole", "--what", "masks", *FEW)
+    (entry,) = load_library(out).defects.values()
+    assert entry.name == "metal/hole" and entry.anomaly is None and entry.mask is not None
+    run("train", data, "--out", out, "--defect", "hole", "--what", "defects", *FEW)
+    again = load_library(out).defects["metal", "hole"]
+    assert again.anomaly is not None and np.array_equal(again.mask, entry.mask)
+
+
+def test_defects_are_added_and_old_ones_kept(run, tiny, data, tmp_path):
+    out = tmp_path / "lib.safetensors"
+    run("train", data, "--out", out, "--defect", "hole", *FEW)
+    before = load_library(out).defects["metal", "hole"]
+    result = run("train", data, "--out", out, *FEW)
+    assert "kept as they are: metal/hole" in result.stderr
+    after = load_library(out)
+    assert set(after.defects) == {("metal", "scratch"), ("metal", "hole")}
+    assert np.array_equal(after.defects["metal", "hole"].anomaly, before.anomaly)
+    bytes_before = out.read_bytes()
+    assert "holds all of it already" in run("train", data, "--out", out, *FEW).stdout
+    assert out.read_bytes() == bytes_before
+
+
+def test_restart_begins_a_new_library_and_puts_the_old_one_aside(run, tiny, data, tmp_path):
+    out = tmp_path / "lib.safetensors"
+    run("train", data, "--out", out, "--defect", "hole", *FEW)
+    old = out.read_bytes()
+    run("train", data, "--out", out, "--defect", "scratch", "--restart", *FEW)
+    assert set(load_library(out).defects) == {("metal", "scratch")}
+    assert (tmp_path / "lib.previous.safetensors").read_bytes() == old
+
+
+def test_an_own_encoder_is_learned_and_then_read(run, refused, tiny, data, tmp_path):
+    out, encoder = tmp_path / "lib.safetensors", tmp_path / "enc.safetensors"
+    run("train", data, "--out", out, "--defect", "hole", "--what", "defects", "--encoder", encoder, *FEW)
+    learned = load_encoder(encoder)[1]
+    assert load_library(out).encoder_fingerprint == learned["fingerprint"]
+    more = ("train", data, "--out", out, "--defect", "scratch", "--what", "defects", *FEW)
+    assert "--freeze-encoder" in refused(*more, "--encoder", encoder)
+    result = run(*more, "--encoder", encoder, "--freeze-encoder")
+    assert result.exit_code == 0, result.stderr
+    assert load_encoder(encoder)[1]["fingerprint"] == learned["fingerprint"]
+    assert load_library(out).get("metal/scratch").info["anomaly"]["encoder"] == learned["fingerprint"]
+
+
+def test_another_encoder_does_not_spoil_a_library(run, refused, tiny, data, tmp_path):
+    out = tmp_path / "lib.safetensors"
+    run("train", data, "--out", out, "--defect", "hole", *FEW)
+    before = out.read_bytes()
+    result = run("train", data, "--out", out, "--defect", "scratch", "--encoder", tmp_path / "new.safetensors", *FEW)
+    assert result.exit_code == 2 and "belong to spatial encoder" in result.stderr
+    assert out.read_bytes() == before and not (tmp_path / "new.safetensors").exists()
+
+
+def test_ctrl_c_keeps_the_state_and_the_same_command_ends_alike(run, tiny, data, tmp_path, monkeypatch):
+    arguments = ("train", data, "--shots", "2", "--steps", "6", "--defect", "hole")
+    run(*arguments, "--out", tmp_path / "unbroken.safetensors")
+    out = tmp_path / "lib.safetensors"
+    whole, calls = tiny.predict_noise, []
+
+    def break_off(*given):
+        calls.append(given)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return whole(*given)
+
+    monkeypatch.setattr(tiny, "predict_noise", break_off)
+    result = run(*arguments, "--out", out)
+    assert result.exit_code == 130 and str(out) in result.stderr.splitlines()[-1]
+    assert not out.exists() and list((tmp_path / "lib.safetensors.state").iterdir())
+    monkeypatch.setattr(tiny, "predict_noise", whole)
+    assert run(*arguments, "--out", out).exit_code == 0
+    ours, unbroken = (load_library(path).get("metal/hole") for path in (out, tmp_path / "unbroken.safetensors"))
+    assert np.allclose(ours.anomaly, unbroken.anomaly, atol=1e-6) and np.allclose(ours.mask, unbroken.mask, atol=1e-6)
+    assert not list(tmp_path.glob("*.state"))
+
+
+@pytest.mark.parametrize(("good_calls", "kept"), [(0, False), (2, True)])
+def test_a_loss_that_is_not_finite_stops_and_says_so(run, tiny, data, tmp_path, monkeypatch, good_calls, kept):
+    out, whole, calls = tmp_path / "lib.safetensors", tiny.predict_noise, []
+    monkeypatch.setattr("adiff.training.loop.RECENT", 1)
+
+    def diverge(*given):
+        calls.append(given)
+        return whole(*given) * (1 if len(calls) <= good_calls else np.nan)
+
+    monkeypatch.setattr(tiny, "predict_noise", diverge)
+    result = run("train", data, "--out", out, "--defect", "hole", "--what", "defects", *FEW)
+    assert result.exit_code == 2 and "not finite" in result.stderr.splitlines()[-1]
+    assert out.exists() == kept
+    if kept:
+        assert load_library(out).get("metal/hole").info["anomaly"]["stopped"] == "not finite"
+        assert load_library(out).get("metal/hole").anomaly.isfinite().all()
+
+
+def change(data, what: str) -> None:
+    """Spoil the data set in one of the ways of the issue's list."""
+    scratch, masks = data / "metal/test/scratch", data / "metal/ground_truth/scratch"
+    if what == "no images":
+        shutil.rmtree(data / "metal")
+    elif what == "no mask":
+        (masks / "000_mask.png").unlink()
+    elif what == "no image":
+        (scratch / "000.png").unlink()
+    elif what == "sizes":
+        write_png(masks / "000_mask.png", np.eye(32, dtype=bool))
+    elif what in ("empty", "full"):
+        write_png(masks / "000_mask.png", np.full((64, 64), what == "full"))
+    elif what == "truncated":
+        (scratch / "000.png").write_bytes((scratch / "000.png").read_bytes()[:200])
+    elif what == "corrupt":
+        (scratch / "000.png").write_bytes(b"not an image")
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("no images", "no images"), ("no mask", "000.png"), ("no image", "000_mask.png"), ("sizes", "32x32"),
+        ("empty", "is empty"), ("full", "whole image"), ("truncated", "000.png"), ("corrupt", "000.png"),
+    ],
+)  # fmt: skip
+def test_bad_data_is_refused_before_anything_is_written(refused, data, tmp_path, what, said):
+    change(data, what)
+    assert said in refused("train", data, "--out", tmp_path / "lib.safetensors", *FEW)
+    assert not list(tmp_path.glob("lib*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--product", "wood"), "metal"),
+        (("--defect", "rust"), "hole"),
+        (("--shots", "5"), "5"),
+        (("--encoder", "none.safetensors", "--freeze-encoder"), "none.safetensors"),
+    ],
+)
+def test_what_is_not_there_is_listed(refused, data, tmp_path, arguments, said):
+    assert said in refused("train", data, "--out", tmp_path / "lib.safetensors", *arguments)
+    assert not list(tmp_path.glob("lib*"))
+
+
+def test_paths_are_checked(refused, tiny, data, tmp_path):
+    assert ".safetensors" in refused("train", data, "--out", tmp_path / "lib.pt")
+    assert "does not exist" in refused("train", tmp_path / "nowhere", "--out", tmp_path / "lib.safetensors")
+    (tmp_path / "lib.safetensors").write_bytes(b"mine")
+    assert "lib.safetensors" in refused("train", data, "--out", tmp_path / "lib.safetensors", *FEW)
+    assert (tmp_path / "lib.safetensors").read_bytes() == b"mine"
+
+
+def test_one_shot_works_with_a_warning_and_grey_masks_are_recorded(run, tiny, data, tmp_path):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10:30, 10:30], mask[9, 10:30] = 255, 90
+    write_png(data / "metal/ground_truth/scratch/000_mask.png", mask)
+    out = tmp_path / "lib.safetensors"
+    result = run("train", data, "--out", out, "--defect", "scratch", "--shots", "1", "--steps", "2")
+    assert result.exit_code == 0, result.stderr
+    assert "one shot only" in result.stderr and "greys" in result.stderr
+    entry = load_library(out).get("metal/scratch")
+    assert entry.info["grey_masks"] == ["000_mask.png"] and entry.shot_masks.shape[0] == 1
+    assert not entry.shot_masks[0, 9].any() and entry.shot_masks[0, 10, 10]
