@@ -1,0 +1,77 @@
+"""The seam between the methods and the hosts: a frozen model of the SD 1.x family.
+
+Training and generation are written against `Backbone`; `load_backbone` fulfils it with diffusers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..reweighting import AttentionEdit
+
+DEMO = "demo"
+"""Name of the model shipped with the package."""
+
+
+class Backbone(Protocol):
+    """A frozen latent diffusion model that predicts noise under a cross-attention context.
+
+    name: for messages and records. fingerprint: sha256 over the cross-attention's key and value weights.
+    context_dim: D. latent_downscale: pixels per latent cell. native_size: side in pixels that the model was trained at.
+    null_context: (1, T, D), the unconditional context. alphas_cumprod: (1000,) float32.
+    """
+
+    name: str
+    fingerprint: str
+    context_dim: int
+    latent_downscale: int
+    native_size: int
+    null_context: Tensor
+    alphas_cumprod: Tensor
+    device: torch.device
+    dtype: torch.dtype
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> scaled latents (B, 4, h, w), the posterior's mean."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, 4, h, w) -> images (B, 3, H, W), about [-1, 1]."""
+
+    def predict_noise(self, z_t: Tensor, t: Tensor, context: Tensor, attention_edit: AttentionEdit | None = None) -> Tensor:
+        """eps_theta(z_t, t, context): z_t (B, 4, h, w), t (B,) int64, context (B, T, D) -> (B, 4, h, w).
+
+        attention_edit(q, k, v, *, heads, grid) takes the place of every cross-attention (Eq. 8).
+        """
+
+
+def demo_folder() -> Path:
+    """Return the folder of the shipped demo model and its encoder."""
+    return Path(__file__).parent / "demo"
+
+
+def demo_encoder_path() -> Path:
+    """Return the shipped small spatial encoder, trained for the demo model."""
+    return demo_folder() / "encoder.safetensors"
+
+
+def load_backbone(base: str = DEMO, device: str | None = None, dtype: torch.dtype | None = None) -> Backbone:
+    """Load a frozen base model: `demo`, a single-file checkpoint (.safetensors, .ckpt) or a diffusers folder.
+
+    device: default: the GPU if there is one. dtype: default float32. Never reaches for the network, never unpickles.
+    Raises InputError for what is not a model of the SD 1.x family, FileNotFoundError for what is not there.
+    """
+    from .diffusers_host import DiffusersBackbone  # heavy, and not every host needs it
+    from .loading import load_folder, load_single_file
+
+    path = demo_folder() / "demo.safetensors" if base == DEMO else Path(base).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"base model {base!r} is not there; give 'demo', a checkpoint file or a diffusers folder")
+    parts = load_folder(path) if path.is_dir() else load_single_file(path)
+    name = DEMO if base == DEMO else path.stem
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return DiffusersBackbone(name, parts, torch.device(device), dtype or torch.float32)

@@ -1,0 +1,98 @@
+"""The backbone protocol fulfilled with diffusers' networks; the attention edit is routed to every cross-attention."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from torch import Tensor
+
+from ..reweighting import AttentionEdit
+from .layout import unet_names
+from .loading import Parts
+from .schedule import sd1_scheduler
+
+
+class DiffusersBackbone:
+    """A frozen SD 1.x model on one device; see `Backbone` for what each member means."""
+
+    def __init__(self, name: str, parts: Parts, device: torch.device, dtype: torch.dtype):
+        self.name, self.device, self.dtype = name, device, dtype
+        self._unet = parts.unet.to(device, dtype).eval().requires_grad_(False)
+        self._vae = parts.vae.to(device, dtype).eval().requires_grad_(False)
+        self.fingerprint = _fingerprint(parts)
+        self.context_dim: int = parts.unet.config.cross_attention_dim
+        self.latent_downscale = 2 ** (len(parts.vae.config.block_out_channels) - 1)
+        self.native_size: int = parts.unet.config.sample_size * self.latent_downscale
+        self.null_context = parts.null_context.to(device, dtype)
+        self.alphas_cumprod = sd1_scheduler().alphas_cumprod.to(device)
+        self._route = _route_cross_attention(self._unet)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> scaled latents (B, 4, h, w), the posterior's mean."""
+        images = images.to(self.device, self.dtype)
+        return self._vae.encode(images).latent_dist.mean * self._vae.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, 4, h, w) -> images (B, 3, H, W), about [-1, 1]."""
+        latents = latents.to(self.device, self.dtype)
+        return self._vae.decode(latents / self._vae.config.scaling_factor).sample
+
+    def predict_noise(self, z_t: Tensor, t: Tensor, context: Tensor, attention_edit: AttentionEdit | None = None) -> Tensor:
+        """eps_theta(z_t, t, context), every cross-attention done by `attention_edit` if given."""
+        self._route.edit = attention_edit
+        try:
+            z_t, context = z_t.to(self.device, self.dtype), context.to(self.device, self.dtype)
+            return self._unet(z_t, t.to(self.device), encoder_hidden_states=context).sample
+        finally:
+            self._route.edit = None
+
+
+class _Route:
+    """What the processors of one U-Net share: the edit in force and the grid of the transformer that is running."""
+
+    edit: AttentionEdit | None = None
+    grid: tuple[int, int] = (0, 0)
+
+
+class _RoutedCrossAttention(AttnProcessor2_0):
+    """diffusers' own cross-attention, whose middle part an edit may take over; without one it is untouched."""
+
+    def __init__(self, route: _Route):
+        super().__init__()
+        self.route = route
+
+    def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *args, **kwargs):
+        if self.route.edit is None:
+            return super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+        out = self.route.edit(q, k, v, heads=attn.heads, grid=self.route.grid)
+        return attn.to_out[1](attn.to_out[0](out.to(q.dtype)))
+
+
+def _route_cross_attention(unet: torch.nn.Module) -> _Route:
+    route = _Route()
+
+    def note_grid(_module, args, kwargs):
+        hidden = args[0] if args else kwargs["hidden_states"]
+        route.grid = (hidden.shape[-2], hidden.shape[-1])
+
+    for name, module in unet.named_modules():
+        if isinstance(module, Transformer2DModel):
+            module.register_forward_pre_hook(note_grid, with_kwargs=True)
+        elif isinstance(module, Attention) and name.endswith("attn2"):
+            module.set_processor(_RoutedCrossAttention(route))
+    return route
+
+
+def _fingerprint(parts: Parts) -> str:
+    """sha256 over the cross-attention's key and value weights as fp16, in the order of their single-file names."""
+    weights = parts.unet.state_dict()
+    names = unet_names(weights, parts.unet.config.layers_per_block)
+    digest = hashlib.sha256()
+    for name in sorted((n for n in weights if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))), key=names.get):
+        digest.update(weights[name].half().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,21 @@
+"""Making masks and image-mask pairs from what was learned, one batch or thousands."""
+
+from .mask import GeneratedMask, sample_masks
+from .pairs import Pair, make_pairs
+from .run import FolderMasks, LearnedMasks, MaskSource, RunResult, generate_run, read_records
+from .settings import GenerationSettings, MaskSampling
+
+__all__ = [
+    "FolderMasks",
+    "GeneratedMask",
+    "GenerationSettings",
+    "LearnedMasks",
+    "MaskSampling",
+    "MaskSource",
+    "Pair",
+    "RunResult",
+    "generate_run",
+    "make_pairs",
+    "read_records",
+    "sample_masks",
+]

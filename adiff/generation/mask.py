@@ -1,0 +1,83 @@
+"""Mask generation: sample a mask embedding with guidance, decode, threshold, keep what passes the rules (Eq. 10)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..backbone import Backbone
+from ..embedding import join_condition
+from ..errors import InputError
+from ..masks import MaskRules, best_aligned_iou, check_mask, clean_mask
+from ..progress import NullProgress, Progress
+from .sampler import sample_plain
+from .seeds import generator_for
+from .settings import MaskSampling
+
+
+@dataclass(frozen=True)
+class GeneratedMask:
+    """mask: (S, S) bool at the model's native size; iou: best aligned IoU with a shot's mask; candidate: which draw."""
+
+    mask: np.ndarray
+    iou: float
+    candidate: int
+
+
+def sample_masks(
+    backbone: Backbone,
+    embedding: Tensor,
+    count: int,
+    *,
+    rules: MaskRules,
+    shots: Sequence[np.ndarray],
+    settings: MaskSampling | None = None,
+    seed: int | Sequence[int] = 0,
+    progress: Progress | None = None,
+) -> list[GeneratedMask]:
+    """Sample `count` masks from e_m (k', D); every one comes out of the diffusion sampler and passes the rules.
+
+    shots: the defect's real masks at native size, for the report of likeness. Candidate i depends on (seed, i) alone.
+    Raises InputError when the tries are spent, saying which rules the candidates broke.
+    """
+    settings, progress = settings or MaskSampling(), progress or NullProgress()
+    found: list[GeneratedMask] = []
+    broken: Counter[str] = Counter()
+    drawn = 0
+    progress.start(count, "masks")
+    while len(found) < count:
+        # a share of failures is expected, so a last, small batch is drawn a little larger than what is left
+        ahead = min(settings.batch, max(4, round(1.5 * (count - len(found)))), settings.tries * count - drawn)
+        if ahead <= 0:
+            reasons = ", ".join(f"{rule} ({n})" for rule, n in broken.most_common())
+            raise InputError(
+                f"only {len(found)} of {count} masks passed in {drawn} tries; broken: {reasons}; train the mask longer, "
+                "give more varied shots or use --masks with drawn ones"
+            )
+        for number, mask in enumerate(draw_candidates(backbone, embedding, ahead, settings, seed, drawn), drawn):
+            mask = clean_mask(mask, rules.min_component)
+            faults = check_mask(mask, rules)
+            broken.update(faults)
+            if not faults and len(found) < count:
+                found.append(GeneratedMask(mask, best_aligned_iou(mask, shots) if len(shots) else 0.0, number))
+        drawn += ahead
+        progress.update(len(found), tries=drawn)
+    progress.finish()
+    return found
+
+
+def draw_candidates(
+    backbone: Backbone, embedding: Tensor, count: int, settings: MaskSampling, seed: int | Sequence[int], first: int
+) -> np.ndarray:
+    """Draw candidates first .. first + count - 1: decode, mean over channels, threshold (Eq. 10). (count, S, S) bool."""
+    generators = [generator_for(seed, "mask", first + i) for i in range(count)]
+    condition = join_condition(embedding.to(backbone.device, backbone.dtype)[None].expand(count, -1, -1))
+    latents = sample_plain(backbone, condition, settings.steps, settings.guidance, generators)
+    with torch.no_grad():
+        brightness = (backbone.decode(latents).float().mean(1) + 1) / 2
+    return (brightness > settings.threshold).cpu().numpy()

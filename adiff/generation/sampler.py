@@ -1,0 +1,137 @@
+"""The sampling loop: DDIM steps under a condition, blended with the normal image (Eq. 1), re-weighted (Eq. 7, 8).
+
+| symbol | meaning | shape |
+|---|---|---|
+| y, m | clean latents of the normal images, their masks on the latent grid | (B, 4, h, w), (B, 1, h, w) |
+| x_t, x0_hat | latents at step t, the model's clean estimate from them | (B, 4, h, w) |
+| e | condition {e_a, e_s} | (B, T, D) |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..backbone import Backbone
+from ..backbone.schedule import sd1_scheduler
+from ..blending import Blender
+from ..embedding import Condition
+from ..reweighting import Reweighter, fit_latent_rgb, latent_rgb
+from .settings import GenerationSettings
+
+
+def seeded_noise(shape: Sequence[int], generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
+    """Return noise (B, *shape), image i's from its own CPU generator, on the device and in the dtype of `like`."""
+    return torch.stack([torch.randn(tuple(shape), generator=g) for g in generators]).to(like)
+
+
+def guided_noise(
+    backbone: Backbone, x: Tensor, t: int, condition: Condition, guidance: float, reweighter: Reweighter | None = None
+) -> Tensor:
+    """eps = eps_null + s (eps_e - eps_null) (Ho and Salimans 2022); s = 1 asks the model once, without the null context.
+
+    Only the conditional rows are re-weighted.
+    """
+    count = x.shape[0]
+    times = torch.full((count,), t, dtype=torch.long)
+    context = condition.context.to(x)
+
+    def edit(rows: slice) -> Callable | None:
+        return None if reweighter is None else reweighter.edit(rows, condition.span)
+
+    if guidance == 1:
+        return backbone.predict_noise(x, times, context, edit(slice(0, count)))
+    null = backbone.null_context.to(x).expand(count, -1, -1)
+    if null.shape[1] == context.shape[1]:
+        both = backbone.predict_noise(x.repeat(2, 1, 1, 1), times.repeat(2), torch.cat([null, context]),
+                                      edit(slice(count, 2 * count)))
+        without, conditional = both.chunk(2)
+    else:  # contexts of different lengths do not fit into one batch
+        without = backbone.predict_noise(x, times, null)
+        conditional = backbone.predict_noise(x, times, context, edit(slice(0, count)))
+    return without + guidance * (conditional - without)
+
+
+def make_reweighter(
+    backbone: Backbone, y: Tensor, images: Tensor, cells: Tensor, settings: GenerationSettings
+) -> Reweighter | None:
+    """Return the run's re-weighting, None for `off`; images (B, 3, H, W) in [-1, 1] are those that y encodes."""
+    if settings.reweighting == "off":
+        return None
+    to_pixels: dict[str, Callable[[], Callable[[Tensor], Tensor] | None]] = {
+        "latent": lambda: None,
+        "rgb": lambda: _linear_rgb(y, images),
+        "vae": lambda: backbone.decode,
+        "preview": lambda: _preview(settings),
+    }
+    return Reweighter(
+        cells, y, mode=settings.reweighting, strength=settings.strength, distance=settings.distance,
+        interval=settings.interval, lookahead=settings.lookahead, to_pixels=to_pixels[settings.distance](),
+    )
+
+
+def _linear_rgb(y: Tensor, images: Tensor) -> Callable[[Tensor], Tensor]:
+    weight, bias = fit_latent_rgb(y, images.to(y))
+    return partial(latent_rgb, weight=weight, bias=bias)
+
+
+def _preview(settings: GenerationSettings) -> Callable[[Tensor], Tensor] | None:
+    if settings.preview_decoder is None:  # `uniform` measures no distance
+        return None
+    from ..backbone.preview import PreviewDecoder
+
+    return PreviewDecoder(settings.preview_decoder)
+
+
+@torch.no_grad()
+def sample_blended(
+    backbone: Backbone,
+    y: Tensor,
+    cells: Tensor,
+    condition: Condition,
+    settings: GenerationSettings,
+    generators: Sequence[torch.Generator],
+    reweighter: Reweighter | None = None,
+    on_step: Callable[[int], None] = lambda _: None,
+) -> Tensor:
+    """Paint under `condition` inside the masks of normal latents; one generator an image. Returns x_0, (B, 4, h, w)."""
+    scheduler = sd1_scheduler()
+    scheduler.set_timesteps(settings.steps)
+    x = seeded_noise(y.shape[1:], generators, y)
+    fixed = settings.blending == "fixed"
+    blender = Blender(y, cells, scheduler.alphas_cumprod, settings.blending, x if fixed else None)
+    if reweighter is not None:
+        reweighter.reset()
+    timesteps = scheduler.timesteps.tolist()
+    for number, t in enumerate(timesteps):
+        eps = guided_noise(backbone, x, t, condition, settings.guidance, reweighter)
+        if reweighter is not None:
+            reweighter.observe(scheduler.step(eps, t, x).pred_original_sample, x, t)
+            if settings.lookahead:  # the paper's exact reading: the map of x0_hat at t acts at t
+                eps = guided_noise(backbone, x, t, condition, settings.guidance, reweighter)
+        variance = seeded_noise(y.shape[1:], generators, y) if settings.eta > 0 else None
+        x = scheduler.step(eps, t, x, eta=settings.eta, variance_noise=variance).prev_sample
+        after = timesteps[number + 1] if number + 1 < len(timesteps) else -1
+        fresh = seeded_noise(y.shape[1:], generators, y) if after >= 0 and not fixed else None
+        # the last blend uses the mask itself: what is dilated early must be back to m at the end
+        mask = reweighter.blend_mask(t, settings.steps) if reweighter is not None and after >= 0 else None
+        x = blender(x, after, fresh, mask)
+        on_step(number + 1)
+    return x
+
+
+@torch.no_grad()
+def sample_plain(
+    backbone: Backbone, condition: Condition, steps: int, guidance: float, generators: Sequence[torch.Generator]
+) -> Tensor:
+    """Sample whole images under `condition` from noise, native size; one generator an image. Returns x_0 latents."""
+    scheduler = sd1_scheduler()
+    scheduler.set_timesteps(steps)
+    side = backbone.native_size // backbone.latent_downscale
+    x = seeded_noise((4, side, side), generators, condition.context)
+    for t in scheduler.timesteps.tolist():
+        x = scheduler.step(guided_noise(backbone, x, t, condition, guidance), t, x).prev_sample
+    return x

@@ -1,0 +1,79 @@
+"""How pairs and masks are sampled."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..blending import KINDS
+from ..errors import InputError
+from ..reweighting import DISTANCES, MODES
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How pairs are painted.
+
+    steps: DDIM steps. guidance: classifier-free guidance against the null context, 1 for none. reweighting, strength,
+    distance, interval, lookahead: of AAR (Eq. 7, 8). blending: `fresh` or `fixed` noise outside (Eq. 1). eta: DDIM's.
+    crop: paint in a box around the mask; None: where the mask covers few latent cells. context: the box's side in sides
+    of the mask's. feather: pixels of the model's image over which the paste-back fades in, inside the mask. batch: pairs
+    at a time. preview_decoder: file of a TAESD decoder, for the distance `preview`.
+    """
+
+    steps: int = 30
+    guidance: float = 2.0
+    reweighting: str = "balanced"
+    strength: float = 1.0
+    distance: str = "latent"
+    interval: int = 1
+    lookahead: bool = False
+    blending: str = "fresh"
+    eta: float = 0.0
+    crop: bool | None = None
+    context: float = 2.5
+    feather: float = 1.5
+    batch: int = 8
+    preview_decoder: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in (("reweighting", MODES), ("distance", DISTANCES), ("blending", KINDS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
+        _at_least("steps", self.steps, 1)
+        _at_least("interval", self.interval, 1)
+        _at_least("batch", self.batch, 1)
+        _at_least("context", self.context, 1)
+        for name in ("guidance", "strength", "eta", "feather"):
+            _at_least(name, getattr(self, name), 0)
+        if self.steps > 1000:
+            raise InputError(f"steps is {self.steps}; the noise schedule has 1000")
+        if self.distance == "preview" and self.preview_decoder is None and self.reweighting not in ("off", "uniform"):
+            raise InputError("distance 'preview' needs a preview decoder; give a TAESD decoder file, or use 'latent'")
+
+
+@dataclass(frozen=True)
+class MaskSampling:
+    """How masks are sampled (Eq. 10): guidance 5 as in the paper; threshold on the mean over channels, in [0, 1].
+
+    tries: candidates drawn for each mask wanted, before giving up. batch: candidates at a time.
+    """
+
+    steps: int = 25
+    guidance: float = 5.0
+    threshold: float = 0.5
+    tries: int = 8
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        _at_least("steps", self.steps, 1)
+        _at_least("tries", self.tries, 1)
+        _at_least("batch", self.batch, 1)
+        _at_least("guidance", self.guidance, 0)
+        if not 0 < self.threshold < 1:
+            raise InputError(f"threshold is {self.threshold}; it must lie between 0 and 1")
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not (math.isfinite(value) and value >= least):
+        raise InputError(f"{name} is {value}; it must be at least {least}")
