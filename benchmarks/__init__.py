@@ -1,0 +1,1 @@
+"""Speed and evidence: each program prints a table and writes JSON; run as `python -m benchmarks.NAME`."""

@@ -1,0 +1,102 @@
+"""The demo model's VAE: downscale 8, 4 channels, trained on crops centred on defects, then briefly at full size.
+
+The KL weight is tiny and not annealed: with a larger one the latents lose the defects' colours.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from adiff.progress import Progress
+from adiff.training import Schedule, fit
+
+from .bank import SIZE, Bank, mask_pictures
+
+CONFIG = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "block_out_channels": [16, 32, 64, 96],
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "sample_size": SIZE,
+}
+KL_WEIGHT = 1e-6
+CROP = 64  # pixels
+DEFECT_WEIGHT = 4.0  # extra weight of defect pixels in the reconstruction loss
+COLOUR_WEIGHT = 2.0  # of what is left of the error after averaging 8 x 8 pixels: hues are learned late without it
+MASK_SHARE = 0.12  # of a batch: mask pictures
+
+
+def new_vae() -> AutoencoderKL:
+    """Return an untrained VAE."""
+    return AutoencoderKL.from_config(CONFIG)
+
+
+def batch_of(bank: Bank, count: int, crop: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return images (count, 3, crop, crop) in [-1, 1] and masks (count, 1, crop, crop): two thirds show a defect."""
+    images, masks = [], []
+    for _ in range(count):
+        defective = rng.random() < 0.7
+        index = int(rng.choice(bank.defective)) if defective else int(rng.integers(len(bank.images)))
+        image, mask = bank.images[index], bank.masks[index]
+        if mask.any():
+            rows, columns = np.nonzero(mask)
+            at = int(rng.integers(len(rows)))
+            centre = np.array([rows[at], columns[at]]) + rng.integers(-crop // 4, crop // 4 + 1, 2)
+        else:
+            centre = rng.integers(0, SIZE, 2)
+        top, left = np.clip(centre - crop // 2, 0, SIZE - crop)
+        image, mask = image[top : top + crop, left : left + crop], mask[top : top + crop, left : left + crop]
+        if rng.random() < MASK_SHARE:
+            image = mask_pictures(mask[None])[0]
+        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        image, mask = np.rot90(image, turns), np.rot90(mask, turns)
+        images.append((image[:, ::-1] if flip else image).copy())
+        masks.append((mask[:, ::-1] if flip else mask).copy())
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return pixels, torch.from_numpy(np.stack(masks))[:, None].float()
+
+
+def _loss(vae: AutoencoderKL, images: Tensor, masks: Tensor, generator: torch.Generator) -> Tensor:
+    posterior = vae.encode(images).latent_dist
+    noise = torch.randn(posterior.mean.shape, generator=generator)
+    rebuilt = vae.decode(posterior.mean + posterior.std * noise).sample
+    error = rebuilt - images
+    weight = 1 + DEFECT_WEIGHT * masks
+    loss = (weight * (error.abs() + error.square())).mean()
+    colour = F.avg_pool2d(error, 8).abs().mean()
+    return loss + COLOUR_WEIGHT * colour + KL_WEIGHT * posterior.kl().mean()
+
+
+def train_vae(
+    bank: Bank, folder: Path, *, seed: int, steps: int, full_size_steps: int, progress: Progress
+) -> AutoencoderKL:
+    """Train on crops, then at full size, since GroupNorm sees the whole picture; sets scaling_factor to 1 / std."""
+    torch.manual_seed(seed)
+    vae = new_vae().train()
+
+    def on(crop: int, count: int):
+        def loss_at(step: int, generator: torch.Generator) -> Tensor:
+            rng = np.random.default_rng((seed, crop, step))
+            return _loss(vae, *batch_of(bank, count, crop, rng), generator)
+
+        return loss_at
+
+    weights = dict(vae.named_parameters())
+    for name, loss_at, schedule in (
+        ("vae", on(CROP, 16), Schedule(steps, lr=2e-3, warm_up=0.1)),
+        ("vae-full-size", on(SIZE, 4), Schedule(full_size_steps, lr=2e-4)),
+    ):
+        state = folder / f"{name}.safetensors"
+        fit(weights, loss_at, schedule, seed=seed, what=name, progress=progress, state=state, save_every=120)
+    vae.eval().requires_grad_(False)
+    images, _ = batch_of(bank, 64, SIZE, np.random.default_rng((seed, 0)))
+    vae.register_to_config(scaling_factor=float(1 / vae.encode(images).latent_dist.mean.std()))
+    return vae
