@@ -28,12 +28,13 @@ defect, as drawings; it has never seen a photograph. Four combinations are withh
 | (a) place words: samples (160) whose defect lies in the quadrant asked for | {hit:.0%} | chance 25 % |
 | the same measure on real surfaces | {judge_place:.0%} | |
 
-Share kept: the difference that a defect makes, after the VAE's round trip, projected on the true difference, inside the
-mask.
+Contrast: root mean square distance of the mask's pixels to the mean colour around it, after the VAE's round trip over
+before. Change: the difference that a defect makes, after the round trip, projected on the true one; this also asks for
+each pixel to be in its place.
 
 (b) A randomly initialised e_a learns each withheld combination from 5 shots (frozen encoder, 200 steps of 12), then
-12 pairs each. `fill` is the share of mask pixels changed by more than 10 levels, median and range; `gap` the distance of the mean
-look of the generated defects to 24 unseen real ones, in levels. Control: the normal product's word in place of e_a, no
+12 pairs each. `fill`: share of mask pixels changed by more than 10 levels, median and range; `gap`: distance of the
+mean look of the generated defects to 24 unseen real ones, in levels. Control: the product's word in place of e_a, no
 encoder, all else equal.
 
 | withheld | fill, learned | gap, learned | fill, control | gap, control |
@@ -66,7 +67,11 @@ def write_card(path: Path, gates: dict, seed: int = 0) -> None:
         varied = row["mean_aligned_iou_between_masks"]
         masks.append(f"| {name} | {row['non_empty']:.0%} | {row['passed']:.0%} | "
                      f"{'-' if varied is None else f'{varied:.2f}'} |")  # fmt: skip
-    kept = [f"| VAE, share kept of a {kind} | {share:.0%} | 80 % |" for kind, share in gates["vae"]["kept"].items()]
+    kept = [
+        f"| VAE, contrast kept of a {kind} (and share of its change) "
+        f"| {share:.0%} ({gates['vae']['change'][kind]:.0%}) | 80 % |"
+        for kind, share in gates["vae"]["contrast"].items()
+    ]
     text = CARD.format(
         withheld_names=", ".join(gates["withheld"]), psnr=gates["vae"]["psnr_db"], kept_rows="\n".join(kept),
         right=gates["products"]["right"], judge=gates["judge"]["products_right"], hit=gates["place"]["hit_rate"],

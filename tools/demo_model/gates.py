@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import safe_open
+from scipy import ndimage
 
 from adiff.backbone import Backbone
 from adiff.backbone.diffusers_host import DiffusersBackbone
@@ -33,12 +34,13 @@ SHOTS = 5
 
 @torch.no_grad()
 def vae_gate(backbone: Backbone, seed: int, count: int = 8) -> dict:
-    """Round-trip PSNR on unseen surfaces and the share of each kind's change that the VAE keeps.
+    """Round-trip PSNR on unseen surfaces, and how much of each kind of defect the VAE keeps, by two measures.
 
-    The share is the round trip's difference between a surface with and without its defect, projected on the true one,
-    inside the mask: 1 keeps all of it, 0 none.
+    contrast: root mean square distance of the mask's pixels to the mean colour of the surroundings (a ring of 8
+    pixels), after the round trip over before. change: the round trip's difference between a surface with and without its defect,
+    projected on the true one, inside the mask; it also asks for each pixel to be in its place.
     """
-    errors, shares = [], {kind: [] for kind in DEFECTS}
+    errors, contrasts, changes = [], {kind: [] for kind in DEFECTS}, {kind: [] for kind in DEFECTS}
     for product in PRODUCTS:
         for kind in DEFECTS:
             for index in range(count):
@@ -49,9 +51,21 @@ def vae_gate(backbone: Backbone, seed: int, count: int = 8) -> dict:
                 errors.append((rebuilt[0] - pair[0]).square().mean().item() / 4)
                 inside = torch.from_numpy(bad.mask)
                 change, kept = (pair[0] - pair[1])[:, inside], (rebuilt[0] - rebuilt[1])[:, inside]
-                shares[kind].append((change * kept).sum().item() / change.square().sum().item())
-    kept = {kind: float(np.mean(of_kind)) for kind, of_kind in shares.items()}
-    return {"psnr_db": float(-10 * np.log10(np.mean(errors))), "kept": kept}
+                changes[kind].append((change * kept).sum().item() / change.square().sum().item())
+                contrasts[kind].append(_contrast(rebuilt[0], bad.mask) / _contrast(pair[0], bad.mask))
+
+    def means(shares: dict[str, list[float]]) -> dict[str, float]:
+        return {kind: float(np.mean(of_kind)) for kind, of_kind in shares.items()}
+
+    psnr = float(-10 * np.log10(np.mean(errors)))
+    return {"psnr_db": psnr, "contrast": means(contrasts), "change": means(changes)}
+
+
+def _contrast(image: torch.Tensor, mask: np.ndarray) -> float:
+    """Root mean square distance of the pixels of a mask (S, S) to its surroundings' mean colour; image (3, S, S)."""
+    ring = ndimage.binary_dilation(mask, iterations=10) & ~ndimage.binary_dilation(mask, iterations=2)
+    around = image[:, torch.from_numpy(ring)].mean(1, keepdim=True)
+    return (image[:, torch.from_numpy(mask)] - around).square().mean().sqrt().item()
 
 
 def _caption(words: torch.Tensor, captions: list[list[str]]) -> Condition:

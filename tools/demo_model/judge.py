@@ -60,7 +60,7 @@ def train_judge(bank: Bank, *, seed: int, steps: int = 500, batch: int = 32) -> 
 
 
 def quadrants(where: Tensor) -> list[str | None]:
-    """Return for each picture the quadrant with most of its defect, None where none is seen; where: logits (B, g, g)."""
+    """Return for each picture the quadrant with most of its defect, None if none is seen; where: logits (B, g, g)."""
     half = GRID // 2
     heat = where.sigmoid() * (where > 0)
     sums = {f"{v}-{h}": heat[:, rows, columns].sum((1, 2))
