@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .errors import InputError
+from .storage import write_whole
 
 logger = logging.getLogger("adiff")
 
@@ -153,7 +153,6 @@ def save_library(path: str | Path, library: Library) -> None:
 
     Raises InputError for names that check_name refuses and for embeddings that are not finite or not D wide.
     """
-    path = Path(path)
     tensors: dict[str, Tensor] = {}
     for (product, defect), entry in library.defects.items():
         check_name(product, "product")
@@ -162,13 +161,8 @@ def save_library(path: str | Path, library: Library) -> None:
             raise InputError(f"the defect {entry.name} is filed as {product}/{defect}")
         tensors |= {f"{kind}/{entry.name}": tensor for kind, tensor in _tensors_of(entry).items()}
     _check_tensors(tensors, library.context_dim, "the library")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(save(tensors, _metadata(library)))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = save(tensors, _metadata(library))
+    write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_library(path: str | Path) -> Library:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from torch import Tensor, nn
 from .embedding import N_SPATIAL
 from .errors import InputError
 from .geometry import area_resize
+from .storage import write_whole
 
 FORMAT = "1"
 KIND = "spatial_encoder"
@@ -192,7 +192,6 @@ def save_encoder(path: str | Path, encoder: SpatialEncoder, info: dict[str, Any]
 
     info: anything JSON can hold (shots, steps, licence, ...); comes back from load_encoder.
     """
-    path = Path(path)
     metadata = {
         "adiff_format": FORMAT,
         "kind": KIND,
@@ -202,13 +201,8 @@ def save_encoder(path: str | Path, encoder: SpatialEncoder, info: dict[str, Any]
         "fingerprint": fingerprint(encoder),
         "info": json.dumps(info, ensure_ascii=False),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(save(_stored(encoder), metadata))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = save(_stored(encoder), metadata)
+    write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_encoder(path: str | Path) -> tuple[SpatialEncoder, dict[str, Any]]:

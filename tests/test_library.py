@@ -246,7 +246,7 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch, fails):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(*((module, "save") if fails == "save" else (module.os, "replace")), fail)
+    monkeypatch.setattr(*((module, "save") if fails == "save" else (os, "replace")), fail)
     with pytest.raises(OSError, match="disk full"):
         save_library(path, replace(make_library(), info={}))
     assert path.read_bytes() == before

@@ -41,7 +41,9 @@ class Backbone(Protocol):
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) -> images (B, 3, H, W), about [-1, 1]."""
 
-    def predict_noise(self, z_t: Tensor, t: Tensor, context: Tensor, attention_edit: AttentionEdit | None = None) -> Tensor:
+    def predict_noise(
+        self, z_t: Tensor, t: Tensor, context: Tensor, attention_edit: AttentionEdit | None = None
+    ) -> Tensor:
         """eps_theta(z_t, t, context): z_t (B, 4, h, w), t (B,) int64, context (B, T, D) -> (B, 4, h, w).
 
         attention_edit(q, k, v, *, heads, grid) takes the place of every cross-attention (Eq. 8).
@@ -69,7 +71,9 @@ def load_backbone(base: str = DEMO, device: str | None = None, dtype: torch.dtyp
 
     path = demo_folder() / "demo.safetensors" if base == DEMO else Path(base).expanduser()
     if not path.exists():
-        raise FileNotFoundError(f"base model {base!r} is not there; give 'demo', a checkpoint file or a diffusers folder")
+        raise FileNotFoundError(
+            f"base model {base!r} is not there; give 'demo', a checkpoint file or a diffusers folder"
+        )
     parts = load_folder(path) if path.is_dir() else load_single_file(path)
     name = DEMO if base == DEMO else path.stem
     if device is None:

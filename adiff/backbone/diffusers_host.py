@@ -20,9 +20,9 @@ class DiffusersBackbone:
 
     def __init__(self, name: str, parts: Parts, device: torch.device, dtype: torch.dtype):
         self.name, self.device, self.dtype = name, device, dtype
+        self.fingerprint = _fingerprint(parts)  # before the dtype rounds the weights
         self._unet = parts.unet.to(device, dtype).eval().requires_grad_(False)
         self._vae = parts.vae.to(device, dtype).eval().requires_grad_(False)
-        self.fingerprint = _fingerprint(parts)
         self.context_dim: int = parts.unet.config.cross_attention_dim
         self.latent_downscale = 2 ** (len(parts.vae.config.block_out_channels) - 1)
         self.native_size: int = parts.unet.config.sample_size * self.latent_downscale
@@ -40,7 +40,9 @@ class DiffusersBackbone:
         latents = latents.to(self.device, self.dtype)
         return self._vae.decode(latents / self._vae.config.scaling_factor).sample
 
-    def predict_noise(self, z_t: Tensor, t: Tensor, context: Tensor, attention_edit: AttentionEdit | None = None) -> Tensor:
+    def predict_noise(
+        self, z_t: Tensor, t: Tensor, context: Tensor, attention_edit: AttentionEdit | None = None
+    ) -> Tensor:
         """eps_theta(z_t, t, context), every cross-attention done by `attention_edit` if given."""
         self._route.edit = attention_edit
         try:
@@ -64,7 +66,9 @@ class _RoutedCrossAttention(AttnProcessor2_0):
         super().__init__()
         self.route = route
 
-    def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *args, **kwargs):
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *args, **kwargs
+    ):
         if self.route.edit is None:
             return super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states

@@ -15,10 +15,21 @@ from ..errors import InputError
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 SD15_HEADS, SD15_GROUPS, SD15_SCALE, SD15_SIZE = 8, 32, 0.18215, 512
 
-_RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
-           "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
-_UNET_TOP = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-             "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_UNET_TOP = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
 _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
@@ -79,6 +90,8 @@ def _shape(shapes: Mapping[str, tuple[int, ...]], key: str) -> tuple[int, ...]:
 def unet_config(shapes: Mapping[str, tuple[int, ...]], extra: Mapping[str, Any]) -> dict[str, Any]:
     """Return diffusers' U-Net configuration for a single file's weight shapes; extra: the file's own metadata."""
     first = _shape(shapes, f"{UNET}input_blocks.0.0.weight")
+    if len(first) != 4:
+        raise InputError(f"the U-Net's first weight is {first}; SD 1.x's is a convolution (channels, 4, 3, 3)")
     channels, attention, layers = [], [], []
     number = 1
     while f"{UNET}input_blocks.{number}.0.in_layers.2.weight" in shapes:
@@ -95,7 +108,7 @@ def unet_config(shapes: Mapping[str, tuple[int, ...]], extra: Mapping[str, Any])
     if not keys:
         raise InputError("the U-Net has no cross-attention; expected a text-conditioned model of the SD 1.x family")
     return {
-        "sample_size": extra.get("native_size", SD15_SIZE) // 2 ** (_levels(shapes) - 1),
+        "sample_size": extra.get("native_size", SD15_SIZE) // 2 ** max(_levels(shapes) - 1, 0),
         "in_channels": first[1],
         "out_channels": _shape(shapes, f"{UNET}out.2.weight")[0],
         "block_out_channels": channels,

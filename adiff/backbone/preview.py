@@ -17,10 +17,12 @@ class PreviewDecoder:
     """Latents (B, 4, h, w) -> images (B, 3, 8h, 8w), about [-1, 1]."""
 
     def __init__(self, path: Path | str):
-        """path: a diffusers AutoencoderTiny folder or a `taesd_decoder.safetensors` file. Raises InputError for others."""
+        """path: a diffusers AutoencoderTiny folder or a `taesd_decoder.safetensors` file. InputError for others."""
         path = Path(path).expanduser()
         if not path.exists():
-            raise FileNotFoundError(f"preview decoder {path} is not there; give taesd_decoder.safetensors or its folder")
+            raise FileNotFoundError(
+                f"preview decoder {path} is not there; give taesd_decoder.safetensors or its folder"
+            )
         if path.is_dir():
             tiny = AutoencoderTiny.from_pretrained(path, local_files_only=True, use_safetensors=True)
         else:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..storage import write_json
 from .app import keeping
-from .files import write_json
 from .generate import mask_source
 from .options import Seed
 from .progress import CliProgress, duration

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ..errors import InputError
+from ..storage import write_json
 from .app import keeping
-from .files import write_json
 from .options import Base, DefectName, LibraryFile, Seed
 from .progress import CliProgress
 

@@ -10,8 +10,8 @@ from typing import Annotated, NamedTuple
 import typer
 
 from ..errors import InputError
+from ..storage import write_json
 from .app import keeping
-from .files import write_json
 from .options import Seed
 from .progress import CliProgress
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 import struct
 import warnings
 import zlib
@@ -16,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError
 from ..geometry import paste_back
+from ..storage import write_whole
 
 logger = logging.getLogger("adiff")
 
@@ -185,20 +184,14 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None) -> MaskFil
 
 
 def write_png(path: Path | str, array: np.ndarray) -> None:
-    """Write a PNG under a temporary name and rename it, so that it is there whole or not at all.
+    """Write a PNG, whole or not at all.
 
     array: uint8 (H, W), (H, W, 3) or (H, W, 4), uint16 (H, W), or bool (H, W), written as 0 and 255. Folders are made.
     """
-    path = Path(path)
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     fits = array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4)))
     if not fits and not (array.dtype == np.uint16 and array.ndim == 2):
         raise ValueError(f"array {array.shape} {array.dtype}; expected uint8 grey, RGB or RGBA, uint16 grey, or a mask")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        Image.fromarray(np.ascontiguousarray(array)).save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    image = Image.fromarray(np.ascontiguousarray(array))
+    write_whole(path, lambda temporary: image.save(temporary, format="PNG"))

@@ -49,6 +49,8 @@ def sample_masks(
     found: list[GeneratedMask] = []
     broken: Counter[str] = Counter()
     drawn = 0
+    if count < 1:
+        raise InputError(f"{count} masks were asked for; ask for at least 1")
     progress.start(count, "masks")
     while len(found) < count:
         # a share of failures is expected, so a last, small batch is drawn a little larger than what is left
@@ -56,7 +58,7 @@ def sample_masks(
         if ahead <= 0:
             reasons = ", ".join(f"{rule} ({n})" for rule, n in broken.most_common())
             raise InputError(
-                f"only {len(found)} of {count} masks passed in {drawn} tries; broken: {reasons}; train the mask longer, "
+                f"only {len(found)} of {count} masks passed in {drawn} tries; broken: {reasons}; train it longer, "
                 "give more varied shots or use --masks with drawn ones"
             )
         for number, mask in enumerate(draw_candidates(backbone, embedding, ahead, settings, seed, drawn), drawn):
@@ -74,7 +76,7 @@ def sample_masks(
 def draw_candidates(
     backbone: Backbone, embedding: Tensor, count: int, settings: MaskSampling, seed: int | Sequence[int], first: int
 ) -> np.ndarray:
-    """Draw candidates first .. first + count - 1: decode, mean over channels, threshold (Eq. 10). (count, S, S) bool."""
+    """Draw candidates from number `first`: decode, mean over channels, threshold (Eq. 10). (count, S, S) bool."""
     generators = [generator_for(seed, "mask", first + i) for i in range(count)]
     condition = join_condition(embedding.to(backbone.device, backbone.dtype)[None].expand(count, -1, -1))
     latents = sample_plain(backbone, condition, settings.steps, settings.guidance, generators)

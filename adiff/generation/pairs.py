@@ -1,4 +1,4 @@
-"""Image-mask pairs: cut the mask's surroundings out of a normal photo, paint there, put the result back inside the mask."""
+"""Image-mask pairs: cut the mask's surroundings out of a normal photo, paint there, put it back inside the mask."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .settings import GenerationSettings
 
 @dataclass(frozen=True)
 class Pair:
-    """image: array of the photo's own kind, bit-identical to it outside the mask; mask: (H, W) bool; box: region painted."""
+    """image: array of the photo's own kind, identical to it outside the mask; mask: (H, W) bool; box: what was seen."""
 
     image: np.ndarray
     mask: np.ndarray
@@ -31,7 +31,7 @@ class Pair:
 
 
 def paint_box(mask: np.ndarray, backbone: Backbone, settings: GenerationSettings) -> Box:
-    """Return the region of the photo that the model sees: around a small mask, else the largest square that holds it."""
+    """Return the region of the photo that the model sees: around a small mask, else the largest square around it."""
     crop = settings.crop
     if crop is None:
         crop = needs_crop(mask, backbone.native_size, backbone.latent_downscale)
@@ -55,7 +55,9 @@ def make_pairs(
     """
     for photo, mask in zip(photos, masks, strict=True):
         if mask.shape != photo.size or not mask.any():
-            raise InputError(f"the mask {mask.shape} for {photo.path.name} is empty or not of the photo's size {photo.size}")
+            raise InputError(
+                f"the mask {mask.shape} for {photo.path.name} is empty or not of the photo's size {photo.size}"
+            )
     size = backbone.native_size
     boxes = [paint_box(mask, backbone, settings) for mask in masks]
     views = np.stack([crop_resize(p.rgb, box, size) for p, box in zip(photos, boxes, strict=True)])
@@ -81,11 +83,17 @@ def _as_pixels(images: Tensor) -> np.ndarray:
 
 
 def _finish(
-    photo: Photo, mask: np.ndarray, box: Box, painted: np.ndarray, rebuilt: np.ndarray, settings: GenerationSettings, size: int
+    photo: Photo,
+    mask: np.ndarray,
+    box: Box,
+    painted: np.ndarray,
+    rebuilt: np.ndarray,
+    settings: GenerationSettings,
+    size: int,
 ) -> Pair:
-    """Put one painted view (S, S, 3) back; rebuilt: the VAE's round trip of the normal view, for the measure of fill."""
-    rgb = photo.rgb
-    alpha = feather(mask, settings.feather * max(box.width, box.height) / size)
-    image = photo.composite(stitch(rgb, painted, box), alpha)
-    seen = Photo(image, photo.path).rgb
-    return Pair(image, mask, box, measure_pair(seen, rgb, stitch(rgb, rebuilt, box), mask))
+    """Put one painted view (S, S, 3) back; rebuilt: the VAE's round trip of the normal view, for `fill`."""
+    rgb, alpha = photo.rgb, feather(mask, settings.feather * max(box.width, box.height) / size)
+    image, unchanged = (photo.composite(stitch(rgb, view, box), alpha) for view in (painted, rebuilt))
+    # the round trip goes the same way back, so that neither the feather nor a photo's grey counts as a change
+    seen, reference = (Photo(pixels, photo.path).rgb for pixels in (image, unchanged))
+    return Pair(image, mask, box, measure_pair(seen, rgb, reference, mask))

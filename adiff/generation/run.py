@@ -1,20 +1,18 @@
 """A run: thousands of pairs in a folder that any interruption leaves whole.
 
 run.json holds settings, versions and seeds; image/<id>.png, mask/<id>_mask.png; pairs/<id>.json is written last, so a
-pair exists when its JSON exists. The unit of work is an aligned batch (ids b*B .. b*B+B-1), redone whole, its randomness
-a function of (run seed, batch) alone.
+pair exists when its JSON exists. The unit of work is an aligned batch (ids b*B .. b*B+B-1), redone whole, its
+randomness a function of (run seed, batch) alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +29,8 @@ from ..masks import MaskRules
 from ..progress import Cancelled, NullProgress, Progress
 from ..spatial_encoder import SpatialEncoder
 from ..spatial_encoder import fingerprint as encoder_fingerprint
+from ..storage import write_json
+from ..versions import versions
 from .mask import sample_masks
 from .pairs import Pair, make_pairs
 from .seeds import derived_seed, generator_for, rng_for
@@ -55,6 +55,10 @@ class FolderMasks:
 
     paths: Sequence[Path]
 
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise InputError("no mask files were given; give at least one")
+
     def masks(self, backbone: Backbone, photos: Sequence[Photo], seed: int, batch: int, first: int) -> list[tuple]:
         """Read the batch's masks. Raises InputError for a mask of another aspect than its photo."""
         found = []
@@ -75,7 +79,7 @@ def _fitted(mask: np.ndarray, photo: Photo, path: Path) -> np.ndarray:
     height, width = photo.size
     if abs(mask.shape[0] * width - mask.shape[1] * height) > 0.01 * width * mask.shape[0]:
         raise InputError(
-            f"mask {path.name} is {mask.shape[1]} x {mask.shape[0]} pixels, photo {photo.path.name} {width} x {height}; "
+            f"mask {path.name} is {mask.shape[1]} x {mask.shape[0]}, its photo {photo.path.name} {width} x {height}; "
             "give masks of the photos' size, or at least of their shape"
         )
     return resize_mask(mask, height, width)
@@ -92,8 +96,15 @@ class LearnedMasks:
 
     def masks(self, backbone: Backbone, photos: Sequence[Photo], seed: int, batch: int, first: int) -> list[tuple]:
         """Sample the batch's masks; on a photo that is not square each lies in a square somewhere along it."""
-        drawn = sample_masks(backbone, self.embedding, len(photos), rules=self.rules, shots=self.shots,
-                             settings=self.sampling, seed=derived_seed(seed, "masks of batch", batch))
+        drawn = sample_masks(
+            backbone,
+            self.embedding,
+            len(photos),
+            rules=self.rules,
+            shots=self.shots,
+            settings=self.sampling,
+            seed=derived_seed(seed, "masks of batch", batch),
+        )
         found = []
         for place, (photo, one) in enumerate(zip(photos, drawn, strict=True)):
             rng = rng_for(seed, "mask place", first + place)
@@ -102,8 +113,11 @@ class LearnedMasks:
         return found
 
     def record(self) -> dict[str, Any]:
-        """Return the rules and the sampling settings."""
-        return {"kind": "learned", "rules": self.rules.record(), "sampling": asdict(self.sampling)}
+        """Return the embedding's fingerprint, the rules and the sampling settings."""
+        return {
+            "kind": "learned", "embedding": embedding_fingerprint(self.embedding), "rules": self.rules.record(),
+            "sampling": asdict(self.sampling),
+        }  # fmt: skip
 
 
 def _on_photo(mask: np.ndarray, photo: Photo, rng: np.random.Generator) -> np.ndarray:
@@ -117,7 +131,7 @@ def _on_photo(mask: np.ndarray, photo: Photo, rng: np.random.Generator) -> np.nd
 
 @dataclass(frozen=True)
 class RunResult:
-    """out: the run's folder; pairs: records of all pairs that exist; seconds: of this call; cancelled: stopped early."""
+    """out: the run's folder; pairs: records of all that exist; seconds: of this call; cancelled: stopped early."""
 
     out: Path
     pairs: list[dict[str, Any]]
@@ -157,7 +171,7 @@ def generate_run(
         "base": {"name": backbone.name, "fingerprint": backbone.fingerprint},
         "embedding": embedding_fingerprint(embedding),
         "encoder": None if encoder is None else encoder_fingerprint(encoder),
-    }
+    }  # fmt: skip
     _open(out, identity, backbone, resume)
     began, done, cancelled = time.monotonic(), 0, False
     progress.start(count, f"pairs {key[0]}/{key[1]}")
@@ -186,15 +200,17 @@ def embedding_fingerprint(embedding: Tensor) -> str:
 
 def read_records(out: Path) -> list[dict[str, Any]]:
     """Return the records of all pairs that exist in a run's folder, by id."""
-    return [json.loads(path.read_text()) for path in sorted((out / "pairs").glob("*.json"))]
+    return [_read_json(path) for path in sorted((out / "pairs").glob("*.json"))]
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON under a temporary name and rename it, so that the file is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); remove it, or its folder, to make it again") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is no record of a run or a pair; remove it, or choose another folder")
+    return content
 
 
 def _choose_normals(normals: Sequence[Path], ids: Sequence[int], seed: int) -> list[Photo]:
@@ -212,7 +228,7 @@ def _write(out: Path, number: int, key: tuple[str, str], photo: Photo, pair: Pai
     record = {
         "id": name, "product": key[0], "defect": key[1], "normal": photo.path.name, "mask": source, "seed": seed,
         "box": list(pair.box), **pair.measures,
-    }
+    }  # fmt: skip
     write_json(_record_path(out, number), record)
 
 
@@ -220,21 +236,31 @@ def _open(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool)
     """Make the run's folder, or check that the one there is this run."""
     record = out / "run.json"
     if record.exists():
-        try:
-            kept = json.loads(record.read_text())
-        except json.JSONDecodeError as error:
-            raise InputError(f"{record} is damaged ({error}); remove the folder or choose another") from None
-        other = sorted(name for name in identity if kept.get(name) != identity[name])
+        other = _differences(identity, _read_json(record))
         if other:
-            raise InputError(f"{out} holds another run (it differs in: {', '.join(other)}); choose another folder or --restart")
+            raise InputError(f"{out} holds another run ({'; '.join(other)}); choose another folder or --restart")
         if not resume:
             raise InputError(f"{out} holds this run already; resume it or choose another folder")
         return
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; choose a new or empty folder")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty and holds no run; choose a new or empty folder")
     environment = {
-        "adiff": version("anomaly-diffusion"), "torch": torch.__version__, "diffusers": version("diffusers"),
-        "python": platform.python_version(), "device": backbone.device.type, "dtype": str(backbone.dtype),
+        **versions(), "python": platform.python_version(), "device": backbone.device.type, "dtype": str(backbone.dtype),
         "threads": torch.get_num_threads(),
-    }
+    }  # fmt: skip
     write_json(record, {**identity, "environment": environment})
+
+
+def _differences(asked: dict[str, Any], there: dict[str, Any], under: str = "") -> list[str]:
+    """Name what differs from a run's record: settings one by one, with both values where they are short."""
+    found = []
+    for name, value in asked.items():
+        other = there.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            found += _differences(value, other, f"{under}{name}.")
+        elif value != other:
+            both = f" {other}, now {value}"
+            found.append(f"{under}{name}{both if len(both) < 60 else ' differs'}")
+    return found

@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
 from ..backbone import Backbone
-from ..backbone.schedule import sd1_scheduler
+from ..backbone.schedule import alpha_bar_at, clean_estimate, ddim_step, sampling_timesteps
 from ..blending import Blender
 from ..embedding import Condition
 from ..reweighting import Reweighter, fit_latent_rgb, latent_rgb
@@ -31,7 +31,7 @@ def seeded_noise(shape: Sequence[int], generators: Sequence[torch.Generator], li
 def guided_noise(
     backbone: Backbone, x: Tensor, t: int, condition: Condition, guidance: float, reweighter: Reweighter | None = None
 ) -> Tensor:
-    """eps = eps_null + s (eps_e - eps_null) (Ho and Salimans 2022); s = 1 asks the model once, without the null context.
+    """eps = eps_null + s (eps_e - eps_null) (Ho and Salimans 2022); s = 1 asks the model once, without null context.
 
     Only the conditional rows are re-weighted.
     """
@@ -46,8 +46,9 @@ def guided_noise(
         return backbone.predict_noise(x, times, context, edit(slice(0, count)))
     null = backbone.null_context.to(x).expand(count, -1, -1)
     if null.shape[1] == context.shape[1]:
-        both = backbone.predict_noise(x.repeat(2, 1, 1, 1), times.repeat(2), torch.cat([null, context]),
-                                      edit(slice(count, 2 * count)))
+        both = backbone.predict_noise(
+            x.repeat(2, 1, 1, 1), times.repeat(2), torch.cat([null, context]), edit(slice(count, 2 * count))
+        )
         without, conditional = both.chunk(2)
     else:  # contexts of different lengths do not fit into one batch
         without = backbone.predict_noise(x, times, null)
@@ -68,8 +69,14 @@ def make_reweighter(
         "preview": lambda: _preview(settings),
     }
     return Reweighter(
-        cells, y, mode=settings.reweighting, strength=settings.strength, distance=settings.distance,
-        interval=settings.interval, lookahead=settings.lookahead, to_pixels=to_pixels[settings.distance](),
+        cells,
+        y,
+        mode=settings.reweighting,
+        strength=settings.strength,
+        distance=settings.distance,
+        interval=settings.interval,
+        lookahead=settings.lookahead,
+        to_pixels=to_pixels[settings.distance](),
     )
 
 
@@ -81,9 +88,14 @@ def _linear_rgb(y: Tensor, images: Tensor) -> Callable[[Tensor], Tensor]:
 def _preview(settings: GenerationSettings) -> Callable[[Tensor], Tensor] | None:
     if settings.preview_decoder is None:  # `uniform` measures no distance
         return None
+    return _open_preview(settings.preview_decoder)
+
+
+@lru_cache(maxsize=1)
+def _open_preview(path: str) -> Callable[[Tensor], Tensor]:  # a run asks for it again with each batch
     from ..backbone.preview import PreviewDecoder
 
-    return PreviewDecoder(settings.preview_decoder)
+    return PreviewDecoder(path)
 
 
 @torch.no_grad()
@@ -98,23 +110,21 @@ def sample_blended(
     on_step: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
     """Paint under `condition` inside the masks of normal latents; one generator an image. Returns x_0, (B, 4, h, w)."""
-    scheduler = sd1_scheduler()
-    scheduler.set_timesteps(settings.steps)
+    timesteps = sampling_timesteps(settings.steps)
+    alpha_bars = alpha_bar_at(backbone.alphas_cumprod, timesteps)
     x = seeded_noise(y.shape[1:], generators, y)
     fixed = settings.blending == "fixed"
-    blender = Blender(y, cells, scheduler.alphas_cumprod, settings.blending, x if fixed else None)
+    blender = Blender(y, cells, backbone.alphas_cumprod, settings.blending, x if fixed else None)
     if reweighter is not None:
         reweighter.reset()
-    timesteps = scheduler.timesteps.tolist()
-    for number, t in enumerate(timesteps):
+    for number, (t, after) in enumerate(zip(timesteps, timesteps[1:], strict=False)):
         eps = guided_noise(backbone, x, t, condition, settings.guidance, reweighter)
         if reweighter is not None:
-            reweighter.observe(scheduler.step(eps, t, x).pred_original_sample, x, t)
+            reweighter.observe(clean_estimate(x, eps, alpha_bars[number]).to(x), x, t)
             if settings.lookahead:  # the paper's exact reading: the map of x0_hat at t acts at t
                 eps = guided_noise(backbone, x, t, condition, settings.guidance, reweighter)
         variance = seeded_noise(y.shape[1:], generators, y) if settings.eta > 0 else None
-        x = scheduler.step(eps, t, x, eta=settings.eta, variance_noise=variance).prev_sample
-        after = timesteps[number + 1] if number + 1 < len(timesteps) else -1
+        x = ddim_step(x, eps, (alpha_bars[number], alpha_bars[number + 1]), settings.eta, variance)
         fresh = seeded_noise(y.shape[1:], generators, y) if after >= 0 and not fixed else None
         # the last blend uses the mask itself: what is dilated early must be back to m at the end
         mask = reweighter.blend_mask(t, settings.steps) if reweighter is not None and after >= 0 else None
@@ -128,10 +138,11 @@ def sample_plain(
     backbone: Backbone, condition: Condition, steps: int, guidance: float, generators: Sequence[torch.Generator]
 ) -> Tensor:
     """Sample whole images under `condition` from noise, native size; one generator an image. Returns x_0 latents."""
-    scheduler = sd1_scheduler()
-    scheduler.set_timesteps(steps)
+    timesteps = sampling_timesteps(steps)
+    alpha_bars = alpha_bar_at(backbone.alphas_cumprod, timesteps)
     side = backbone.native_size // backbone.latent_downscale
     x = seeded_noise((4, side, side), generators, condition.context)
-    for t in scheduler.timesteps.tolist():
-        x = scheduler.step(guided_noise(backbone, x, t, condition, guidance), t, x).prev_sample
+    for number, t in enumerate(timesteps[:-1]):
+        eps = guided_noise(backbone, x, t, condition, guidance)
+        x = ddim_step(x, eps, (alpha_bars[number], alpha_bars[number + 1]))
     return x

@@ -11,7 +11,8 @@ import torch
 
 def derived_seed(seed: int | Sequence[int], *purpose: str | int) -> int:
     """Return a 63-bit seed for one purpose, the same in every process and on every machine."""
-    text = repr((seed if isinstance(seed, int) else tuple(seed), *purpose))
+    own = tuple(int(part) for part in seed) if isinstance(seed, Sequence) else int(seed)  # numpy's print otherwise
+    text = repr((own, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

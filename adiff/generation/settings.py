@@ -17,8 +17,8 @@ class GenerationSettings:
     steps: DDIM steps. guidance: classifier-free guidance against the null context, 1 for none. reweighting, strength,
     distance, interval, lookahead: of AAR (Eq. 7, 8). blending: `fresh` or `fixed` noise outside (Eq. 1). eta: DDIM's.
     crop: paint in a box around the mask; None: where the mask covers few latent cells. context: the box's side in sides
-    of the mask's. feather: pixels of the model's image over which the paste-back fades in, inside the mask. batch: pairs
-    at a time. preview_decoder: file of a TAESD decoder, for the distance `preview`.
+    of the mask's. feather: pixels of the model's image over which the paste-back fades in, inside the mask. batch:
+    pairs at a time. preview_decoder: file of a TAESD decoder, for the distance `preview`.
     """
 
     steps: int = 30
@@ -40,14 +40,14 @@ class GenerationSettings:
         for name, known in (("reweighting", MODES), ("distance", DISTANCES), ("blending", KINDS)):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(known)}")
-        _at_least("steps", self.steps, 1)
         _at_least("interval", self.interval, 1)
         _at_least("batch", self.batch, 1)
         _at_least("context", self.context, 1)
         for name in ("guidance", "strength", "eta", "feather"):
             _at_least(name, getattr(self, name), 0)
-        if self.steps > 1000:
-            raise InputError(f"steps is {self.steps}; the noise schedule has 1000")
+        _check_steps(self.steps)
+        if self.eta > 1:
+            raise InputError(f"eta is {self.eta}; it must lie between 0 (DDIM) and 1 (DDPM)")
         if self.distance == "preview" and self.preview_decoder is None and self.reweighting not in ("off", "uniform"):
             raise InputError("distance 'preview' needs a preview decoder; give a TAESD decoder file, or use 'latent'")
 
@@ -66,7 +66,7 @@ class MaskSampling:
     batch: int = 16
 
     def __post_init__(self) -> None:
-        _at_least("steps", self.steps, 1)
+        _check_steps(self.steps)
         _at_least("tries", self.tries, 1)
         _at_least("batch", self.batch, 1)
         _at_least("guidance", self.guidance, 0)
@@ -74,6 +74,16 @@ class MaskSampling:
             raise InputError(f"threshold is {self.threshold}; it must lie between 0 and 1")
 
 
+LENGTH = 1000
+"""Timesteps of SD 1.x's noise schedule."""
+
+
 def _at_least(name: str, value: float, least: float) -> None:
     if not (math.isfinite(value) and value >= least):
         raise InputError(f"{name} is {value}; it must be at least {least}")
+
+
+def _check_steps(steps: int) -> None:
+    _at_least("steps", steps, 1)
+    if steps > LENGTH:
+        raise InputError(f"steps is {steps}; the noise schedule has {LENGTH}")

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from ..contact_sheet import COLUMNS, Block, caption_of, measure_of, pick_evenly, shot_tile, tiles_of
+from ..storage import write_text
 
 TILE = 192
 """Pixels of a picture in the page, at most."""
@@ -58,10 +59,7 @@ def summarise(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def write_report(out: Path, report: Report, *, limit: int = 24) -> Path:
     """Write the page, atomically. limit: pairs shown of each defect type, evenly picked. Returns `out`."""
     page = _template().render(report=report, columns=COLUMNS, **_content(report, limit))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(out)
+    write_text(out, page)
     return out
 
 

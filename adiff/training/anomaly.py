@@ -11,8 +11,9 @@ Loss = || m * (eps - eps_theta(z_t, t, {e_a, e_s})) ||^2 over e_a (one per defec
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from ..errors import InputError
 from ..geometry import latent_mask, needs_crop
 from ..progress import Progress
 from ..spatial_encoder import SpatialEncoder
+from ..spatial_encoder import fingerprint as encoder_fingerprint
 from .loop import Outcome, Schedule, fit
 from .noising import add_noise, noise_like
 
@@ -37,7 +39,7 @@ ShotArrays = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class AnomalySettings:
-    """How anomaly embeddings are learned.
+    """How anomaly embeddings are learned. Raises InputError for what is not possible.
 
     batch: samples a step, over all defects. lr: for e_a; encoder_lr: for E where it is trained. draws: augmented views
     of each shot, encoded once. normalisation: `area` divides each sample's loss by its mask's area, `release` by all
@@ -56,6 +58,7 @@ class AnomalySettings:
     def __post_init__(self) -> None:
         if self.normalisation not in NORMALISATIONS:
             raise InputError(f"normalisation {self.normalisation!r} is unknown; choose one of {NORMALISATIONS}")
+        check_counts(self, "steps", "batch", "tokens", "draws")
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class AnomalyResult:
 
 @dataclass(frozen=True)
 class ViewBank:
-    """Augmented views of all shots: latents (N, 4, h, w), pixel masks (N, 1, S, S), cells (N, 1, h, w), defect of each."""
+    """Views of all shots: latents (N, 4, h, w), pixel masks (N, 1, S, S), cells (N, 1, h, w), defect of each."""
 
     latents: Tensor
     masks: Tensor
@@ -109,15 +112,17 @@ def train_anomalies(
     _check(backbone, shots, encoder)
     keys = sorted(shots)
     start = torch.Generator().manual_seed(seed)
-    embeddings = {key: random_embedding(settings.tokens, backbone.context_dim, start).to(backbone.device) for key in keys}
+    embeddings = {
+        key: random_embedding(settings.tokens, backbone.context_dim, start).to(backbone.device) for key in keys
+    }
     views = draw_views(backbone, [shots[key] for key in keys], settings, seed)
     parameters = {f"anomaly {p} {d}": e for (p, d), e in embeddings.items()}
     learned = encoder is not None and not freeze_encoder
-    if learned:
-        encoder.train()
-        parameters |= {f"encoder {name}": p for name, p in encoder.named_parameters()}
+    if encoder is not None:
+        encoder.to(backbone.device).train(learned)
+        parameters |= {f"encoder {name}": p for name, p in encoder.named_parameters() if learned}
     fixed = None if encoder is None or learned else _encode_masks(encoder, views.masks)
-    losses: dict[Key, float] = {}
+    losses = RecentLosses(keys)
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
         index = _choose(views.owner, len(keys), settings.batch, step, generator)
@@ -130,21 +135,29 @@ def train_anomalies(
         noise = noise_like(z, generator)
         predicted = backbone.predict_noise(add_noise(backbone, z, noise, t), t, context)
         per_sample = masked_loss(predicted.float() - noise.float(), cells, settings.normalisation)
-        for owner, value in zip(owners, per_sample.tolist(), strict=True):
-            losses[keys[owner]] = 0.9 * losses.get(keys[owner], value) + 0.1 * value
+        losses.note(owners, per_sample)
         return per_sample.mean()
 
-    schedule = Schedule(settings.steps, settings.lr)
-    scale = {n: settings.encoder_lr / settings.lr for n in parameters if n.startswith("encoder ")}
-    outcome = fit(parameters, loss_at, schedule, seed=seed, what="anomaly embeddings", progress=progress, state=state,
-                  rates=scale)
+    about = {
+        "settings": asdict(settings), "shots": digest_of(shots), "base": backbone.fingerprint,
+        "encoder": "learned" if learned else encoder and encoder_fingerprint(encoder),
+    }  # fmt: skip
+    outcome = fit(
+        parameters, loss_at, Schedule(settings.steps, settings.lr), seed=seed, what="anomaly embeddings",
+        progress=progress, state=state, about=about, notes=losses.notes,
+        rates={n: settings.encoder_lr / settings.lr for n in parameters if n.startswith("encoder ")},
+    )  # fmt: skip
     if encoder is not None:
         encoder.eval()
-    return AnomalyResult({k: e.detach().float().cpu() for k, e in embeddings.items()}, encoder, losses, outcome)
+    return AnomalyResult(
+        {k: e.detach().float().cpu() for k, e in embeddings.items()}, encoder, losses.by_key(), outcome
+    )
 
 
 @torch.no_grad()
-def draw_views(backbone: Backbone, shots: Sequence[Sequence[ShotArrays]], settings: AnomalySettings, seed: int) -> ViewBank:
+def draw_views(
+    backbone: Backbone, shots: Sequence[Sequence[ShotArrays]], settings: AnomalySettings, seed: int
+) -> ViewBank:
     """Draw `settings.draws` augmented views of every shot and encode them once; shots[i] are those of defect i."""
     size, images, masks, owner = backbone.native_size, [], [], []
     for number, of_defect in enumerate(shots):
@@ -168,9 +181,13 @@ def draw_views(backbone: Backbone, shots: Sequence[Sequence[ShotArrays]], settin
 def _check(backbone: Backbone, shots: Mapping[Key, Sequence[ShotArrays]], encoder: SpatialEncoder | None) -> None:
     empty = ["/".join(key) for key, of_defect in shots.items() if not len(of_defect)]
     if not shots or empty:
-        raise InputError(f"no shots to learn from{': ' + ', '.join(empty) if empty else ''}; give at least one a defect")
+        raise InputError(
+            f"no shots to learn from{': ' + ', '.join(empty) if empty else ''}; give at least one a defect"
+        )
     if encoder is not None and encoder.dim != backbone.context_dim:
-        raise InputError(f"the encoder's tokens are {encoder.dim} wide, the base model's context {backbone.context_dim}")
+        raise InputError(
+            f"the encoder's tokens are {encoder.dim} wide, the base model's context {backbone.context_dim}"
+        )
 
 
 @torch.no_grad()
@@ -186,3 +203,40 @@ def _choose(owner: np.ndarray, defects: int, batch: int, step: int, generator: t
         of_defect = np.flatnonzero(owner == (step * batch + i) % defects)
         chosen.append(int(of_defect[int(torch.randint(len(of_defect), (), generator=generator))]))
     return torch.tensor(chosen)
+
+
+def check_counts(settings: object, *names: str) -> None:
+    """Raise InputError for a setting that counts something and is below 1."""
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise InputError(f"{name} is {getattr(settings, name)}; it must be at least 1")
+
+
+def digest_of(shots: Mapping[Key, Sequence]) -> str:
+    """Return a sha256 over the shots' arrays, by which a run that goes on knows its data."""
+    digest = hashlib.sha256()
+    for key in sorted(shots):
+        for shot in shots[key]:
+            for array in shot if isinstance(shot, tuple) else (shot,):
+                digest.update(repr((key, array.shape, array.dtype.str)).encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+class RecentLosses:
+    """The loss of each defect, averaged over its recent steps; `notes` is what a stored state keeps of it."""
+
+    DECAY = 0.9
+
+    def __init__(self, keys: Sequence[Key]):
+        self.keys, self.notes = keys, {}
+
+    def note(self, owners: Sequence[int], per_sample: Tensor) -> None:
+        """Take in the losses (B,) of samples; owners[i]: the number of sample i's defect."""
+        for owner, value in zip(owners, per_sample.detach().tolist(), strict=True):
+            name = "/".join(self.keys[owner])
+            self.notes[name] = self.DECAY * self.notes.get(name, value) + (1 - self.DECAY) * value
+
+    def by_key(self) -> dict[Key, float]:
+        """Return defect -> loss, of those that have one."""
+        return {key: self.notes["/".join(key)] for key in self.keys if "/".join(key) in self.notes}

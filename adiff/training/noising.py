@@ -14,6 +14,9 @@ def noise_like(z: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def add_noise(backbone: Backbone, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """z_t = sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps (Ho et al. 2020, Eq. 4). z, noise: (B, C, h, w); t: (B,)."""
-    level = backbone.alphas_cumprod[t].view(-1, 1, 1, 1).to(z)
-    return level.sqrt() * z + (1 - level).sqrt() * noise
+    """z_t = sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps (Ho et al. 2020, Eq. 4).
+
+    z, noise: (B, C, h, w). t: (B,) int64. Returns (B, C, h, w), dtype of z; computed in float32.
+    """
+    level = backbone.alphas_cumprod.to(z.device)[t.to(z.device)].view(-1, 1, 1, 1)
+    return (level.sqrt() * z.float() + (1 - level).sqrt() * noise.float()).to(z.dtype)

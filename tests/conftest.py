@@ -1,0 +1,103 @@
+"""A base model of the real architecture that is small and random, and what the parts learned on it look like."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from adiff.backbone.diffusers_host import DiffusersBackbone
+from adiff.backbone.loading import Parts
+from adiff.progress import Cancelled
+from adiff.spatial_encoder import SpatialEncoder
+
+SIZE, CONTEXT = 64, 768
+
+
+def build_parts(seed=0, channels=(32, 64), heads=2):
+    """A U-Net of two levels, an autoencoder of four, 64 pixels, and a null context of 12 tokens."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=SIZE // 8,
+            block_out_channels=channels,
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D",) * len(channels),
+            up_block_types=("CrossAttnUpBlock2D",) * len(channels),
+            attention_head_dim=heads,
+            cross_attention_dim=CONTEXT,
+        )
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(8, 8, 16, 16),
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=8,
+            sample_size=SIZE,
+        )
+        return Parts(unet, vae, torch.randn(1, 12, CONTEXT))
+
+
+@pytest.fixture(scope="session")
+def tiny_parts():
+    """A maker of new parts, for tests that change them: `tiny_parts(seed=0)`."""
+    return build_parts
+
+
+@pytest.fixture(scope="session")
+def backbone():
+    """The tiny base model; nothing may change it."""
+    return DiffusersBackbone("tiny", build_parts(), torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture
+def encoder():
+    return SpatialEncoder("small")
+
+
+def box_mask(top=20, left=24, height=16, width=20, size=SIZE):
+    mask = np.zeros((size, size), bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+@pytest.fixture(scope="session")
+def make_mask():
+    """A maker of rectangles: `make_mask(top, left, height, width, size)`."""
+    return box_mask
+
+
+@pytest.fixture(scope="session")
+def shots():
+    """Two defects with 2 and 1 shots."""
+    rng = np.random.default_rng(0)
+
+    def shot(top):
+        image, mask = rng.integers(90, 110, (SIZE, SIZE, 3), np.uint8), box_mask(top)
+        image[mask] = 230
+        return image, mask
+
+    return {("metal", "hole"): [shot(10), shot(30)], ("wood", "stain"): [shot(20)]}
+
+
+class Stopper:
+    """A listener that stops the work once `after` steps are done, and remembers what it was told."""
+
+    def __init__(self, after=None):
+        self.after, self.told, self.ended = after, [], False
+
+    def start(self, total, what):
+        self.total = total
+
+    def update(self, done, **info):
+        self.told.append((done, info))
+        if done == self.after:
+            raise Cancelled
+
+    def finish(self):
+        self.ended = True
+
+
+@pytest.fixture
+def stopper():
+    return Stopper

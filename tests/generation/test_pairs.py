@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adiff.datasets.images import Photo
+from adiff.errors import InputError
+from adiff.generation import GenerationSettings, make_pairs
+from adiff.generation.pairs import paint_box
+
+FEW = GenerationSettings(steps=2, reweighting="off", guidance=1.0)
+KINDS = {"rgb": ((3,), np.uint8), "grey": ((), np.uint8), "rgba": ((4,), np.uint8), "grey 16": ((), np.uint16)}
+
+
+def photo(height, width, kind="rgb", seed=0):
+    shape, dtype = KINDS[kind]
+    pixels = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width, *shape), dtype, endpoint=True)
+    return Photo(pixels, Path(f"{kind}.png"))
+
+
+def rectangle(height, width, top, left, h, w):
+    mask = np.zeros((height, width), bool)
+    mask[top : top + h, left : left + w] = True
+    return mask
+
+
+@pytest.fixture
+def embedding():
+    return torch.randn(8, 768, generator=torch.Generator().manual_seed(0))
+
+
+def paint(backbone, photos, masks, embedding, encoder=None, settings=FEW, seed=0):
+    generators = [torch.Generator().manual_seed(seed + i) for i in range(len(photos))]
+    return make_pairs(backbone, photos, masks, embedding, encoder, settings, generators)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(64, 64), (100, 150), (40, 56)], ids=["native", "larger", "smaller"])
+def test_pixels_outside_the_mask_are_identical(backbone, embedding, encoder, kind, size):
+    normal, mask = photo(*size, kind), rectangle(*size, 7, 12, 14, 9)
+    (pair,) = paint(backbone, [normal], [mask], embedding, encoder)
+    assert pair.image.dtype == normal.pixels.dtype and pair.image.shape == normal.pixels.shape
+    assert np.array_equal(pair.image[~mask], normal.pixels[~mask])
+    assert (pair.image[mask] != normal.pixels[mask]).any() and np.array_equal(pair.mask, mask)
+    if kind == "rgba":
+        assert np.array_equal(pair.image[..., 3], normal.pixels[..., 3])
+    assert pair.measures["leak"] == 0 and pair.measures["area"] == mask.mean() and pair.measures["components"] == 1
+
+
+def test_photos_of_several_sizes_go_into_one_batch(backbone, embedding):
+    normals = [photo(64, 64), photo(90, 130, "grey"), photo(33, 47, "rgba")]
+    masks = [rectangle(*n.size, 5, 6, 12, 10) for n in normals]
+    for pair, normal, mask in zip(paint(backbone, normals, masks, embedding), normals, masks, strict=True):
+        assert np.array_equal(pair.image[~mask], normal.pixels[~mask]) and pair.measures["leak"] == 0
+
+
+def test_the_box_holds_the_mask_and_follows_the_setting(backbone):
+    small, large = rectangle(64, 64, 10, 50, 4, 6), rectangle(64, 64, 4, 4, 40, 40)
+    assert tuple(paint_box(large, backbone, FEW)) == (0, 0, 64, 64)  # covers 25 of 64 cells
+    left, top, right, bottom = paint_box(small, backbone, FEW)
+    assert right - left == bottom - top == 32 and left <= 50 and top <= 10 and right >= 56 and bottom >= 14
+    whole = paint_box(small, backbone, GenerationSettings(crop=False))
+    assert tuple(whole) == (0, 0, 64, 64)
+
+
+def test_a_photo_that_is_not_square_is_painted_in_a_square_without_crop(backbone):
+    box = paint_box(rectangle(60, 100, 10, 70, 20, 20), backbone, GenerationSettings(crop=False))
+    assert box.width == box.height == 60 and box.left <= 70 and box.right >= 90
+
+
+def test_a_mask_longer_than_the_short_side_is_held_whole(backbone, embedding):
+    normal, mask = photo(30, 120), rectangle(30, 120, 10, 5, 4, 110)
+    (pair,) = paint(backbone, [normal], [mask], embedding)
+    assert pair.box.left <= 5 and pair.box.right >= 115
+    assert np.array_equal(pair.image[~mask], normal.pixels[~mask])
+
+
+def test_the_same_generators_paint_the_same(backbone, embedding, encoder):
+    given = backbone, [photo(64, 64)], [rectangle(64, 64, 10, 10, 20, 20)], embedding, encoder
+    first, again, other = (paint(*given, seed=seed)[0].image for seed in (0, 0, 9))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_fill_is_measured_against_the_round_trip(backbone, embedding, monkeypatch):
+    """A model that paints back what the autoencoder makes of the photo has filled nothing."""
+    monkeypatch.setattr("adiff.generation.pairs.sample_blended", lambda backbone, y, *_: y)
+    (pair,) = paint(backbone, [photo(64, 64)], [rectangle(64, 64, 10, 10, 30, 30)], embedding)
+    assert pair.measures["fill"] == 0
+
+
+@pytest.mark.parametrize("mask", [np.zeros((64, 64), bool), rectangle(32, 64, 2, 2, 9, 9)], ids=["empty", "size"])
+def test_a_mask_that_does_not_fit_is_refused(backbone, embedding, mask):
+    with pytest.raises(InputError, match="for rgb.png is empty or not of the photo's size"):
+        paint(backbone, [photo(64, 64)], [mask], embedding)

@@ -1,0 +1,39 @@
+import math
+
+import pytest
+
+from adiff.errors import InputError
+from adiff.generation import GenerationSettings, MaskSampling
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"steps": 0}, "steps is 0; it must be at least 1"),
+        ({"steps": 1001}, "steps is 1001; the noise schedule has 1000"),
+        ({"guidance": math.nan}, "guidance is nan"),
+        ({"strength": -1}, "strength is -1"),
+        ({"eta": 1.5}, "eta is 1.5; it must lie between 0"),
+        ({"batch": 0}, "batch is 0"),
+        ({"interval": 0}, "interval is 0"),
+        ({"context": 0.5}, "context is 0.5"),
+        ({"reweighting": "best"}, "reweighting 'best' is unknown; choose one of off, uniform"),
+        ({"distance": "best"}, "distance 'best' is unknown"),
+        ({"blending": "best"}, "blending 'best' is unknown; choose one of fixed, fresh"),
+        ({"distance": "preview"}, "needs a preview decoder"),
+    ],
+)
+def test_impossible_settings_are_refused(given, said):
+    with pytest.raises(InputError, match=said):
+        GenerationSettings(**given)
+
+
+@pytest.mark.parametrize("given", [{"steps": 1001}, {"steps": 0}, {"tries": 0}, {"batch": 0}, {"threshold": 1.0}])
+def test_impossible_mask_sampling_is_refused(given):
+    with pytest.raises(InputError, match=next(iter(given))):
+        MaskSampling(**given)
+
+
+def test_a_preview_decoder_is_asked_for_only_where_it_measures():
+    GenerationSettings(distance="preview", reweighting="uniform")
+    GenerationSettings(distance="preview", preview_decoder="x.safetensors")

@@ -1,0 +1,56 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from adiff.errors import InputError
+from adiff.training import MaskSettings, train_masks
+from adiff.training.mask import _encode
+
+FEW = MaskSettings(steps=4, batch=3, draws=2)
+
+
+@pytest.fixture
+def masks(shots):
+    return {key: [mask for _, mask in of_defect] for key, of_defect in shots.items()}
+
+
+def test_what_comes_out(backbone, masks):
+    result = train_masks(backbone, masks, settings=FEW, seed=1)
+    assert set(result.embeddings) == set(result.losses) == set(masks)
+    assert all(e.shape == (4, 768) and not e.requires_grad for e in result.embeddings.values())
+    assert all(p.grad is None for p in backbone._unet.parameters())
+
+
+def test_a_mask_is_encoded_white_on_black(backbone, make_mask, monkeypatch):
+    monkeypatch.setattr("adiff.training.mask.augment_pair", lambda image, mask, *_, **__: (image, mask))
+    seen = []
+    monkeypatch.setattr(
+        type(backbone), "encode", lambda self, images: (seen.append(images), torch.zeros(len(images), 4, 8, 8))[1]
+    )
+    mask = make_mask()
+    latents = _encode(backbone, [mask], MaskSettings(draws=3, batch=2), (0, 0))
+    assert latents.shape == (3, 4, 8, 8) and [len(images) for images in seen] == [2, 1]
+    for channel in seen[0][0]:
+        assert torch.equal(channel, torch.from_numpy(mask).float() * 2 - 1)
+
+
+def test_a_resumed_training_is_the_unbroken_one_to_the_bit(backbone, masks, stopper, tmp_path):
+    unbroken = train_masks(backbone, masks, settings=FEW, seed=1)
+    assert train_masks(backbone, masks, settings=FEW, seed=1, state=tmp_path / "s", progress=stopper(2)).outcome.stopped
+    resumed = train_masks(backbone, masks, settings=FEW, seed=1, state=tmp_path / "s")
+    assert all(torch.equal(resumed.embeddings[key], unbroken.embeddings[key]) for key in masks)
+    assert resumed.losses == unbroken.losses
+
+
+def test_a_training_of_other_settings_does_not_go_on(backbone, masks, stopper, tmp_path):
+    train_masks(backbone, masks, settings=FEW, state=tmp_path / "s", progress=stopper(1))
+    with pytest.raises(InputError, match="other settings"):
+        train_masks(backbone, masks, settings=replace(FEW, draws=3), state=tmp_path / "s")
+
+
+def test_bad_input_is_named(backbone):
+    with pytest.raises(InputError, match="no masks to learn from: a/b"):
+        train_masks(backbone, {("a", "b"): []})
+    with pytest.raises(InputError, match="tokens is 0"):
+        MaskSettings(tokens=0)
