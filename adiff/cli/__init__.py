@@ -1,6 +1,6 @@
 """The `adiff` command, one file per command group; nothing heavy is imported before a command runs."""
 
-from . import demo, generate, masks, surfaces, train
+from . import demo, generate, library, masks, runs, surfaces, train
 from .app import app, main
 
 __all__ = ["app", "main"]
@@ -14,3 +14,5 @@ EXAMPLES = {
 }
 for command, example in EXAMPLES.items():
     app.command(epilog=f"Example:  {example}")(command)
+app.add_typer(runs.run, name="run")
+app.add_typer(library.library, name="library")

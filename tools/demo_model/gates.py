@@ -37,8 +37,8 @@ def vae_gate(backbone: Backbone, seed: int, count: int = 8) -> dict:
     """Round-trip PSNR on unseen surfaces, and how much of each kind of defect the VAE keeps, by two measures.
 
     contrast: root mean square distance of the mask's pixels to the mean colour of the surroundings (a ring of 8
-    pixels), after the round trip over before. change: the round trip's difference between a surface with and without its
-    defect, projected on the true one, inside the mask; it also asks for each pixel to be in its place.
+    pixels), after the round trip over before. change: the round trip's difference between a surface with and without
+    its defect, projected on the true one, inside the mask; it also asks for each pixel to be in its place.
     """
     errors, contrasts, changes = [], {kind: [] for kind in DEFECTS}, {kind: [] for kind in DEFECTS}
     for product in PRODUCTS:

@@ -1,0 +1,270 @@
+"""`adiff library`: look into library files, put them together, take them apart, exchange embeddings."""
+
+from __future__ import annotations
+
+import json
+import logging
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .options import Base, DefectName
+
+if TYPE_CHECKING:
+    from ..library import Defect, Library
+
+library = typer.Typer(rich_markup_mode="rich")
+MANY = "PRODUCT/DEFECT..."
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="Library file.")]
+NewLibrary = Annotated[Path, typer.Option("--out", metavar="LIB", help="Library to write; must not exist.")]
+
+
+class Prefer(str, Enum):
+    """Which of several defects of one name counts (`library_edit.PREFER`)."""
+
+    first = "first"
+    last = "last"
+
+
+class Kind(str, Enum):
+    """Embeddings of a defect (`foreign.KINDS`)."""
+
+    anomaly = "anomaly"
+    mask = "mask"
+
+
+@library.callback(invoke_without_command=True, epilog="Example:  adiff library list holes.safetensors")
+def root(ctx: typer.Context) -> None:
+    """Look into libraries of learned defects, join and split them, exchange embeddings with other programs."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@library.command("list", epilog="Example:  adiff library list holes.safetensors")
+def list_(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Library files.")]) -> None:
+    """Print the names of a library's defects, one a line."""
+    from ..library import load_library
+
+    for opened in [load_library(file) for file in files]:
+        for entry in opened.defects.values():
+            typer.echo(entry.name)
+
+
+@library.command(epilog="Example:  adiff library show holes.safetensors wood/hole")
+def show(
+    file: File,
+    name: Annotated[
+        str | None, typer.Argument(metavar="PRODUCT/DEFECT", help="Which defect.  [dim]default: all[/dim]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what a library holds and how it was learned."""
+    from ..library import load_library
+
+    opened = load_library(file)
+    entries = list(opened.defects.values()) if name is None else [opened.get(name)]
+    if as_json:
+        about = about_library(opened) | {"defects": {entry.name: about_defect(entry) for entry in entries}}
+        typer.echo(json.dumps(about, indent=1))
+        return
+    lines = [] if name is not None else [*_lines(about_library(opened))]
+    for entry in entries:
+        about = about_defect(entry)
+        about["shapes"] = {kind: shape and " x ".join(map(str, shape)) for kind, shape in about["shapes"].items()}
+        lines += [*([""] if lines else []), entry.name, *_lines(about, "  ")]
+    for line in lines:
+        typer.echo(line)
+
+
+@library.command(epilog="Example:  adiff library merge holes.safetensors knots.safetensors --out wood.safetensors")
+def merge(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="Libraries of one base model.")],
+    out: NewLibrary,
+    prefer: Annotated[
+        Prefer | None,
+        typer.Option("--prefer", help="Which counts where a name comes twice.  [dim]default: refuse[/dim]"),
+    ] = None,
+) -> None:
+    """Join libraries of one base model and one spatial encoder."""
+    from ..library import load_library, save_library
+    from ..library_edit import merge as merged
+
+    check_new(out, ".safetensors")
+    joined = merged({str(file): load_library(file) for file in files}, prefer.value if prefer else None)
+    save_library(out, joined)
+    typer.echo(f"{out}: {_count(joined)}")
+
+
+@library.command(epilog="Example:  adiff library split wood.safetensors wood/hole --out holes.safetensors")
+def split(
+    file: File,
+    names: Annotated[list[str], typer.Argument(metavar=MANY, help="Defects to take.")],
+    out: NewLibrary,
+) -> None:
+    """Copy some of a library's defects to a library of their own."""
+    from ..library import load_library, save_library
+    from ..library_edit import split as taken
+
+    check_new(out, ".safetensors")
+    part = taken(load_library(file), names)
+    save_library(out, part)
+    typer.echo(f"{out}: {_count(part)}")
+
+
+@library.command(epilog="Example:  adiff library rename wood.safetensors wood/hole oak/hole")
+def rename(
+    file: File,
+    old: DefectName,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="New name, PRODUCT/DEFECT.")],
+) -> None:
+    """Give a defect another name, in the file."""
+    from ..library import load_library, save_library
+    from ..library_edit import rename as renamed
+
+    save_library(file, renamed(load_library(file), old, new))
+    typer.echo(f"{file}: {old} is now {new}")
+
+
+@library.command(epilog="Example:  adiff library remove wood.safetensors wood/hole")
+def remove(file: File, names: Annotated[list[str], typer.Argument(metavar=MANY, help="Defects to remove.")]) -> None:
+    """Remove defects from a library, in the file."""
+    from ..library import load_library, save_library
+    from ..library_edit import remove as without
+
+    left = without(load_library(file), names)
+    save_library(file, left)
+    typer.echo(f"{file}: {_count(left)}")
+
+
+@library.command(epilog="Example:  adiff library note wood.safetensors wood/hole --author Ada --licence CC0-1.0")
+def note(
+    file: File,
+    name: DefectName,
+    author: Annotated[str | None, typer.Option("--author", help="Who learned it; an empty text takes it out.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Under which others may use it.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Anything else.")] = None,
+) -> None:
+    """Write author, licence and a note into a defect's record, in the file."""
+    from ..library import load_library, save_library
+    from ..library_edit import note as noted
+
+    save_library(file, noted(load_library(file), name, {"author": author, "licence": licence, "notes": text}))
+    typer.echo(f"{file}: {name} is noted")
+
+
+@library.command(epilog="Example:  adiff library preview wood.safetensors wood/hole --out hole.png")
+def preview(
+    file: File,
+    name: DefectName,
+    out: Annotated[Path, typer.Option("--out", metavar="PNG", help="Picture to write; must not exist.")],
+) -> None:
+    """Write a defect's picture as PNG."""
+    from ..datasets.images import write_png
+    from ..library import load_library
+
+    check_new(out, ".png")
+    entry = load_library(file).get(name)
+    if entry.preview is None:
+        raise InputError(f"{entry.name} has no preview; `adiff train` makes one from its first shot")
+    write_png(out, entry.preview.permute(1, 2, 0).numpy())
+    typer.echo(f"{out}: {entry.preview.shape[2]} x {entry.preview.shape[1]} pixels")
+
+
+@library.command("import", epilog="Example:  adiff library import rust.pt metal/rust --to metal.safetensors "
+                 "--base v1-5-pruned.safetensors")  # fmt: skip
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Textual inversion: .pt, .bin or .safetensors.")],
+    name: Annotated[str, typer.Argument(metavar="PRODUCT/DEFECT", help="What to call it.")],
+    to: Annotated[Path, typer.Option("--to", metavar="LIB", help="Library to add to, or to write.")],
+    base: Base = "demo",
+    what: Annotated[Kind, typer.Option("--what", help="What it is to be used as.")] = Kind.anomaly,
+) -> None:
+    """Add a textual inversion of A1111's or diffusers' to a library; nothing in the file is run."""
+    from ..foreign import OTHER_SPACE, add_foreign, read_embedding
+    from ..learning import open_library
+    from ..library import load_library, parse_name, save_library
+
+    key = parse_name(name)
+    if to.suffix != ".safetensors":
+        raise InputError(f"--to {to} has to end in .safetensors")
+    foreign = read_embedding(source)
+    if to.exists():
+        load_library(to)  # before the base model, which takes seconds
+    from ..backbone import load_backbone
+
+    backbone = load_backbone(base)
+    added = add_foreign(open_library(to, backbone), key, what.value, foreign, backbone)
+    save_library(to, added)
+    logging.getLogger("adiff").warning(OTHER_SPACE)
+    typer.echo(f"{to}: {name}, {foreign.vectors.shape[0]} tokens from {source}")
+
+
+@library.command(epilog="Example:  adiff library export wood.safetensors wood/hole --out hole.safetensors")
+def export(
+    file: File,
+    name: DefectName,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help=".safetensors to write; must not exist.")],
+    what: Annotated[Kind, typer.Option("--what", help="Which embedding.")] = Kind.anomaly,
+) -> None:
+    """Write an embedding as a textual inversion that A1111's web UI and diffusers read."""
+    from ..foreign import OTHER_SPACE, write_embedding
+    from ..library import load_library
+
+    check_new(out, ".safetensors")
+    vectors = write_embedding(out, load_library(file), name, what.value)
+    logging.getLogger("adiff").warning(OTHER_SPACE)
+    typer.echo(f"{out}: {vectors.shape[0]} tokens of width {vectors.shape[1]}")
+
+
+def check_new(path: Path, suffix: str) -> None:
+    """Raise InputError for a file that is there already, or does not end as it should."""
+    if path.suffix.lower() != suffix:
+        raise InputError(f"--out {path} has to end in {suffix}")
+    if path.exists():
+        raise InputError(f"{path} exists; remove it or give another --out")
+
+
+def about_library(opened: Library) -> dict[str, Any]:
+    """What a library says of itself."""
+    return {
+        "base": opened.base_name,
+        "base_fingerprint": opened.base_fingerprint,
+        "context_width": opened.context_dim,
+        "encoder_fingerprint": opened.encoder_fingerprint,
+        "info": opened.info,
+    }
+
+
+def about_defect(entry: Defect) -> dict[str, Any]:
+    """What a defect holds, as shapes, and its record."""
+    parts = {"anomaly": entry.anomaly, "mask": entry.mask, "preview": entry.preview, "shot_masks": entry.shot_masks}
+    shapes = {kind: None if part is None else list(part.shape) for kind, part in parts.items()}
+    return {"shapes": shapes, "info": entry.info}
+
+
+def _count(opened: Library) -> str:
+    return f"{len(opened.defects)} {'defect' if len(opened.defects) == 1 else 'defects'}"
+
+
+def _lines(content: dict[str, Any], under: str = "") -> list[str]:
+    """A record as lines of name and value; tables inside it are indented. What is empty is left out."""
+    lines: list[str] = []
+    for name, value in content.items():
+        if value in (None, "", [], {}):
+            continue
+        if isinstance(value, dict):
+            lines += [f"{under}{_plain(name)}", *_lines(value, f"{under}  ")]
+        else:
+            told = ", ".join(map(_plain, value)) if isinstance(value, list) else _plain(value)
+            lines.append(f"{under + _plain(name):<22}  {told}")
+    return lines
+
+
+def _plain(value: Any) -> str:
+    """A value without what a terminal would obey; the text may be a stranger's."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

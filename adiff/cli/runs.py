@@ -1,0 +1,263 @@
+"""`adiff run`: how far a run is, and whether what it has written is whole."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .app import keeping
+from .progress import CliProgress, duration
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = 1
+"""Newest format of run.json that is read (`generation.run.FORMAT`)."""
+WRONG = 1
+"""Exit code of `verify` where something is wrong."""
+RECORD_NAME = re.compile(r"\d{6,}\.json")
+FOLDERS = ("image", "mask", "pairs")
+
+run = typer.Typer(rich_markup_mode="rich")
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, as `adiff generate` writes it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@run.callback(invoke_without_command=True, epilog="Example:  adiff run status run")
+def root(ctx: typer.Context) -> None:
+    """Ask how far a run is, and check what it has written."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@run.command(epilog="Example:  adiff run status run")
+def status(folder: RunFolder, as_json: AsJson = False) -> None:
+    """Say how many pairs a run has and wants, and when it wrote the last one."""
+    plan = read_plan(folder)
+    about = progress_of(folder, plan)
+    if as_json:
+        typer.echo(json.dumps(about, indent=1))
+        return
+    batches, last = about["batches"], about["seconds_since_last"]
+    begun = f", {batches['begun']} begun" if batches["begun"] else ""
+    settings = ", ".join(f"{name} {value}" for name, value in about["settings"].items() if value is not None)
+    for name, told in {
+        "run": f"{folder}: {plan.name} on {plan.base}, seed {plan.seed}",
+        "pairs": f"{about['done']} of {plan.count}, {about['left']} left",
+        "batches": f"{batches['done']} of {batches['of']} of {plan.batch} each{begun}",
+        "last pair": "none yet" if last is None else f"{duration(last)} ago",
+        "settings": settings,
+    }.items():
+        typer.echo(f"{name:<10} {told}")
+
+
+@run.command(epilog="Example:  adiff run verify run --normals surfaces/wood/train/good")
+def verify(
+    folder: RunFolder,
+    normals: Annotated[
+        Path | None,
+        typer.Option("--normals", metavar="DIR", help="The run's normal images: nothing outside a mask may differ."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Open every pair of a run and check it; exit code 1 if anything is wrong."""
+    from ..datasets.readers import list_images
+
+    plan = read_plan(folder)
+    photos = None if normals is None else {path.name: path for path in list_images(normals)}
+    with CliProgress() as progress, keeping("nothing was changed"):
+        found = check_run(folder, plan, photos, progress)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=1))
+    else:
+        for line in (*found.wrong, *(f"note: {line}" for line in found.notes)):
+            typer.echo(line)
+        verdict = f"things wrong: {len(found.wrong)}" if found.wrong else "all of them are whole"
+        typer.echo(f"{folder}: {found.pairs} of {plan.count} pairs, {verdict}")
+    if found.wrong:
+        raise typer.Exit(WRONG)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What run.json asks for."""
+
+    product: str
+    defect: str
+    count: int
+    batch: int
+    seed: int
+    base: str
+    settings: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.product}/{self.defect}"
+
+
+@dataclass
+class Findings:
+    """pairs: records that were looked at; wrong: what must not be; notes: what is worth knowing."""
+
+    pairs: int = 0
+    wrong: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_plan(folder: Path) -> Plan:
+    """Read run.json. Raises FileNotFoundError for no folder, InputError for one that is no run, damaged or newer."""
+    record = folder / "run.json"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no run at {folder}")
+    if not record.is_file():
+        raise InputError(f"{folder} holds no run.json; give the folder that `adiff generate --out` wrote")
+    content = _read_object(record)
+    if isinstance(content, str):
+        raise InputError(f"{record} is damaged ({content})")
+    version, base = content.get("format"), content.get("base")
+    if isinstance(version, int) and version > FORMAT:
+        raise InputError(f"{record} is of format {version}, this version reads up to {FORMAT}; update adiff")
+    settings = content.get("settings")
+    values = {name: content.get(name) for name in ("product", "defect", "count", "seed")}
+    if not isinstance(settings, dict):
+        raise InputError(f"{record} is damaged: it has no settings")
+    values |= {"batch": settings.get("batch"), "base": base.get("name") if isinstance(base, dict) else None}
+    kinds = {"product": str, "defect": str, "base": str, "count": int, "batch": int, "seed": int}
+    for name, kind in kinds.items():
+        value = values[name]
+        if not isinstance(value, kind) or isinstance(value, bool) or (name in ("count", "batch") and value < 1):
+            raise InputError(f"{record} is damaged: {name} is {str(value)[:40]!r}")
+    return Plan(settings=settings, **values)
+
+
+def progress_of(folder: Path, plan: Plan) -> dict[str, Any]:
+    """Count a run's records and batches; the records are not opened."""
+    written: dict[int, float] = {}
+    for path in _records(folder):
+        if int(path.stem) < plan.count:
+            written[int(path.stem)] = path.stat().st_mtime
+    batches = -(-plan.count // plan.batch)
+    in_batch = Counter(number // plan.batch for number in written)
+    done = sum(there == min(plan.batch, plan.count - batch * plan.batch) for batch, there in in_batch.items())
+    return {
+        "product": plan.product, "defect": plan.defect, "base": plan.base, "seed": plan.seed, "count": plan.count,
+        "done": len(written), "left": plan.count - len(written),
+        "batches": {"done": done, "begun": len(in_batch) - done, "of": batches, "size": plan.batch},
+        "seconds_since_last": round(max(time.time() - max(written.values()), 0), 1) if written else None,
+        "settings": plan.settings,
+    }  # fmt: skip
+
+
+def check_run(folder: Path, plan: Plan, normals: dict[str, Path] | None, progress: CliProgress) -> Findings:
+    """Open every pair that a record stands for. normals: name -> file, or None to leave the leak unchecked."""
+    found = Findings()
+    records = _records(folder)
+    progress.start(len(records), "checking pairs")
+    for done, path in enumerate(records):
+        found.wrong += [f"{path.stem}: {fault}" for fault in _faults(folder, path, plan, normals)]
+        found.pairs += 1
+        progress.update(done + 1)
+    progress.finish()
+    found.notes = _leftovers(folder, {path.stem for path in records})
+    if normals is None and records:
+        found.notes.append("what lies outside the masks was not compared; --normals DIR does")
+    return found
+
+
+def _records(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / "pairs").glob("*.json") if RECORD_NAME.fullmatch(path.name))
+
+
+def _read_object(path: Path) -> dict[str, Any] | str:
+    """A JSON file's object, or what is wrong with it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        return f"no JSON: {' '.join(str(error).split())[:80]}"
+    return content if isinstance(content, dict) else "no JSON object"
+
+
+def _faults(folder: Path, path: Path, plan: Plan, normals: dict[str, Path] | None) -> list[str]:
+    """What is wrong with one pair."""
+    from ..datasets.images import read_photo
+
+    record = _read_object(path)
+    if isinstance(record, str):
+        return [f"its record is damaged ({record})"]
+    faults = []
+    if int(path.stem) >= plan.count:
+        faults.append(f"the run wants {plan.count} pairs only")
+    told = {name: record.get(name) for name in ("id", "product", "defect")}
+    due = {"id": path.stem, "product": plan.product, "defect": plan.defect}
+    faults += [f"its record's {n} is {str(told[n])[:40]!r}, expected {due[n]!r}" for n in due if told[n] != due[n]]
+    pictures = {}
+    for kind, name in (("image", f"{path.stem}.png"), ("mask", f"{path.stem}_mask.png")):
+        file = folder / kind / name
+        try:
+            pictures[kind] = read_photo(file).pixels if file.is_file() else None
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        if pictures[kind] is None:
+            faults.append(f"{kind}/{name} is missing")
+    image, mask = pictures.get("image"), pictures.get("mask")
+    of_mask = [] if mask is None else _mask_faults(mask)
+    faults += of_mask
+    if image is None or mask is None:
+        return faults
+    if image.shape[:2] != mask.shape[:2]:
+        return [*faults, f"its image is {_size(image)} pixels, its mask {_size(mask)}"]
+    if normals is None or of_mask:
+        return faults
+    return faults + _leak_faults(image, mask > 0, record, normals)
+
+
+def _mask_faults(mask: np.ndarray) -> list[str]:
+    if mask.ndim != 2 or mask.dtype != "uint8":
+        return [f"its mask has pixels {mask.shape[2:]} of {mask.dtype}, expected 8-bit grey"]
+    if not mask.any():
+        return ["its mask is empty"]
+    between = (mask != 0) & (mask != 255)
+    return [f"its mask has {int(between.sum())} pixels that are neither 0 nor 255"] if between.any() else []
+
+
+def _leak_faults(image: np.ndarray, mask: np.ndarray, record: dict[str, Any], normals: dict[str, Path]) -> list[str]:
+    """Compare with the normal image outside the mask, in the files' own pixels."""
+    from ..datasets.images import read_photo
+    from ..scoring import leak
+
+    name = record.get("normal")
+    if not isinstance(name, str) or name not in normals:
+        return [f"its normal image {str(name)[:80]!r} is not among those given"]
+    try:
+        normal = read_photo(normals[name]).pixels
+    except InputError as error:
+        return [str(error)]
+    if normal.shape != image.shape or normal.dtype != image.dtype:
+        return [f"it is {image.shape} {image.dtype}, its normal image {name} {normal.shape} {normal.dtype}"]
+    levels = leak(image, normal, mask)
+    return [f"it differs from {name} by up to {levels} levels outside its mask"] if levels else []
+
+
+def _leftovers(folder: Path, known: set[str]) -> list[str]:
+    """Temporary files, and pictures that no record stands for: a killed run leaves them, the next one replaces them."""
+    places = [folder, *(folder / name for name in FOLDERS)]
+    files = [path for place in places if place.is_dir() for path in sorted(place.iterdir())]
+    notes = [f"{p.relative_to(folder).as_posix()} is a temporary file of an interrupted write; it may be removed"
+             for p in files if p.name.endswith(".tmp")]  # fmt: skip
+    pictures = [p for p in files if p.suffix == ".png" and p.parent != folder]
+    notes += [f"{p.relative_to(folder).as_posix()} belongs to no finished pair" for p in pictures
+              if p.stem.removesuffix("_mask") not in known]  # fmt: skip
+    return notes
+
+
+def _size(pixels: np.ndarray) -> str:
+    return f"{pixels.shape[1]} x {pixels.shape[0]}"

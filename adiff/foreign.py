@@ -1,0 +1,232 @@
+"""Embeddings of other programs: textual inversions of A1111's web UI and of diffusers, read without unpickling.
+
+| file | holds | of |
+|---|---|---|
+| .pt | string_to_param: {"*": (k, D)}, a dict or a torch ParameterDict | A1111, the first textual inversion |
+| .safetensors | emb_params: (k, D), or one tensor of any name | A1111 |
+| .bin, .safetensors | "<token>": (D,) or (k, D) | diffusers (learned_embeds) |
+
+These vectors stand in front of the text encoder, a library's behind it (METHOD 2, "e is appended ... after the text
+encoder"): they fit by width, but do not mean the same. A conversion is a start for experiments, and callers say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import struct
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .errors import InputError
+from .library import Base, Defect, Key, Library
+from .library_edit import record_of
+from .storage import write_whole
+from .versions import versions
+
+KINDS = ("anomaly", "mask")
+"""Embeddings of a defect."""
+PICKLED = (".pt", ".bin", ".pth")
+MAX_TOKENS = 75
+"""Tokens of an embedding: what CLIP's prompt holds between its start and its end."""
+MAX_WIDTH = 8192
+"""D beyond that of any text encoder; a damaged file may claim any."""
+BERT_WIDTH = 1280
+"""D of LDM's BERT text encoder, on which the released AnomalyDiffusion was trained."""
+RELEASED_EMBEDDING = (
+    "{path} is of the released AnomalyDiffusion: tokens 1280 wide, for LDM's BERT as text encoder and another spatial "
+    "encoder than ours; it cannot be used on SD 1.x: learn the defect anew with `adiff train`"
+)
+RELEASED_ENCODER = (
+    "{path} is the released AnomalyDiffusion's spatial encoder, another one than ours: it makes tokens 1280 wide for "
+    "LDM's BERT text encoder; it cannot be used on SD 1.x: learn the defect anew with `adiff train`"
+)
+OTHER_SPACE = (
+    "textual inversions stand in front of the text encoder, a library's embeddings behind it: they fit by width but do "
+    "not look the same on both sides"
+)
+# what a damaged pickle raises depends on where it is damaged
+BROKEN = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError,
+          ArithmeticError, AssertionError, MemoryError, NotImplementedError, ImportError, struct.error)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """An embedding of another program. vectors: (k, D) float32, finite. source: file's name, format and sha256."""
+
+    vectors: Tensor
+    source: dict[str, Any]
+
+
+def read_embedding(path: str | Path) -> Foreign:
+    """Read a textual inversion of A1111's or diffusers'.
+
+    Raises FileNotFoundError, and InputError for files that are damaged, hold more than weights, or are something else:
+    the released AnomalyDiffusion's checkpoints are told by name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no embedding at {path}")
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        layout, tensor = _read_safetensors(path)
+    elif suffix in PICKLED:
+        layout, tensor = _find(_read_pickled(path), path)
+    else:
+        raise InputError(f"{path} is no textual inversion; expected a .safetensors, .pt or .bin file")
+    vectors = _checked(tensor, path)
+    digest = hashlib.sha256(path.read_bytes())
+    name = path.name.encode("utf-8", "replace").decode("utf-8")
+    return Foreign(vectors, {"file": name, "format": layout, "sha256": digest.hexdigest()})
+
+
+def add_foreign(library: Library, key: Key, what: str, foreign: Foreign, base: Base) -> Library:
+    """Return the library with a foreign embedding as `what` (`anomaly`, `mask`) of the defect `key`, its source noted.
+
+    Raises InputError if its width is not the base model's, or the defect has such an embedding already.
+    """
+    if what not in KINDS:
+        raise InputError(f"{what!r} is no embedding; choose one of {', '.join(KINDS)}")
+    width = foreign.vectors.shape[1]
+    if width != base.context_dim:
+        raise InputError(
+            f"{foreign.source['file']} is {width} wide, the context of base {base.name!r} {base.context_dim}; "
+            "import embeddings of the same family as the base model"
+        )
+    entry = library.defects.get(key) or Defect(*key, info={"versions": versions()})
+    if getattr(entry, what) is not None:
+        raise InputError(f"the library's {entry.name} has {_article(what)} already; choose another name or remove it")
+    record = record_of(entry)
+    earlier = record.get("imported")
+    sources = {**(earlier if isinstance(earlier, dict) else {}), what: foreign.source}
+    entry = replace(entry, **{what: foreign.vectors}, info={**record, "imported": sources})
+    return replace(library, defects={**library.defects, key: entry})
+
+
+def write_embedding(path: str | Path, library: Library, name: str, what: str) -> Tensor:
+    """Write an embedding (k, D) as a textual inversion that A1111 and diffusers read; returns it.
+
+    Raises InputError if the defect, or its embedding `what`, is not there.
+    """
+    entry = library.get(name)
+    vectors = getattr(entry, what) if what in KINDS else None
+    if vectors is None:
+        raise InputError(f"{entry.name} has no {what} embedding to export")
+    record = record_of(entry)
+    about = {"defect": entry.name, "what": what, "base": library.base_name, "fingerprint": library.base_fingerprint}
+    about |= {field: entry.info[field] for field in ("author", "licence") if field in record}
+    tensors = {"emb_params": vectors.detach().to("cpu", torch.float32).contiguous()}
+    content = save(tensors, {"adiff_export": json.dumps(about)})
+    write_whole(path, lambda temporary: temporary.write_bytes(content))
+    return tensors["emb_params"]
+
+
+def _article(what: str) -> str:
+    return f"{'an' if what == 'anomaly' else 'a'} {what} embedding"
+
+
+def _read_safetensors(path: Path) -> tuple[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            kind = (file.metadata() or {}).get("kind")
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            name = _chosen(shapes, path, kind)
+            return ("a1111" if name == "emb_params" else "diffusers"), file.get_tensor(name)
+    except (SafetensorError, *BROKEN) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged or no safetensors file ({_reason(error)})") from None
+
+
+def _read_pickled(path: Path) -> Any:
+    """Read by torch's loader for weights alone: nothing is run; of classes only the inert ParameterDict is built."""
+    # the first textual inversion keeps its vectors in one; it is a table of tensors
+    torch.serialization.add_safe_globals([torch.nn.ParameterDict])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old formats are deprecated, not wrong
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except BROKEN as error:
+        raise InputError(
+            f"{path} holds more than weights or is damaged ({_reason(error)}); it is not opened: "
+            "convert it to .safetensors"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """What a loader says, in short; torch adds advice on how to open a file unsafely, which is left out."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    told = next((line for line in lines if line.startswith("WeightsUnpickler error")), lines[0])
+    return _shown(told.removeprefix("WeightsUnpickler error: "), 120).rstrip(" .")
+
+
+def _shown(text: str, length: int = 60) -> str:
+    """The beginning of a stranger's text, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in text[:length])
+
+
+def _find(loaded: Any, path: Path) -> tuple[str, Tensor]:
+    """The one embedding of a loaded .pt or .bin file, and its layout."""
+    if isinstance(loaded, Tensor):
+        return "tensor", loaded
+    table = _as_table(loaded)
+    if table is None:
+        raise InputError(f"{path} holds no table of tensors; expected a textual inversion")
+    if "string_to_param" in table:
+        params = _as_table(table["string_to_param"]) or {}
+        shapes = {str(k): tuple(v.shape) for k, v in params.items() if isinstance(v, Tensor)}
+        if any(shape and shape[-1] == BERT_WIDTH for shape in shapes.values()):
+            raise InputError(RELEASED_EMBEDDING.format(path=path))
+        return "a1111", {str(k): v for k, v in params.items()}[_chosen(shapes, path)]
+    tensors = {str(name): value for name, value in table.items() if isinstance(value, Tensor)}
+    return "diffusers", tensors[_chosen({name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)]
+
+
+def _as_table(value: Any) -> Mapping[Any, Any] | None:
+    if isinstance(value, torch.nn.ParameterDict):
+        value = vars(value).get("_parameters")  # read as data: no method of a loaded object is called
+    return value if isinstance(value, Mapping) else None
+
+
+def _chosen(shapes: Mapping[str, tuple[int, ...]], path: Path, kind: str | None = None) -> str:
+    """The name of the one embedding among a file's tensors; raises InputError saying what else the file is."""
+    if kind is not None:
+        raise InputError(f"{path} is an adiff file of kind {kind!r}, no textual inversion; see `adiff library merge`")
+    if any(name.endswith("latlayer1.weight") for name in shapes) and any("styles.0." in name for name in shapes):
+        raise InputError(RELEASED_ENCODER.format(path=path))
+    if {"clip_l", "clip_g"} & set(shapes):
+        raise InputError(f"{path} is an embedding for SDXL (clip_l, clip_g); give one for SD 1.x")
+    names = ["emb_params"] if "emb_params" in shapes else list(shapes)
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise InputError(f"{path} holds no tensor; expected a textual inversion")
+    first = ", ".join(map(_shown, sorted(names)[:2]))
+    raise InputError(f"{path} holds {len(names)} tensors ({first}, ...), not one embedding; give a textual inversion")
+
+
+def _checked(tensor: Any, path: Path) -> Tensor:
+    """An embedding as (k, D) float32; its shape is looked at before anything is copied."""
+    if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        raise InputError(f"{path} holds no plain tensor where its embedding should be")
+    shape = tuple(tensor.shape)
+    if not tensor.is_floating_point():
+        raise InputError(f"{path} holds an embedding of {tensor.dtype}; expected floating-point numbers")
+    rows = shape if len(shape) == 2 else (1, *shape)
+    if len(rows) != 2 or not 1 <= rows[0] <= MAX_TOKENS or not 1 <= rows[1] <= MAX_WIDTH:
+        raise InputError(
+            f"{path} holds an embedding of shape {shape}; expected (tokens, width), 1 to {MAX_TOKENS} tokens"
+        )
+    vectors = tensor.detach().to(torch.float32).reshape(rows).clone()
+    if not vectors.isfinite().all():
+        raise InputError(f"{path} holds values that are not finite; its training diverged")
+    return vectors

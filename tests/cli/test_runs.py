@@ -1,0 +1,258 @@
+"""`adiff run status` and `verify`: on a real run's files, whole and damaged in every way."""
+
+import inspect
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+import typer
+
+from adiff.cli import app
+from adiff.cli import runs as module
+from adiff.datasets.images import write_png
+from adiff.generation import run as generation
+from adiff.storage import write_json
+
+COUNT, BATCH = 5, 2
+
+
+def write_run(folder, done=range(COUNT), **changes):
+    """A run of 5 pairs in batches of 2, of which `done` exist; the normal image is all 100."""
+    plan = {
+        "format": 1, "product": "metal", "defect": "rust", "count": COUNT, "seed": 3,
+        "settings": {"steps": 30, "batch": BATCH, "crop": None}, "base": {"name": "demo", "fingerprint": "f" * 64},
+    }  # fmt: skip
+    write_json(folder / "run.json", {**plan, **changes})
+    write_png(folder.parent / "normals" / "n.png", np.full((8, 10, 3), 100, np.uint8))
+    for number in done:
+        image, mask = np.full((8, 10, 3), 100, np.uint8), np.zeros((8, 10), bool)
+        mask[2:4, 3:6] = True
+        image[mask] = 200
+        write_png(folder / "image" / f"{number:06d}.png", image)
+        write_png(folder / "mask" / f"{number:06d}_mask.png", mask)
+        about = {"id": f"{number:06d}", "product": "metal", "defect": "rust", "normal": "n.png", "leak": 0.0}
+        write_json(folder / "pairs" / f"{number:06d}.json", about)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_run(tmp_path / "run")
+
+
+@pytest.fixture
+def verify(run, folder):
+    """Verify the run against its normal image; returns the exit code and what is wrong."""
+
+    def call(*more):
+        result = run("run", "verify", folder, "--normals", folder.parent / "normals", "--json", *more)
+        told = json.loads(result.stdout)
+        assert result.exit_code == (1 if told["wrong"] else 0)
+        return told
+
+    return call
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_the_commands_have_help_with_an_example_that_parses(run, command):
+    made = typer.main.get_command(app).commands["run"].commands[command]
+    assert f"Example:  adiff run {command}" in run("run", command, "--help").stdout
+    made.make_context(command, made.epilog.split()[4:])
+    assert f" {command} " in run("run").stdout
+
+
+def test_the_format_is_the_one_that_runs_are_written_in():
+    assert module.FORMAT == generation.FORMAT
+    written = inspect.getsource(generation)
+    assert all(f'"{name}"' in written for name in ("run.json", *module.FOLDERS))
+
+
+def test_status_counts_pairs_and_batches(run, tmp_path):
+    folder = write_run(tmp_path / "run", done=(0, 1, 2))
+    about = json.loads(run("run", "status", folder, "--json").stdout)
+    assert (about["done"], about["left"], about["count"]) == (3, 2, 5)
+    assert about["batches"] == {"done": 1, "begun": 1, "of": 3, "size": 2}
+    assert about["settings"]["steps"] == 30
+
+
+def test_the_last_batch_may_be_smaller(run, tmp_path):
+    folder = write_run(tmp_path / "run", done=(4,))
+    assert json.loads(run("run", "status", folder, "--json").stdout)["batches"]["done"] == 1
+
+
+def test_status_tells_the_seconds_since_the_last_pair(run, folder):
+    for age, path in zip((500, 90, 400, 300, 200), sorted((folder / "pairs").iterdir()), strict=True):
+        os.utime(path, (time.time() - age,) * 2)
+    assert 90 <= json.loads(run("run", "status", folder, "--json").stdout)["seconds_since_last"] < 120
+
+
+def test_status_in_words(run, tmp_path):
+    folder = write_run(tmp_path / "run", done=())
+    lines = {line[:10].strip(): line[11:] for line in run("run", "status", folder).stdout.splitlines()}
+    assert lines["run"].endswith("run: metal/rust on demo, seed 3")
+    assert (lines["pairs"], lines["batches"]) == ("0 of 5, 5 left", "0 of 3 of 2 each")
+    assert (lines["last pair"], lines["settings"]) == ("none yet", "steps 30, batch 2")
+
+
+def test_a_count_beyond_reason_takes_no_time(run, tmp_path):
+    folder = write_run(tmp_path / "run", done=(0,), count=10**15)
+    assert json.loads(run("run", "status", folder, "--json").stdout)["batches"]["of"] == 5 * 10**14
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format": 2}, "format 2, this version reads up to 1; update adiff"),
+        ({"count": "many"}, "damaged: count is 'many'"),
+        ({"count": 0}, "damaged: count is '0'"),
+        ({"settings": {"batch": True}}, "damaged: batch is 'True'"),
+        ({"settings": []}, "it has no settings"),
+        ({"base": None}, "damaged: base is 'None'"),
+    ],
+)
+def test_a_damaged_run_json_is_refused(refused, tmp_path, command, changes, said):
+    assert said in refused("run", command, write_run(tmp_path / "run", done=(), **changes))
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_what_is_no_run_is_refused(refused, tmp_path, folder, command):
+    assert "there is no run at" in refused("run", command, tmp_path / "none")
+    assert "holds no run.json" in refused("run", command, tmp_path / "normals")
+    for content in ("{", "[1]", "[" * 100_000, "\udcff"):
+        (folder / "run.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+        assert "run.json is damaged" in refused("run", command, folder)
+
+
+def test_a_whole_run_is_whole(run, folder, verify):
+    assert verify() == {"pairs": 5, "wrong": [], "notes": []}
+    result = run("run", "verify", folder)
+    assert result.exit_code == 0 and "5 of 5 pairs, all of them are whole" in result.stdout
+    assert "note: what lies outside the masks was not compared" in result.stdout
+
+
+def overwrite(kind, name, change):
+    """A damage: what a function makes of a picture of the run."""
+
+    def damage(folder):
+        from PIL import Image
+
+        with Image.open(folder / kind / name) as picture:
+            pixels = np.array(picture)
+        write_png(folder / kind / name, change(pixels))
+
+    return damage
+
+
+def pixel(at, value):
+    def change(pixels):
+        pixels[at] = value
+        return pixels
+
+    return change
+
+
+def truncate(kind, name):
+    def damage(folder):
+        path = folder / kind / name
+        path.write_bytes(path.read_bytes()[:-30])
+
+    return damage
+
+
+def record(**changes):
+    def damage(folder):
+        path = folder / "pairs" / "000001.json"
+        write_json(path, {**json.loads(path.read_text()), **changes})
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda f: (f / "image" / "000001.png").unlink(), "image/000001.png is missing"),
+        (lambda f: (f / "mask" / "000001_mask.png").unlink(), "mask/000001_mask.png is missing"),
+        (lambda f: (f / "pairs" / "000001.json").write_text("{"), "its record is damaged"),
+        (lambda f: (f / "pairs" / "000001.json").write_text("[]"), "no JSON object"),
+        (truncate("image", "000001.png"), "damaged or cut short"),
+        (truncate("mask", "000001_mask.png"), "damaged or cut short"),
+        (overwrite("image", "000001.png", lambda p: p[:, :9]), "its image is 9 x 8 pixels, its mask 10 x 8"),
+        (overwrite("mask", "000001_mask.png", np.zeros_like), "its mask is empty"),
+        (overwrite("mask", "000001_mask.png", pixel((0, 0), 7)), "1 pixels that are neither 0 nor 255"),
+        (overwrite("mask", "000001_mask.png", lambda p: np.stack([p] * 3, -1)), "expected 8-bit grey"),
+        (overwrite("image", "000001.png", pixel((7, 9, 1), 103)), "differs from n.png by up to 3 levels"),
+        (overwrite("image", "000001.png", lambda p: p[:, :, 0]), "its normal image n.png (8, 10, 3) uint8"),
+        (record(id="000002"), "its record's id is '000002', expected '000001'"),
+        (record(defect="dent"), "its record's defect is 'dent', expected 'rust'"),
+        (record(normal="other.png"), "its normal image 'other.png' is not among those given"),
+        (record(normal=None), "its normal image 'None' is not"),
+    ],
+)
+def test_each_damage_is_found_and_named(folder, verify, damage, said):
+    damage(folder)
+    told = verify()
+    assert len(told["wrong"]) == 1 and told["wrong"][0].startswith("000001: ") and said in told["wrong"][0]
+
+
+def test_a_pair_beyond_the_run_s_count_is_wrong(tmp_path, folder, verify):
+    write_run(folder, done=range(7), count=6)
+    assert verify()["wrong"] == ["000006: the run wants 6 pairs only"]
+
+
+def test_a_normal_image_that_does_not_open_is_wrong(folder, verify):
+    (folder.parent / "normals" / "n.png").write_bytes(b"x")
+    assert len(verify()["wrong"]) == 5
+
+
+def test_what_an_interruption_leaves_is_noted_and_not_wrong(folder, verify):
+    (folder / "image" / ".12.abcd.tmp").write_bytes(b"x")
+    (folder / ".13.abcd.tmp").write_bytes(b"x")
+    (folder / "pairs" / "000004.json").unlink()
+    told = verify()
+    assert told["wrong"] == [] and told["pairs"] == 4
+    assert sorted(note.split()[0] for note in told["notes"]) == [
+        ".13.abcd.tmp", "image/.12.abcd.tmp", "image/000004.png", "mask/000004_mask.png",
+    ]  # fmt: skip
+
+
+def test_what_is_wrong_is_listed_in_words_with_exit_code_1(run, folder):
+    (folder / "image" / "000001.png").unlink()
+    (folder / "mask" / "000003_mask.png").unlink()
+    result = run("run", "verify", folder)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[:2] == [
+        "000001: image/000001.png is missing",
+        "000003: mask/000003_mask.png is missing",
+    ]
+    assert "5 of 5 pairs, things wrong: 2" in result.stdout
+
+
+def test_normals_that_are_not_there_are_refused(refused, folder, tmp_path):
+    assert "does not exist" in refused("run", "verify", folder, "--normals", tmp_path / "none")
+
+
+def test_a_run_as_it_is_generated_is_whole(run, library, data, tmp_path):
+    normals = data / "metal" / "train" / "good"
+    shots = data / "metal" / "ground_truth" / "scratch"
+    arguments = (
+        "--normals",
+        normals,
+        "--masks",
+        shots,
+        "--out",
+        tmp_path / "made",
+        "-n",
+        3,
+        "--steps",
+        2,
+        "--batch",
+        2,
+    )
+    assert run("generate", library, "metal/scratch", *arguments).exit_code == 0
+    result = run("run", "verify", tmp_path / "made", "--normals", normals, "--json")
+    assert json.loads(result.stdout) == {"pairs": 3, "wrong": [], "notes": []}, result.stdout
+    about = json.loads(run("run", "status", tmp_path / "made", "--json").stdout)
+    assert about["batches"] == {"done": 2, "begun": 0, "of": 2, "size": 2} and about["left"] == 0
