@@ -60,6 +60,7 @@ def main() -> None:
     options.add_argument("--normals", type=int, default=400, help="pictures of each product")
     options.add_argument("--defects", type=int, default=250, help="pictures of each known combination")
     options.add_argument("--gates-only", action="store_true", help="measure the shipped files again")
+    options.add_argument("--samples", type=int, default=200, help="conditional samples of each gate on words")
     chosen = options.parse_args()
     logging.basicConfig(level=logging.INFO)
     chosen.work.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def main() -> None:
     bank = load_bank(chosen.work / "bank", chosen.seed, chosen.normals, chosen.defects)
     if not chosen.gates_only:
         train(chosen, bank, journal)
-    gates = run_gates(chosen.out, bank, chosen.seed, chosen.work)
+    gates = run_gates(chosen.out, bank, chosen.seed, chosen.work, chosen.samples)
     write_card(chosen.out / "MODEL_CARD.md", gates, chosen.seed)
 
 

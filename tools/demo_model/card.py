@@ -23,9 +23,9 @@ defect, as drawings; it has never seen a photograph. Four combinations are withh
 |---|---|---|
 | VAE round trip, PSNR | {psnr:.1f} dB | 27 dB |
 {kept_rows}
-| conditional samples (200, the product's word alone, guidance 3) put into the right product | {right:.0%} | 90 % |
+| conditional samples ({samples}, the product's word, guidance 3) put into the right product | {right:.0%} | 90 % |
 | the classifier itself, on real surfaces | {judge:.0%} | |
-| (a) place words: samples (160) whose defect lies in the quadrant asked for | {hit:.0%} | chance 25 % |
+| (a) place words: samples ({samples}) whose defect lies in the quadrant asked for | {hit:.0%} | chance 25 % |
 | the same measure on real surfaces | {judge_place:.0%} | |
 
 Contrast: root mean square distance of the mask's pixels to the mean colour around it, after the VAE's round trip over
@@ -77,6 +77,6 @@ def write_card(path: Path, gates: dict, seed: int = 0) -> None:
         right=gates["products"]["right"], judge=gates["judge"]["products_right"], hit=gates["place"]["hit_rate"],
         judge_place=gates["judge"]["quadrants_right"], withheld_rows="\n".join(withheld), mask_rows="\n".join(masks),
         model_mb=gates["sizes"]["demo.safetensors"] / 1e6, encoder_mb=gates["sizes"]["encoder.safetensors"] / 1e6,
-        seed=seed,
+        seed=seed, samples=gates["samples"],
     )  # fmt: skip
     path.write_text(text)

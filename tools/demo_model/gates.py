@@ -75,7 +75,7 @@ def _caption(words: torch.Tensor, captions: list[list[str]]) -> Condition:
 
 
 @torch.no_grad()
-def product_gate(backbone: Backbone, words: torch.Tensor, judge: Judge, seed: int, count: int = 200) -> dict:
+def product_gate(backbone: Backbone, words: torch.Tensor, judge: Judge, seed: int, count: int) -> dict:
     """Share of conditional samples that the judge assigns to the product asked for."""
     asked = [PRODUCTS[i % len(PRODUCTS)] for i in range(count)]
     images = _sample(backbone, _caption(words, [[p] for p in asked]), seed, "product", guidance=3.0)
@@ -86,7 +86,7 @@ def product_gate(backbone: Backbone, words: torch.Tensor, judge: Judge, seed: in
 
 
 @torch.no_grad()
-def place_gate(backbone: Backbone, words: torch.Tensor, judge: Judge, seed: int, count: int = 160) -> dict:
+def place_gate(backbone: Backbone, words: torch.Tensor, judge: Judge, seed: int, count: int) -> dict:
     """Gate (a): share of samples whose defect lies in the quadrant asked for; chance is 0.25."""
     rng = np.random.default_rng(seed)
     known = [(p, d) for p in PRODUCTS for d in DEFECTS if (p, d) not in WITHHELD and p != "gasket"]
@@ -173,8 +173,11 @@ def mask_gate(backbone: Backbone, seed: int, count: int = 32, steps: int = 150) 
     return out
 
 
-def run_gates(folder: Path, bank: Bank, seed: int, work: Path) -> dict:
-    """Measure the shipped files in `folder`; numbers to work/gates.json, samples as pictures beside it."""
+def run_gates(folder: Path, bank: Bank, seed: int, work: Path, samples: int = 200) -> dict:
+    """Measure the shipped files in `folder`; numbers to work/gates.json, samples as pictures beside it.
+
+    samples: conditional samples of each of the two gates on words.
+    """
     parts = load_single_file(folder / "demo.safetensors")
     backbone = DiffusersBackbone("demo", parts, torch.device("cpu"), torch.float32)
     with safe_open(folder / "demo.safetensors", "pt") as file:
@@ -184,8 +187,9 @@ def run_gates(folder: Path, bank: Bank, seed: int, work: Path) -> dict:
     gates = {
         "vae": vae_gate(backbone, seed),
         "judge": judge_gate(judge, seed),
-        "products": product_gate(backbone, words, judge, seed),
-        "place": place_gate(backbone, words, judge, seed),
+        "samples": samples,
+        "products": product_gate(backbone, words, judge, seed, samples),
+        "place": place_gate(backbone, words, judge, seed, samples),
         "withheld": withheld_gate(backbone, words, encoder, seed),
         "masks": mask_gate(backbone, seed),
     }

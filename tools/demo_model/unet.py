@@ -27,8 +27,8 @@ CONFIG = {
     "out_channels": 4,
     "block_out_channels": [96, 192],
     "layers_per_block": 1,
-    "down_block_types": ["CrossAttnDownBlock2D"] * 2,
-    "up_block_types": ["CrossAttnUpBlock2D"] * 2,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
     "attention_head_dim": 4,  # diffusers' name for the number of heads
     "cross_attention_dim": CONTEXT_DIM,
 }
