@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
@@ -97,7 +97,7 @@ def save_single_file(path: Path, parts: Parts, extra: dict[str, Any], tensors: d
     if lost:
         raise ValueError(f"weights beyond float16 or not finite: {', '.join(lost[:3])}; the training diverged")
     metadata = {METADATA: json.dumps({**extra, "scaling_factor": parts.vae.config.scaling_factor})}
-    write_whole(path, lambda temporary: save_file(halves, temporary, metadata=metadata))
+    write_whole(path, lambda temporary: temporary.write_bytes(save(halves, metadata=metadata)))
 
 
 def _check_family(config: Mapping[str, Any], name: str) -> None:

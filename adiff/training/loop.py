@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
@@ -244,7 +244,7 @@ def _save(run: _Run, state: Path, identity: str) -> None:
     tensors = {name: tensor.cpu().contiguous() for name, tensor in now.tensors.items()}
     told = json.dumps({"done": now.done, "recent": now.recent, "notes": now.notes})
     metadata = {"adiff_training": identity, "told": told}
-    write_whole(state, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    write_whole(state, lambda temporary: temporary.write_bytes(save(tensors, metadata=metadata)))
 
 
 def _resume(run: _Run, state: Path | None, identity: str) -> int:
