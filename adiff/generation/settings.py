@@ -62,7 +62,7 @@ class MaskSampling:
     steps: int = 25
     guidance: float = 5.0
     threshold: float = 0.5
-    tries: int = 8
+    tries: int = 24
     batch: int = 16
 
     def __post_init__(self) -> None:
