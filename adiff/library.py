@@ -182,7 +182,7 @@ def load_library(path: str | Path) -> Library:
         raise InputError(f"{path} is not a whole safetensors file ({error}); copy or download it again") from error
     try:
         return _rebuild(metadata, tensors)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is a damaged library: {' '.join(str(error).split())[:200]}") from error
 
 

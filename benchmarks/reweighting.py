@@ -26,15 +26,10 @@ from adiff.generation.seeds import generator_for
 from adiff.reweighting import MODES
 from adiff.spatial_encoder import load_encoder
 from adiff.training import AnomalySettings, train_anomalies
+from tools.demo_model.gates import look
 
 SHOTS, REAL, SIZE = 5, 24, 128
 STEPS = 200
-
-
-def look(image: np.ndarray, normal: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Mean and spread of the change inside the mask, per channel: (6,) levels."""
-    change = image[mask].astype(float) - normal[mask]
-    return np.concatenate([change.mean(0), change.std(0)])
 
 
 def draw(key: tuple[str, str], seed: int, split: str, count: int) -> list:

@@ -113,7 +113,7 @@ def shots_of(seed: int, key: tuple[str, str], count: int, split: str) -> list[tu
     return [(s.image, s.mask) for s in drawn]
 
 
-def _look(image: np.ndarray, normal: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def look(image: np.ndarray, normal: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Appearance of a defect: mean and spread of the change that it makes, per channel, (6,) levels."""
     change = image[mask].astype(float) - normal[mask]
     return np.concatenate([change.mean(0), change.std(0)])
@@ -137,7 +137,7 @@ def withheld_gate(backbone: Backbone, words: torch.Tensor, encoder: SpatialEncod
         normals = [render(product, None, SIZE, sample_seed(seed, product, None, "gate", i)).image for i in range(count)]
         truth = [(render(*key, SIZE, sample_seed(seed, *key, "true", i)),
                   render(product, None, SIZE, sample_seed(seed, *key, "true", i))) for i in range(24)]
-        real = np.mean([_look(b.image, g.image, b.mask) for b, g in truth], axis=0)
+        real = np.mean([look(b.image, g.image, b.mask) for b, g in truth], axis=0)
         plain = words[torch.tensor([WORDS.index(product)] + [NULL] * 7)]
         row = {}
         for name, e_a in (("learned", learned.embeddings[key]), ("control", plain)):
@@ -145,7 +145,7 @@ def withheld_gate(backbone: Backbone, words: torch.Tensor, encoder: SpatialEncod
             generators = [generator_for(seed, "withheld", i) for i in range(count)]
             where = encoder if name == "learned" else None
             pairs = make_pairs(backbone, photos, masks, e_a, where, settings, generators)
-            looks = [_look(p.image, n, m) for p, n, m in zip(pairs, normals, masks, strict=True)]
+            looks = [look(p.image, n, m) for p, n, m in zip(pairs, normals, masks, strict=True)]
             row[name] = {"fill": [round(p.measures["fill"], 3) for p in pairs],
                          "gap": float(np.abs(np.mean(looks, axis=0) - real).mean())}
             row[name]["images"] = [(n, m, p.image) for p, n, m in zip(pairs, normals, masks, strict=True)]
