@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,11 @@ def random_embedding(tokens: int, dim: int, generator: torch.Generator, scale: f
     if tokens < 1 or dim < 1:
         raise InputError(f"an embedding of {tokens} tokens of width {dim} was asked for; both must be at least 1")
     return torch.randn(tokens, dim, generator=generator) * scale
+
+
+def embedding_fingerprint(embedding: Tensor) -> str:
+    """Return sha256 over an embedding's float32 values, hex."""
+    return hashlib.sha256(embedding.float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def join_condition(e_a: Tensor, e_s: Tensor | None = None, text: Tensor | None = None) -> Condition:

@@ -124,6 +124,17 @@ def clean_mask(mask: np.ndarray, min_component: int) -> np.ndarray:
     return clean | pin[holes]
 
 
+def refine_mask(mask: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """Shrink a mask to where the image really changed; gaps of a pixel are closed, holes filled, specks dropped.
+
+    mask, changed: (H, W) bool. Returns (H, W) bool, a part of the mask, or the mask itself where nothing changed.
+    """
+    inside = mask & changed
+    whole = ndimage.binary_fill_holes(ndimage.binary_closing(inside, structure=EIGHT)) | inside
+    refined = clean_mask(whole & mask, SPECK) & mask
+    return refined if refined.any() else mask
+
+
 def _shape(mask: np.ndarray) -> np.ndarray:
     """The mask cut to its bounding box."""
     return mask[mask_box(mask).slices].astype(np.float64)

@@ -5,6 +5,7 @@ Training and generation are written against `Backbone`; `load_backbone` fulfils 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -60,14 +61,27 @@ def demo_encoder_path() -> Path:
     return demo_folder() / "encoder.safetensors"
 
 
-def load_backbone(base: str = DEMO, device: str | None = None, dtype: torch.dtype | None = None) -> Backbone:
+def demo_library_path() -> Path:
+    """Return the shipped library: defects that the demo model's training withheld, learned from 5 shots each."""
+    return demo_folder() / "library.safetensors"
+
+
+def load_backbone(
+    base: str = DEMO,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    loras: Sequence[tuple[Path | str, float]] = (),
+) -> Backbone:
     """Load a frozen base model: `demo`, a single-file checkpoint (.safetensors, .ckpt) or a diffusers folder.
 
-    device: default: the GPU if there is one. dtype: default float32. Never reaches for the network, never unpickles.
+    device: default: the GPU if there is one. dtype: default float32. loras: files with their weights, merged into the
+    U-Net; the fingerprint is that of the merged model, so that a library of the plain base is used with a warning, and
+    the name tells them: v1-5+lcm:0.8. Never reaches for the network, never unpickles.
     Raises InputError for what is not a model of the SD 1.x family, FileNotFoundError for what is not there.
     """
     from .diffusers_host import DiffusersBackbone  # heavy, and not every host needs it
     from .loading import load_folder, load_single_file
+    from .lora import merge_lora
 
     path = demo_folder() / "demo.safetensors" if base == DEMO else Path(base).expanduser()
     if not path.exists():
@@ -76,6 +90,10 @@ def load_backbone(base: str = DEMO, device: str | None = None, dtype: torch.dtyp
         )
     parts = load_folder(path) if path.is_dir() else load_single_file(path)
     name = DEMO if base == DEMO else path.stem
+    for file, weight in loras:
+        lora = Path(file).expanduser()
+        merge_lora(parts.unet, lora, weight)
+        name += f"+{lora.stem}" if weight == 1 else f"+{lora.stem}:{weight:g}"
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return DiffusersBackbone(name, parts, torch.device(device), dtype or torch.float32)

@@ -13,6 +13,10 @@ from typing import Any
 from ..errors import InputError
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
+METADATA = "adiff_base"
+"""Key of a file's JSON metadata that tells what its weights do not: heads, vae_groups, scaling_factor, native_size."""
+NULL_CONTEXT = "adiff.null_context"
+"""Name of the unconditional context (1, T, D) in a file without a text encoder."""
 SD15_HEADS, SD15_GROUPS, SD15_SCALE, SD15_SIZE = 8, 32, 0.18215, 512
 
 _RESNET = {
@@ -80,22 +84,22 @@ def vae_names(names: Iterable[str], levels: int) -> dict[str, str]:
     return {name: VAE + renamed(name) for name in names}
 
 
-def _shape(shapes: Mapping[str, tuple[int, ...]], key: str) -> tuple[int, ...]:
-    try:
-        return tuple(shapes[key])
-    except KeyError:
-        raise InputError(f"not a checkpoint of the SD 1.x family: it holds no weight named {key}") from None
+def _shape(shapes: Mapping[str, tuple[int, ...]], key: str, axes: int = 4) -> tuple[int, ...]:
+    """The shape of a weight that is read for its sizes; InputError if it is not there or has not so many axes."""
+    if key not in shapes:
+        raise InputError(f"not a checkpoint of the SD 1.x family: it holds no weight named {key}")
+    if len(shapes[key]) != axes:
+        raise InputError(f"not a checkpoint of the SD 1.x family: {key} is {tuple(shapes[key])}, expected {axes} axes")
+    return tuple(shapes[key])
 
 
 def unet_config(shapes: Mapping[str, tuple[int, ...]], extra: Mapping[str, Any]) -> dict[str, Any]:
     """Return diffusers' U-Net configuration for a single file's weight shapes; extra: the file's own metadata."""
     first = _shape(shapes, f"{UNET}input_blocks.0.0.weight")
-    if len(first) != 4:
-        raise InputError(f"the U-Net's first weight is {first}; SD 1.x's is a convolution (channels, 4, 3, 3)")
     channels, attention, layers = [], [], []
     number = 1
     while f"{UNET}input_blocks.{number}.0.in_layers.2.weight" in shapes:
-        channels.append(shapes[f"{UNET}input_blocks.{number}.0.in_layers.2.weight"][0])
+        channels.append(_shape(shapes, f"{UNET}input_blocks.{number}.0.in_layers.2.weight")[0])
         attention.append(f"{UNET}input_blocks.{number}.1.norm.weight" in shapes)
         layers.append(0)
         while f"{UNET}input_blocks.{number}.0.in_layers.2.weight" in shapes:
@@ -116,7 +120,7 @@ def unet_config(shapes: Mapping[str, tuple[int, ...]], extra: Mapping[str, Any])
         "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attention],
         "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)],
         "attention_head_dim": extra.get("heads", SD15_HEADS),  # diffusers' name for the number of heads
-        "cross_attention_dim": shapes[keys[0]][1],
+        "cross_attention_dim": _shape(shapes, keys[0], axes=2)[1],
     }
 
 

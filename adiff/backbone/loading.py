@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,20 +11,22 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
 from ..storage import write_whole
-from .layout import TEXT, UNET, VAE, unet_config, unet_names, vae_config, vae_names
+from .layout import METADATA, NULL_CONTEXT, TEXT, UNET, VAE, unet_config, unet_names, vae_config, vae_names
+from .recognition import SD1_WIDTH, check_file, check_folder, read_object
+from .weights import BROKEN, Weights, fill, open_weights
 
-METADATA = "adiff_base"  # what the weights do not tell: heads, vae_groups, scaling_factor, native_size
-NULL_CONTEXT = "adiff.null_context"  # (1, T, D), for models without a text encoder
-READ = (UNET, VAE, TEXT, NULL_CONTEXT)  # a training's checkpoint also holds averages and optimiser states
+WHOLE_NUMBERS = {"heads": 64, "vae_groups": 1024, "native_size": 4096}  # of our metadata, with the most of each
+MOST_SCALE = 1e4  # of latents; SD 1.5's is 0.18
 NOT_WEIGHTS = (f"{VAE}loss.", f"{VAE}model_ema.")  # what the autoencoder's own training leaves in some files
 EMPTY_PROMPT = [49406] + [49407] * 76  # CLIP's ids of the empty prompt: start, then padding (METHOD.md, 2)
-SD1_CONTEXT, SD1_CHANNELS = 768, 4
+MOST_LAYERS, ACTIVATIONS = 24, ("quick_gelu", "gelu")  # of a text encoder of CLIP's width
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""diffusers' names in the autoencoder of the published SD 1.5 folder, and those of today."""
 
 
 @dataclass(frozen=True)
@@ -38,44 +39,30 @@ class Parts:
 
 
 def load_single_file(path: Path) -> Parts:
-    """Read a checkpoint in SD 1.x's key layout. Raises InputError for any other file, saying what is missing."""
-    tensors, extra = _read(path)
-    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
-    config = unet_config(shapes, extra)
-    _check_family(config, path.name)
-    of_vae = vae_config(shapes, extra)
-    with torch.device("meta"):  # no first weights are drawn only to be replaced
-        unet, vae = UNet2DConditionModel.from_config(config), AutoencoderKL.from_config(of_vae)
-    unet_table = unet_names(unet.state_dict(), config["layers_per_block"])
-    vae_table = vae_names(vae.state_dict(), len(of_vae["block_out_channels"]))
-    _check_all_used(tensors, {*unet_table.values(), *vae_table.values()}, path)
-    _fill(unet, unet_table, tensors, path)
-    _fill(vae, vae_table, tensors, path)
-    if NULL_CONTEXT in tensors:
-        return Parts(unet, vae, _checked_null(tensors[NULL_CONTEXT].float(), path))
-    return Parts(unet, vae, _empty_prompt(tensors, path))
+    """Read a checkpoint in SD 1.x's key layout. Raises InputError for any other file, saying what it is or lacks."""
+    with open_weights(path) as weights:
+        check_file(weights.shapes, weights.metadata, path)
+        extra = _read_extra(weights)
+        of_unet, of_vae = unet_config(weights.shapes, extra), vae_config(weights.shapes, extra)
+        unet, vae = _build(UNet2DConditionModel, of_unet, path), _build(AutoencoderKL, of_vae, path)
+        _check_latents(unet, vae, path)
+        unet_table = unet_names(unet.state_dict(), of_unet["layers_per_block"])
+        vae_table = vae_names(vae.state_dict(), len(of_vae["block_out_channels"]))
+        _check_all_used(weights, {*unet_table.values(), *vae_table.values()})
+        null = _stored_null(weights) if NULL_CONTEXT in weights.shapes else None
+        fill(unet, unet_table, weights)
+        fill(vae, vae_table, weights)
+        return Parts(unet, vae, _empty_prompt(weights, TEXT) if null is None else null)
 
 
 def load_folder(path: Path) -> Parts:
-    """Read a diffusers folder (unet/, vae/, text_encoder/) without reaching for the network."""
-    missing = [name for name in ("unet", "vae", "text_encoder") if not (path / name / "config.json").is_file()]
-    if missing:
-        wanted = ", ".join(f"{name}/config.json" for name in missing)
-        raise InputError(f"{path} is no diffusers folder of SD 1.x: it has no {wanted}")
-    from transformers import CLIPTextModel
-
-    def part(kind: type, name: str) -> torch.nn.Module:
-        try:
-            return kind.from_pretrained(path / name, local_files_only=True, use_safetensors=True).float()
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"{path / name} cannot be read ({reason}); it needs config.json and .safetensors weights"
-            ) from None
-
-    unet = part(UNet2DConditionModel, "unet")
-    _check_family(unet.config, str(path))
-    return Parts(unet, part(AutoencoderKL, "vae"), _run_text_encoder(part(CLIPTextModel, "text_encoder")))
+    """Read a diffusers folder (unet/, vae/, text_encoder/). Raises InputError for any other, saying what it is."""
+    check_folder(path)
+    unet, vae = _read_part(UNet2DConditionModel, path / "unet"), _read_part(AutoencoderKL, path / "vae")
+    _check_latents(unet, vae, path)
+    config = read_object(path / "text_encoder" / "config.json")
+    with open_weights(_weights_file(path / "text_encoder", "model")) as weights:
+        return Parts(unet, vae, _empty_prompt(weights, "", config.get("hidden_act", "quick_gelu")))
 
 
 def save_single_file(path: Path, parts: Parts, extra: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
@@ -100,112 +87,113 @@ def save_single_file(path: Path, parts: Parts, extra: dict[str, Any], tensors: d
     write_whole(path, lambda temporary: temporary.write_bytes(save(halves, metadata=metadata)))
 
 
-def _check_family(config: Mapping[str, Any], name: str) -> None:
-    """Raise InputError for a U-Net that is not SD 1.x's text-to-image one."""
-    width, channels = config["cross_attention_dim"], config["in_channels"]
-    if width != SD1_CONTEXT:
+def _read_extra(weights: Weights) -> dict[str, Any]:
+    """Our own metadata of a file, {} of other programs' files; InputError for what cannot be."""
+    text = weights.metadata.get(METADATA, "{}")
+    try:
+        extra = json.loads(text)
+    except (ValueError, RecursionError):
+        extra = None
+    if not isinstance(extra, dict):
+        raise InputError(f"{weights.path.name}: its metadata {METADATA} is no JSON object: {text[:40]!r}")
+    for name, most in WHOLE_NUMBERS.items():
+        value = extra.get(name, 1)
+        if type(value) is not int or not 1 <= value <= most:
+            raise InputError(f"{weights.path.name}: its metadata has {name} {str(value)[:40]}; expected 1 to {most}")
+    scale = extra.get("scaling_factor", 1.0)
+    if type(scale) not in (int, float) or not 0 < scale < MOST_SCALE:
+        raise InputError(f"{weights.path.name}: its metadata has another scaling_factor than a positive number")
+    return extra
+
+
+def _build(kind: type, config: Mapping[str, Any], path: Path) -> torch.nn.Module:
+    """A network of diffusers' without weights; InputError for a configuration that makes none."""
+    try:
+        with torch.device("meta"):  # no first weights are drawn only to be replaced
+            return kind.from_config(dict(config))
+    except BROKEN as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise InputError(f"{path} makes no {kind.__name__} of SD 1.x ({reason})") from None
+
+
+def _check_latents(unet: torch.nn.Module, vae: torch.nn.Module, path: Path) -> None:
+    """Raise InputError if U-Net and autoencoder do not speak of the same latents."""
+    channels = (unet.config.in_channels, unet.config.out_channels, vae.config.latent_channels)
+    if len(set(channels)) > 1:
         raise InputError(
-            f"{name}: its context is {width} wide, SD 1.x's is {SD1_CONTEXT}; give a Stable Diffusion 1.x checkpoint"
+            f"{path.name}: its U-Net takes {channels[0]} channels and gives {channels[1]}, its autoencoder's latents "
+            f"have {channels[2]}; they do not belong together"
         )
-    if channels != SD1_CHANNELS:
-        raise InputError(f"{name}: its U-Net takes {channels} channels, not {SD1_CHANNELS} (an inpainting model?)")
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors that make up the model, and our metadata, of a .safetensors or .ckpt file."""
-    suffix = path.suffix.lower()
-    if suffix == ".ckpt":
-        return _read_pickled(path), {}
-    if suffix != ".safetensors":
-        raise InputError(f"{path.name}: a base model is a .safetensors or .ckpt file or a diffusers folder")
-    try:
-        with safe_open(path, "pt") as file:
-            extra = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-            return {key: file.get_tensor(key) for key in file.keys() if key.startswith(READ)}, extra
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise InputError(f"{path.name} is damaged or no safetensors file ({error})") from None
-
-
-def _read_pickled(path: Path) -> dict[str, Tensor]:
-    """Read a .ckpt by torch's loader for weights alone: nothing else in it is built, nothing is run."""
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    # what a damaged pickle raises depends on where it is damaged
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{path.name} holds more than weights or is damaged ({reason}); convert it to .safetensors"
-        ) from None
-    weights = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
-    if not isinstance(weights, Mapping):
-        raise InputError(f"{path.name} holds no table of weights; give a checkpoint of the SD 1.x family")
-    return {k: v for k, v in weights.items() if isinstance(v, Tensor) and str(k).startswith(READ)}
-
-
-def _check_all_used(tensors: Mapping[str, Tensor], used: set[str], path: Path) -> None:
+def _check_all_used(weights: Weights, used: set[str]) -> None:
     """Raise InputError if a network's weight is left over: the file is of another architecture."""
-    over = sorted(k for k in tensors if k.startswith((UNET, VAE)) and k not in used and not k.startswith(NOT_WEIGHTS))
+    names = (name for name in weights.shapes if name.startswith((UNET, VAE)) and not name.startswith(NOT_WEIGHTS))
+    over = sorted(name for name in names if name not in used)
     if over:
         raise InputError(
-            f"{path.name}: SD 1.x has no place for the weight {over[0]}"
+            f"{weights.path.name}: SD 1.x has no place for the weight {over[0]}"
             + (f" and {len(over) - 1} others" if len(over) > 1 else "")
             + "; the file is of another family"
         )
 
 
-def _fill(module: torch.nn.Module, names: Mapping[str, str], tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load a module's weights under their single-file names; a missing or misshapen one is an error."""
-    wanted, state = module.state_dict(), {}
-    for name, key in names.items():
-        if key not in tensors:
-            raise InputError(f"{path.name}: the weight {key} is missing; the file is incomplete or of another family")
-        tensor, shape = tensors[key], tuple(wanted[name].shape)
-        if _core(tensor.shape) != _core(shape):
-            raise InputError(f"{path.name}: {key} is {tuple(tensor.shape)}, expected {shape}")
-        state[name] = tensor.reshape(shape).float()
-    module.load_state_dict(state, assign=True)
+def _read_part(kind: type, folder: Path) -> torch.nn.Module:
+    """One network of a diffusers folder, every one of its weights from the file."""
+    network = _build(kind, read_object(folder / "config.json"), folder)
+    with open_weights(_weights_file(folder, "diffusion_pytorch_model")) as weights:
+        renamed = {_of_today(name): name for name in weights.shapes}
+        own = network.state_dict()
+        over = sorted(name for today, name in renamed.items() if today not in own)
+        if over:
+            raise InputError(
+                f"{folder}: {weights.path.name} has a weight {over[0]} that config.json knows no place for"
+            )
+        fill(network, {name: renamed.get(name, name) for name in own}, weights)
+    return network
 
 
-def _core(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A weight's shape, a 1 x 1 convolution's and a linear layer's being the same."""
-    return tuple(shape[:2]) if len(shape) == 4 and tuple(shape[2:]) == (1, 1) else tuple(shape)
+def _of_today(name: str) -> str:
+    stem, _, leaf = name.rpartition(".")
+    head, _, last = stem.rpartition(".")
+    return f"{head}.{OLD_ATTENTION[last]}.{leaf}" if "attentions" in head and last in OLD_ATTENTION else name
 
 
-def _checked_null(null: Tensor, path: Path) -> Tensor:
-    if null.ndim != 3 or null.shape[0] != 1 or null.shape[2] != SD1_CONTEXT or not null.isfinite().all():
-        raise InputError(
-            f"{path.name}: {NULL_CONTEXT} is {tuple(null.shape)}, expected finite (1, tokens, {SD1_CONTEXT})"
-        )
+def _weights_file(folder: Path, stem: str) -> Path:
+    """The weights of a part: float32 if it is there, else float16."""
+    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{folder} cannot be read: it needs its weights as {stem}.safetensors, in one file")
+
+
+def _stored_null(weights: Weights) -> Tensor:
+    shape = weights.shapes[NULL_CONTEXT]
+    null = weights.read(NULL_CONTEXT).float() if len(shape) == 3 and shape[::2] == (1, SD1_WIDTH) else None
+    if null is None or not null.numel() or not null.isfinite().all():
+        raise InputError(f"{weights.path.name}: {NULL_CONTEXT} is {shape}, expected finite (1, tokens, {SD1_WIDTH})")
     return null
 
 
-def _empty_prompt(tensors: Mapping[str, Tensor], path: Path) -> Tensor:
-    """Return the file's text encoder's output for the empty prompt, (1, 77, 768)."""
+def _empty_prompt(weights: Weights, prefix: str, activation: str = "quick_gelu") -> Tensor:
+    """Return the output of a text encoder, stored under names with `prefix`, for the empty prompt, (1, 77, 768)."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     # some files, and transformers from version 5, leave out the "text_model." level of the names
-    weights = {k.removeprefix(TEXT).removeprefix("text_model."): k for k in tensors if k.startswith(TEXT)}
-    if not weights:
-        raise InputError(f"{path.name} has no text encoder ({TEXT}...), so its unconditional context is not known")
-    layers = [int(m[1]) for name in weights if (m := re.match(r"encoder\.layers\.(\d+)\.", name))]
+    short = {n.removeprefix(prefix).removeprefix("text_model."): n for n in weights.shapes if n.startswith(prefix)}
+    if not short:
+        raise InputError(
+            f"{weights.path.name} has no text encoder ({prefix}...), so its unconditional context is not known"
+        )
+    layers = [int(m[1]) for name in short if (m := re.match(r"encoder\.layers\.(\d{1,3})\.", name))]
+    if max(layers, default=0) >= MOST_LAYERS or activation not in ACTIVATIONS:
+        raise InputError(f"{weights.path.name} is not the text encoder of SD 1.x (CLIP ViT-L/14)")
     config = CLIPTextConfig(
         vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=1 + max(layers, default=0),
-        num_attention_heads=12, max_position_embeddings=77, hidden_act="quick_gelu", projection_dim=768,
+        num_attention_heads=12, max_position_embeddings=77, hidden_act=activation, projection_dim=768,
     )  # fmt: skip
     encoder = CLIPTextModel(config)
-    short = {name: name.removeprefix("text_model.") for name in encoder.state_dict()}
-    _fill(encoder, {n: weights.get(s, f"{TEXT}text_model.{s}") for n, s in short.items()}, tensors, path)
-    return _run_text_encoder(encoder)
-
-
-@torch.no_grad()
-def _run_text_encoder(encoder: torch.nn.Module) -> Tensor:
-    return encoder.eval()(input_ids=torch.tensor([EMPTY_PROMPT])).last_hidden_state.float()
+    names = {name: name.removeprefix("text_model.") for name in encoder.state_dict()}
+    fill(encoder, {n: short.get(s, f"{prefix}text_model.{s}") for n, s in names.items()}, weights)
+    with torch.no_grad():
+        return encoder.eval()(input_ids=torch.tensor([EMPTY_PROMPT])).last_hidden_state.float()

@@ -6,11 +6,13 @@ import logging
 import struct
 import warnings
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InputError
 from ..geometry import paste_back
@@ -183,10 +185,11 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None) -> MaskFil
     return MaskFile(mask, bool(((values != 0) & (values != full)).any()))
 
 
-def write_png(path: Path | str, array: np.ndarray) -> None:
+def write_png(path: Path | str, array: np.ndarray, text: Mapping[str, str] | None = None) -> None:
     """Write a PNG, whole or not at all.
 
     array: uint8 (H, W), (H, W, 3) or (H, W, 4), uint16 (H, W), or bool (H, W), written as 0 and 255. Folders are made.
+    text: kept in the file as text chunks.
     """
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
@@ -194,4 +197,7 @@ def write_png(path: Path | str, array: np.ndarray) -> None:
     if not fits and not (array.dtype == np.uint16 and array.ndim == 2):
         raise ValueError(f"array {array.shape} {array.dtype}; expected uint8 grey, RGB or RGBA, uint16 grey, or a mask")
     image = Image.fromarray(np.ascontiguousarray(array))
-    write_whole(path, lambda temporary: image.save(temporary, format="PNG"))
+    chunks = PngInfo()
+    for key, value in (text or {}).items():
+        chunks.add_text(key, value)
+    write_whole(path, lambda temporary: image.save(temporary, format="PNG", pnginfo=chunks))

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..library import check_name
+from ..storage import write_json
 from .images import write_png
 
 SPLITS = ("train", "test")
 
 
 def write_mvtec_pair(
-    root: Path | str, product: str, defect: str, stem: str, image: np.ndarray, mask: np.ndarray
+    root: Path | str,
+    product: str,
+    defect: str,
+    stem: str,
+    image: np.ndarray,
+    mask: np.ndarray,
+    *,
+    text: Mapping[str, str] | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> tuple[Path, Path]:
     """Write ROOT/product/test/defect/stem.png and ROOT/product/ground_truth/defect/stem_mask.png (0 and 255).
 
-    image: as `write_png` takes it. mask: (H, W) bool. Returns both paths. Raises InputError for names that cannot be
-    folders, for the defect "good" (MVTec's word for normal) and for an empty mask.
+    image: as `write_png` takes it, written last. mask: (H, W) bool. text: kept inside the image's file. record: JSON,
+    written as ROOT/product/pairs/defect/stem.json if given. Returns both paths. Raises InputError for names that cannot
+    be folders, for the defect "good" (MVTec's word for normal) and for an empty mask.
     """
     for name, what in ((product, "product"), (defect, "defect"), (stem, "image name")):
         check_name(name, what)
@@ -33,7 +45,9 @@ def write_mvtec_pair(
     image_path = folder / "test" / defect / f"{stem}.png"
     mask_path = folder / "ground_truth" / defect / f"{stem}_mask.png"
     write_png(mask_path, mask.astype(bool))
-    write_png(image_path, image)
+    if record is not None:
+        write_json(folder / "pairs" / defect / f"{stem}.json", record)
+    write_png(image_path, image, text)
     return image_path, mask_path
 
 

@@ -34,7 +34,7 @@ CONFIG = {
 }
 WORD_DROP, CAPTION_DROP = 0.1, 0.1
 BATCH = 16
-SHARES = {"normal": 0.25, "defect": 0.6, "mask": 0.15}  # of a batch
+SHARES = {"normal": 0.25, "defect": 0.55, "mask": 0.2}  # of a batch
 DEFECT_WEIGHT = 3.0  # extra loss weight of latent cells with a defect; a weight per cell does not move the optimum
 SNR_CAP = 5.0  # min-SNR weighting (Hang et al. 2023, Eq. 7)
 MASKS_EVERY = 2  # of the defective pictures, how far apart those are whose masks are trained on as pictures

@@ -1,0 +1,116 @@
+"""Libraries and encoders that the user has: ComfyUI's model folders, and what the pack brings itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import folder_paths
+
+from ..adiff.backbone import demo_encoder_path, demo_library_path
+from ..adiff.embedding import embedding_fingerprint
+from ..adiff.errors import InputError
+from ..adiff.library import Defect, Library, load_library
+from .sockets import LearnedDefect
+
+log = logging.getLogger("adiff")
+LIBRARIES, ENCODERS = "adiff_libraries", "adiff_encoders"
+BUILT_IN = "demo (built in)"
+"""The library and the encoder that come with the pack, in the lists."""
+BETWEEN, MARK = " / ", " @"
+
+
+def register_folders() -> None:
+    """Add models/adiff_libraries and models/adiff_encoders, keeping what extra_model_paths.yaml says of them."""
+    for name in (LIBRARIES, ENCODERS):
+        own = os.path.join(folder_paths.models_dir, name)
+        folder_paths.add_model_folder_path(name, own)
+        paths, _ = folder_paths.folder_names_and_paths[name]
+        folder_paths.folder_names_and_paths[name] = (paths, {".safetensors"})  # an empty set would mean any file
+        try:
+            os.makedirs(own, exist_ok=True)
+        except OSError as error:  # a models folder that may not be written is no reason to stay away
+            log.warning("%s could not be made (%s); the pack looks in the other folders", own, error)
+
+
+def encoder_names() -> list[str]:
+    """Return the encoders to choose from."""
+    return [BUILT_IN, *folder_paths.get_filename_list(ENCODERS)]
+
+
+def encoder_path(name: str) -> Path:
+    """Return the file of an encoder in the list."""
+    return demo_encoder_path() if name == BUILT_IN else Path(folder_paths.get_full_path_or_raise(ENCODERS, name))
+
+
+def defect_labels() -> list[str]:
+    """Return every learned defect as "library / product / defect @fingerprint"; damaged libraries are left out."""
+    return [label for source in _sources() for label in _labels_of(source)]
+
+
+def find_defect(label: str) -> LearnedDefect:
+    """Return the defect that a label names.
+
+    A library that was renamed or moved is found again by the fingerprint. Raises InputError naming library, product,
+    defect and fingerprint.
+    """
+    source, product, defect, mark = _parts(label)
+    if source in _sources():
+        library = _open(source)
+        if (product, defect) in library.defects:
+            entry = library.defects[product, defect]
+            if mark and mark != _mark(entry):
+                log.warning("%s now holds %s @%s; the graph was made with @%s", source, entry.name, _mark(entry), mark)
+            return LearnedDefect(source, library, entry)
+    for other in _sources():
+        if mark and label.partition(BETWEEN)[2] in [known.partition(BETWEEN)[2] for known in _labels_of(other)]:
+            log.warning("library %s is not there; %s / %s @%s is taken from %s", source, product, defect, mark, other)
+            library = _open(other)
+            return LearnedDefect(other, library, library.defects[product, defect])
+    there = ", ".join(name for name in _sources())
+    raise InputError(
+        f"no library holds {product}/{defect}{f' with fingerprint {mark}' if mark else ''}; the graph took it from "
+        f"{source!r}. Put that file into models/{LIBRARIES} and refresh (libraries there: {there})"
+    )
+
+
+def _sources() -> list[str]:
+    own = [BUILT_IN] if demo_library_path().is_file() else []
+    return [*own, *folder_paths.get_filename_list(LIBRARIES)]
+
+
+def _open(source: str) -> Library:
+    path = demo_library_path() if source == BUILT_IN else Path(folder_paths.get_full_path_or_raise(LIBRARIES, source))
+    about = path.stat()
+    return _read(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path, _changed: int, _size: int) -> Library:
+    return load_library(path)
+
+
+def _labels_of(source: str) -> list[str]:
+    try:
+        library = _open(source)
+    except (InputError, OSError) as error:
+        log.warning("left out of the list: %s", error)
+        return []
+    return [f"{source}{BETWEEN}{d.product}{BETWEEN}{d.defect}{MARK}{_mark(d)}" for d in library.defects.values()]
+
+
+def _mark(entry: Defect) -> str:
+    """The first 8 hexadecimal digits of what was learned."""
+    learned = entry.anomaly if entry.anomaly is not None else entry.mask
+    return embedding_fingerprint(learned)[:8]
+
+
+def _parts(label: str) -> tuple[str, str, str, str]:
+    """Split a label; the fingerprint may be missing."""
+    name, _, mark = label.partition(MARK)
+    parts = name.rsplit(BETWEEN, 2)
+    if len(parts) != 3:
+        raise InputError(f"{label!r} names no defect; expected 'library / product / defect', chosen from the list")
+    return parts[0], parts[1], parts[2], mark

@@ -1,0 +1,202 @@
+"""Finish: paste back, measure, and write image-mask pairs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import folder_paths
+import numpy as np
+import torch
+from comfy.cli_args import args
+from comfy_api.latest import io, ui
+
+from ..adiff.datasets.writers import write_mvtec_pair
+from ..adiff.errors import InputError
+from ..adiff.geometry import feather, resize_mask
+from ..adiff.library import check_name
+from ..adiff.masks import refine_mask
+from ..adiff.scoring import VISIBLE, measure_pair
+from ..adiff.versions import versions
+from .host import DOWNSCALE, mask_batch, to_batch
+from .sockets import CATEGORY
+
+CHANGE_GAIN = 3
+"""By how much the change is brightened for the eye."""
+
+
+class FinishPair(io.ComfyNode):
+    """LATENT + normal + MASK -> IMAGE, MASK, change, measures."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare inputs and outputs."""
+        return io.Schema(
+            node_id="ADiffFinishPair",
+            display_name="Finish Pair",
+            category=f"{CATEGORY}/finish",
+            description="Decodes what was sampled and lays it over the normal image inside the mask. Outside the mask "
+            "the image stays as it was, bit for bit.",
+            inputs=[
+                io.Image.Input("normal", tooltip="The normal image; one for each pair, or one for all"),
+                io.Latent.Input("samples", tooltip="From Anomaly KSampler or KSampler"),
+                io.Mask.Input("mask", tooltip="The mask that was painted"),
+                io.Vae.Input("vae", tooltip="The model's VAE"),
+                io.Float.Input(
+                    "feather_radius", default=1.5, min=0.0, max=64.0, step=0.5,
+                    tooltip="Pixels over which the defect fades in, inside the mask",
+                ),
+                io.Boolean.Input(
+                    "refine", default=False,
+                    tooltip="Shrink the mask to where the image really changed",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("IMAGE", display_name="image", tooltip="The finished images"),
+                io.Mask.Output("MASK", display_name="mask", tooltip="Their masks"),
+                io.Image.Output("CHANGE", display_name="change", tooltip="What changed, brightened"),
+                io.String.Output("MEASURES", display_name="measures", tooltip="Measures of each pair, as JSON"),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, normal, samples, mask, vae, feather_radius, refine) -> io.NodeOutput:
+        """Decode, paste, measure."""
+        mask = mask_batch(mask)
+        latents = samples["samples"]
+        batch = max(len(latents), len(mask), len(normal))
+        normal = to_batch(normal[..., :3], batch, "normal images")
+        mask = to_batch(mask, batch, "masks")
+        if mask.shape[1:] != normal.shape[1:3]:
+            mask = _resized(mask, normal.shape[1:3])
+        painted = _in_place(vae.decode(to_batch(latents, batch, "latents")), normal)
+        rebuilt = _in_place(vae.decode(vae.encode(normal)), normal)
+        images, masks, measures = [], [], []
+        for new, old, base, m in zip(painted, rebuilt, normal, mask.cpu().numpy(), strict=True):
+            alpha = torch.from_numpy(feather(m, feather_radius))[..., None].to(base)
+            image, unchanged = (base.lerp(view, alpha).where(alpha > 0, base) for view in (new, old))
+            levels = [_levels(view) for view in (image, base, unchanged)]
+            if refine:
+                changed = np.abs(levels[0].astype(int) - levels[2]).max(axis=2) > VISIBLE
+                m = refine_mask(m, changed)
+            images.append(image)
+            masks.append(torch.from_numpy(m))
+            measures.append(measure_pair(*levels, m))
+        image = torch.stack(images)
+        change = ((image - normal).abs() * CHANGE_GAIN).clamp(0, 1)
+        return io.NodeOutput(image, torch.stack(masks).float(), change, json.dumps(measures, indent=1))
+
+
+def _levels(image: torch.Tensor) -> np.ndarray:
+    """IMAGE (H, W, 3) in [0, 1] -> uint8, rounded: what an 8-bit file held comes back exactly."""
+    return (image * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+
+def _in_place(view: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
+    """Put what the VAE sees of an image, cut to a multiple of 8, back into the image's size."""
+    if view.shape == normal.shape:
+        return view.to(normal)
+    height, width = view.shape[1:3]
+    if (height, width) != tuple(side // DOWNSCALE * DOWNSCALE for side in normal.shape[1:3]):
+        raise InputError(
+            f"the samples decode to {width} x {height}, the normal image is {normal.shape[2]} x {normal.shape[1]}; "
+            "encode the same image"
+        )
+    top, left = ((side % DOWNSCALE) // 2 for side in normal.shape[1:3])
+    whole = normal.clone()
+    whole[:, top : top + height, left : left + width] = view.to(normal)
+    return whole
+
+
+def _resized(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([resize_mask(m, size[0], size[1]) for m in mask.cpu().numpy()]))
+
+
+class SavePairs(io.ComfyNode):
+    """IMAGE + MASK -> files in MVTec AD's layout."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare inputs and outputs."""
+        return io.Schema(
+            node_id="ADiffSavePairs",
+            display_name="Save Pairs",
+            category=f"{CATEGORY}/finish",
+            description="Writes pairs as PNG in the layout of MVTec AD under ComfyUI's output folder, the graph "
+            "embedded; nothing is ever overwritten.",
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("images", tooltip="From Finish Pair"),
+                io.Mask.Input("masks", tooltip="From Finish Pair"),
+                io.String.Input("folder", default="adiff", tooltip="Folder under ComfyUI's output folder"),
+                io.String.Input("product", default="product", tooltip="Name of the product: a folder"),
+                io.String.Input("defect", default="defect", tooltip="Name of the defect: a folder"),
+                io.Image.Input("change", optional=True, tooltip="From Finish Pair, for the preview"),
+                io.String.Input(
+                    "measures", optional=True, force_input=True, tooltip="From Finish Pair, kept beside the images"
+                ),
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(
+        cls, images, masks, folder: str, product: str, defect: str, change=None, measures: str | None = None
+    ) -> io.NodeOutput:
+        """Write every pair whole, then show them."""
+        root = _folder(folder)
+        masks = to_batch(mask_batch(masks), len(images), "masks").cpu().numpy()
+        records = _records(measures, len(images))
+        text = _graph(cls.hidden)
+        number = _next_number(root / product, defect)
+        for offset, (image, mask, record) in enumerate(zip(images, masks, records, strict=True)):
+            stem = f"{number + offset:06d}"
+            write_mvtec_pair(root, product, defect, stem, _levels(image), mask, text=text, record=record)
+        return io.NodeOutput(ui=ui.PreviewImage(_strip(images, masks, change), cls=cls))
+
+
+def _folder(name: str) -> Path:
+    """Return a folder under ComfyUI's output folder; raises InputError for a name that leads out of it."""
+    out = Path(folder_paths.get_output_directory()).resolve()
+    folder = (out / name).resolve()
+    if not folder.is_relative_to(out) or ".." in Path(name).parts:
+        raise InputError(f"folder {name!r} leads out of ComfyUI's output folder; give a name inside it")
+    for part in folder.relative_to(out).parts:
+        check_name(part, "folder")
+    return folder
+
+
+def _next_number(product: Path, defect: str) -> int:
+    """Return the first number that no image or mask of this defect has."""
+    check_name(product.name, "product")
+    check_name(defect, "defect")
+    taken = [*(product / "test" / defect).glob("*.png"), *(product / "ground_truth" / defect).glob("*.png")]
+    numbers = [int(match[1]) for path in taken if (match := re.match(r"(\d+)(_mask)?\.png$", path.name))]
+    return max(numbers, default=-1) + 1
+
+
+def _records(measures: str | None, count: int) -> list[dict]:
+    """Return a record for each pair: its measures and the versions of what made it."""
+    try:
+        given = json.loads(measures) if measures else [{}] * count
+    except ValueError as error:
+        raise InputError(f"the measures are no JSON ({error}); connect Finish Pair's output") from None
+    if not isinstance(given, list) or len(given) != count or not all(isinstance(one, dict) for one in given):
+        raise InputError(f"the measures do not belong to these {count} images; connect the same Finish Pair")
+    return [{**one, "versions": versions()} for one in given]
+
+
+def _graph(hidden) -> dict[str, str]:
+    """Return the graph as PNG text, as ComfyUI's own Save Image embeds it."""
+    if args.disable_metadata or hidden is None:
+        return {}
+    text = {"prompt": json.dumps(hidden.prompt)} if hidden.prompt else {}
+    return text | {key: json.dumps(value) for key, value in (hidden.extra_pnginfo or {}).items()}
+
+
+def _strip(images: torch.Tensor, masks: np.ndarray, change: torch.Tensor | None) -> torch.Tensor:
+    """Return image, mask and change of each pair side by side, (B, H, 2 or 3 W, 3)."""
+    shown = torch.from_numpy(masks)[..., None].to(images).expand(-1, -1, -1, 3)
+    views = [images[..., :3], shown] + ([] if change is None else [change])
+    return torch.cat(views, dim=2)

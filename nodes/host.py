@@ -1,0 +1,163 @@
+"""ComfyUI's side of the seam: masks and latents brought together, a MODEL looked at, both as our `Backbone`.
+
+| ComfyUI | ours |
+|---|---|
+| LATENT samples z / scale | scaled latents z, `process_latent_in` |
+| x = z + sigma noise | z_t = x / sqrt(1 + sigma^2), `calculate_input` |
+| IMAGE (B, H, W, 3) in [0, 1] | (B, 3, H, W) in [-1, 1] |
+"""
+
+from __future__ import annotations
+
+import hashlib
+from weakref import WeakKeyDictionary
+
+import comfy.model_base
+import comfy.model_management
+import comfy.utils
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..adiff.errors import InputError
+from ..adiff.geometry import latent_mask
+from ..adiff.reweighting import AttentionEdit
+
+DOWNSCALE = 8
+_fingerprints: WeakKeyDictionary = WeakKeyDictionary()
+
+
+def mask_batch(mask: Tensor) -> Tensor:
+    """Return masks (B, H, W) bool of a MASK; raises InputError for one that marks nothing or everything."""
+    mask = mask.reshape(-1, *mask.shape[-2:]) >= 0.5
+    for number, one in enumerate(mask):
+        if not one.any() or one.all():
+            state = "marks nothing" if not one.any() else "covers the whole image"
+            raise InputError(f"mask {number + 1} of {len(mask)} {state}; it must mark the place of the defect")
+    return mask
+
+
+def cells_of(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Bring masks (B, H, W) to a latent grid, (B, 1, h, w) float32 in {0, 1}: a cell is on if any of its pixels is.
+
+    An image that is no multiple of 8 is cut at its borders as ComfyUI's VAE cuts it; a mask of another size than the
+    image is taken to cover the same view.
+    """
+    mask = mask[:, None].float()
+    height, width = mask.shape[-2:]
+    if (height // DOWNSCALE, width // DOWNSCALE) == grid:
+        top, left = (height % DOWNSCALE) // 2, (width % DOWNSCALE) // 2
+        return latent_mask(mask[..., top : top + grid[0] * DOWNSCALE, left : left + grid[1] * DOWNSCALE], DOWNSCALE)
+    rows, columns = (-(-side // cells) * cells for side, cells in zip((height, width), grid, strict=True))
+    even = F.interpolate(mask, size=(rows, columns), mode="nearest-exact")
+    return F.max_pool2d(even, (rows // grid[0], columns // grid[1]))
+
+
+def to_batch(tensor: Tensor, batch: int, what: str) -> Tensor:
+    """Repeat one to a batch; raises InputError for any other number."""
+    if tensor.shape[0] not in (1, batch):
+        raise InputError(f"{tensor.shape[0]} {what} for a batch of {batch}; give one, or one for each image")
+    return tensor.expand(batch, *tensor.shape[1:])
+
+
+def check_sd1(model) -> None:
+    """Raise InputError unless a MODEL is of the SD 1.x family, naming what it is."""
+    inner = model.model
+    config = getattr(inner.model_config, "unet_config", {})
+    kind = type(inner.model_config).__name__
+    if config.get("context_dim") != 768 or config.get("adm_in_channels") is not None:
+        raise InputError(f"the model is {kind}; this node works on SD 1.x models (context width 768)")
+    if config.get("in_channels") != 4:
+        raise InputError(f"the model takes {config.get('in_channels')} channels (an inpainting model?); use SD 1.x's 4")
+    if inner.model_type != comfy.model_base.ModelType.EPS:
+        raise InputError(f"the model predicts {inner.model_type.name}; this node works on noise prediction (EPS)")
+
+
+def check_context(conditioning: list, batch: int, what: str) -> None:
+    """Raise InputError for conditioning of another width than SD 1.x's, or of another batch than the images'."""
+    for context, _ in conditioning:
+        if context.shape[-1] != 768:
+            raise InputError(f"{what} has tokens of width {context.shape[-1]}; SD 1.x's are 768 wide")
+        if context.shape[0] not in (1, batch):
+            raise InputError(
+                f"{what} has {context.shape[0]} rows for a batch of {batch}; give one mask, or one for each image"
+            )
+
+
+class ComfyBackbone:
+    """A MODEL, a VAE and the empty prompt's CONDITIONING as our frozen base model; see `adiff.backbone.Backbone`."""
+
+    name = "the MODEL in the graph"
+    context_dim, latent_downscale = 768, DOWNSCALE
+
+    def __init__(self, model, vae, empty: list, native_size: int = 512):
+        check_sd1(model)
+        check_context(empty, 1, "the empty prompt")
+        self._model, self._vae = model, vae
+        self.device, self.dtype = model.load_device, torch.float32
+        self.native_size = getattr(model.model, "adiff_native_size", native_size)
+        self.null_context = empty[0][0].to(self.device, self.dtype)
+        sigmas = model.get_model_object("model_sampling").sigmas.float()
+        self.alphas_cumprod = (1 / (1 + sigmas.square())).to(self.device)
+        comfy.model_management.load_models_gpu([model])
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the cross-attention's key and value weights as fp16, LoRAs left aside."""
+        inner = self._model.model
+        if inner not in _fingerprints:
+            _fingerprints[inner] = _fingerprint(self._model)
+        return _fingerprints[inner]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> scaled latents (B, 4, h, w)."""
+        latents = self._vae.encode(((images + 1) / 2).movedim(1, -1))
+        return self._model.model.process_latent_in(latents).to(self.device, self.dtype)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, 4, h, w) -> images (B, 3, H, W), [-1, 1]."""
+        return pixels_of(self._vae, self._model.model.process_latent_out(latents)).to(self.device)
+
+    def predict_noise(
+        self, z_t: Tensor, t: Tensor, context: Tensor, attention_edit: AttentionEdit | None = None
+    ) -> Tensor:
+        """eps_theta(z_t, t, context), from the host's clean estimate; attention edits are the sampler nodes' affair."""
+        if attention_edit is not None:
+            raise NotImplementedError("attention edits go through Apply Reweighting in a graph")
+        sigma = (1 / self.alphas_cumprod[t.to(self.device)] - 1).sqrt()
+        wide = sigma.view(-1, 1, 1, 1)
+        x = z_t * (1 + wide.square()).sqrt()
+        options = self._model.model_options["transformer_options"].copy()
+        clean = self._model.model.apply_model(x, sigma, c_crossattn=context, transformer_options=options)
+        return (x - clean) / wide
+
+
+def pixels_of(vae, latents: Tensor) -> Tensor:
+    """LATENT samples (B, 4, h, w) -> images (B, 3, H, W) in [-1, 1], on the latents' device."""
+    return (vae.decode(latents).movedim(-1, 1) * 2 - 1).to(latents.device)
+
+
+def _fingerprint(model) -> str:
+    digest = hashlib.sha256()
+    weights = model.model.state_dict()
+    kinds = ("attn2.to_k.weight", "attn2.to_v.weight")
+    for name in sorted(n for n in weights if n.startswith("diffusion_model.") and n.endswith(kinds)):
+        kept = model.backup.get(name)
+        weight = kept.weight if kept is not None else weights[name]
+        digest.update(weight.half().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class GraphProgress:
+    """Our progress interface on ComfyUI's bar, which also raises when the user cancels."""
+
+    def start(self, total: int, what: str) -> None:
+        """Begin a bar."""
+        self._bar, self._total = comfy.utils.ProgressBar(total), total
+
+    def update(self, done: int, **info: float) -> None:
+        """Move the bar; raises ComfyUI's own exception if the user has cancelled."""
+        self._bar.update_absolute(done, self._total)
+
+    def finish(self) -> None:
+        """Nothing is left to do."""

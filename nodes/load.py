@@ -1,0 +1,76 @@
+"""Load a learned defect, load a spatial encoder."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..adiff.errors import InputError
+from ..adiff.spatial_encoder import load_encoder
+from .files import BUILT_IN, defect_labels, encoder_names, encoder_path, find_defect
+from .sockets import CATEGORY, DefectSocket, EncoderSocket, LoadedEncoder
+
+
+class LoadDefect(io.ComfyNode):
+    """One list over all libraries."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare inputs and outputs."""
+        return io.Schema(
+            node_id="ADiffLoadDefect",
+            display_name="Load Defect",
+            category=f"{CATEGORY}/load",
+            description="A defect that was learned from a few photos. Libraries lie in models/adiff_libraries.",
+            inputs=[
+                io.Combo.Input(
+                    "defect", options=defect_labels(),
+                    tooltip="library / product / defect, with the first digits of its fingerprint",
+                )
+            ],
+            outputs=[DefectSocket.Output("DEFECT", display_name="defect", tooltip="The learned defect")],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, defect: str) -> bool | str:
+        """Say which library is missing instead of "value not in list"."""
+        try:
+            find_defect(defect)
+        except (InputError, OSError) as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, defect: str) -> str:
+        """Run again when the library behind the name has changed."""
+        chosen = find_defect(defect)
+        return f"{chosen.source} {chosen.entry.name} {id(chosen.library)}"
+
+    @classmethod
+    def execute(cls, defect: str) -> io.NodeOutput:
+        """Open the library."""
+        return io.NodeOutput(find_defect(defect))
+
+
+class LoadSpatialEncoder(io.ComfyNode):
+    """The network that turns a mask into tokens."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare inputs and outputs."""
+        return io.Schema(
+            node_id="ADiffLoadSpatialEncoder",
+            display_name="Load Spatial Encoder",
+            category=f"{CATEGORY}/load",
+            description="The encoder that tells the model where the mask is. It belongs to the defects that were "
+            "learned with it. Encoders lie in models/adiff_encoders.",
+            inputs=[
+                io.Combo.Input("encoder", options=encoder_names(), default=BUILT_IN, tooltip="File of the encoder")
+            ],
+            outputs=[EncoderSocket.Output("ENCODER", display_name="encoder", tooltip="The spatial encoder E")],
+        )
+
+    @classmethod
+    def execute(cls, encoder: str) -> io.NodeOutput:
+        """Open the encoder."""
+        network, about = load_encoder(encoder_path(encoder))
+        return io.NodeOutput(LoadedEncoder(encoder, network, about["fingerprint"]))

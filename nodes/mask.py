@@ -1,0 +1,154 @@
+"""Masks: sampled from a mask embedding (Eq. 10), and sorted by the rules of real ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import torch
+from comfy_api.latest import io
+
+from ..adiff.errors import InputError
+from ..adiff.generation import sample_masks
+from ..adiff.generation.settings import MaskSampling
+from ..adiff.geometry import resize_mask
+from ..adiff.library import check_base
+from ..adiff.masks import MAX_BORDER, MaskRules, check_mask
+from .host import ComfyBackbone, GraphProgress
+from .sockets import CATEGORY, DefectSocket, LearnedDefect
+
+
+class GenerateMasks(io.ComfyNode):
+    """Mask embedding -> MASK batch."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare inputs and outputs."""
+        return io.Schema(
+            node_id="ADiffGenerateMasks",
+            display_name="Generate Masks",
+            category=f"{CATEGORY}/mask",
+            description="New masks in the manner of a defect's real ones, each checked against their range of sizes, "
+            "parts and places.",
+            inputs=[
+                DefectSocket.Input("defect", tooltip="From Load Defect; its masks must have been learned"),
+                io.Model.Input("model", tooltip="The SD 1.x model that the defect was learned on"),
+                io.Vae.Input("vae", tooltip="The model's VAE"),
+                io.Conditioning.Input("empty", tooltip="The empty prompt, for guidance"),
+                io.Int.Input("count", default=4, min=1, max=256, tooltip="Masks to make"),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+                    tooltip="The same seed and inputs give the same masks",
+                ),
+                io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Sampling steps"),
+                io.Float.Input("cfg", default=5.0, min=0.0, max=30.0, step=0.1, tooltip="Guidance; 5 as published"),
+                io.Float.Input(
+                    "threshold", default=0.5, min=0.05, max=0.95, step=0.05,
+                    tooltip="Above which level a sampled pixel belongs to the mask",
+                ),
+                io.Int.Input(
+                    "tries", default=24, min=1, max=200,
+                    tooltip="Masks drawn for each one wanted, before giving up",
+                ),
+                io.Image.Input("image", optional=True, tooltip="Masks take its size; else the model's own size"),
+            ],
+            outputs=[
+                io.Mask.Output("MASK", display_name="masks", tooltip="The masks, as a batch"),
+                io.String.Output("REPORT", display_name="report", tooltip="Likeness of each mask to the real ones"),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, defect: LearnedDefect, model, vae, empty, count, seed, steps, cfg, threshold, tries, image=None
+    ) -> io.NodeOutput:
+        """Sample with the engine on the graph's model."""
+        entry = defect.entry
+        shots = _shots(defect)
+        if entry.mask is None:
+            raise InputError(f"{entry.name} in {defect.source} has no masks; train it with masks")
+        size = shots[0].shape[0]
+        backbone = ComfyBackbone(model, vae, empty, native_size=size)
+        check_base(defect.library, backbone)
+        drawn = sample_masks(
+            backbone, entry.mask.to(backbone.device), count, rules=MaskRules.from_shots(shots), shots=shots, seed=seed,
+            settings=MaskSampling(steps=steps, guidance=cfg, threshold=threshold, tries=tries),
+            progress=GraphProgress(),
+        )  # fmt: skip
+        masks = [one.mask for one in drawn]
+        if image is not None:
+            masks = [resize_mask(mask, image.shape[1], image.shape[2]) for mask in masks]
+        report = "\n".join(
+            f"mask {i + 1}: area {100 * m.mean():.1f} %, best overlap with a real mask {one.iou:.2f}"
+            for i, (one, m) in enumerate(zip(drawn, masks, strict=True))
+        )
+        return io.NodeOutput(torch.from_numpy(np.stack(masks)).float(), report)
+
+
+class FilterMasks(io.ComfyNode):
+    """MASK batch -> the masks that pass."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare inputs and outputs."""
+        return io.Schema(
+            node_id="ADiffFilterMasks",
+            display_name="Filter Masks",
+            category=f"{CATEGORY}/mask",
+            description="Keeps the masks of a batch that pass all rules, and says which rules the others break.",
+            inputs=[
+                io.Mask.Input("masks", tooltip="A batch of masks"),
+                io.Float.Input(
+                    "min_area", default=0.0, min=0.0, max=1.0, step=0.001, tooltip="Share of the image, at least"
+                ),
+                io.Float.Input(
+                    "max_area", default=1.0, min=0.0, max=1.0, step=0.001, tooltip="Share of the image, at most"
+                ),
+                io.Int.Input("max_parts", default=100, min=1, max=10_000, tooltip="Parts of a mask, at most"),
+                io.Float.Input(
+                    "max_border", default=MAX_BORDER, min=0.0, max=1.0, step=0.01,
+                    tooltip="Share of one border line of the image that a mask may cover",
+                ),
+                DefectSocket.Input("defect", optional=True, tooltip="Also within the range of its real masks"),
+                io.Mask.Input("foreground", optional=True, tooltip="Where the object is: masks must lie on it"),
+                io.Float.Input(
+                    "min_foreground", default=1.0, min=0.0, max=1.0, step=0.01, optional=True,
+                    tooltip="Share of a mask that must lie on the foreground",
+                ),
+            ],
+            outputs=[
+                io.Mask.Output("MASK", display_name="masks", tooltip="Those that pass"),
+                io.String.Output("REPORT", display_name="report", tooltip="What became of each mask"),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, masks, min_area, max_area, max_parts, max_border, defect=None, foreground=None, min_foreground=1.0
+    ) -> io.NodeOutput:
+        """Check each mask."""
+        rules = MaskRules() if defect is None else MaskRules.from_shots(_shots(defect))
+        rules = replace(
+            rules, min_area=max(min_area, rules.min_area), max_area=min(max_area, rules.max_area),
+            max_components=min(max_parts, rules.max_components), max_border=min(max_border, rules.max_border),
+            foreground=None if foreground is None else _binary(foreground)[0], min_foreground=min_foreground,
+        )  # fmt: skip
+        broken = [check_mask(mask, rules) for mask in _binary(masks)]
+        kept = [number for number, rules_broken in enumerate(broken) if not rules_broken]
+        lines = [f"mask {i + 1}: {'kept' if not b else ', '.join(b)}" for i, b in enumerate(broken)]
+        if not kept:
+            counts = ", ".join(f"{rule} ({n})" for rule, n in Counter(r for b in broken for r in b).most_common())
+            raise InputError(f"none of {len(broken)} masks passes: {counts}; loosen the rules or make more masks")
+        return io.NodeOutput(masks.reshape(-1, *masks.shape[-2:])[kept], "\n".join(lines))
+
+
+def _binary(masks: torch.Tensor) -> np.ndarray:
+    return (masks.reshape(-1, *masks.shape[-2:]) >= 0.5).cpu().numpy()
+
+
+def _shots(defect: LearnedDefect) -> list[np.ndarray]:
+    """The real masks that came with a defect; raises InputError if there are none."""
+    if defect.entry.shot_masks is None:
+        raise InputError(f"{defect.entry.name} in {defect.source} carries no real masks to compare with; train it here")
+    return list(defect.entry.shot_masks)
