@@ -10,8 +10,6 @@ import torch
 from comfy_api.latest import io
 
 from ..adiff.errors import InputError
-from ..adiff.generation import sample_masks
-from ..adiff.generation.settings import MaskSampling
 from ..adiff.geometry import resize_mask
 from ..adiff.library import check_base
 from ..adiff.masks import MAX_BORDER, MaskRules, check_mask
@@ -41,10 +39,10 @@ class GenerateMasks(io.ComfyNode):
                     "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
                     tooltip="The same seed and inputs give the same masks",
                 ),
-                io.Int.Input("steps", default=25, min=1, max=1000, tooltip="Sampling steps"),
+                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps"),
                 io.Float.Input("cfg", default=5.0, min=0.0, max=30.0, step=0.1, tooltip="Guidance; 5 as published"),
                 io.Float.Input(
-                    "threshold", default=0.5, min=0.05, max=0.95, step=0.05,
+                    "threshold", default=0.6, min=0.05, max=0.95, step=0.05,
                     tooltip="Above which level a sampled pixel belongs to the mask",
                 ),
                 io.Int.Input(
@@ -64,6 +62,8 @@ class GenerateMasks(io.ComfyNode):
         cls, defect: LearnedDefect, model, vae, empty, count, seed, steps, cfg, threshold, tries, image=None
     ) -> io.NodeOutput:
         """Sample with the engine on the graph's model."""
+        from ..adiff.generation import MaskSampling, sample_masks  # takes seconds to import
+
         entry = defect.entry
         shots = _shots(defect)
         if entry.mask is None:

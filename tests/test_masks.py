@@ -63,7 +63,7 @@ def test_rules_from_shots_by_hand():
     shots = [block(5, 5, 4, 5), block(5, 5, 10, 10) | block(17, 17, 2, 2)]
     rules = MaskRules.from_shots(shots, slack=0.5)
     assert rules.min_area == pytest.approx(0.05 * 0.5) and rules.max_area == pytest.approx(0.26 * 1.5)
-    assert rules.max_components == 3 and rules.min_component == 4
+    assert rules.max_components == 3 and rules.min_component == 2  # half of the 2 x 2 part
     assert rules.max_border == pytest.approx(1 / 3) and rules.foreground is None
     assert MaskRules.from_shots(shots, slack=0).max_components == 2
 

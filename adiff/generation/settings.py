@@ -9,20 +9,25 @@ from ..blending import KINDS
 from ..errors import InputError
 from ..reweighting import DISTANCES, MODES
 
+SEVEREST = 2
+"""Largest severity; beyond it the guidance breaks the image."""
+
 
 @dataclass(frozen=True)
 class GenerationSettings:
     """How pairs are painted.
 
-    steps: DDIM steps. guidance: classifier-free guidance against the null context, 1 for none. reweighting, strength,
-    distance, interval, lookahead: of AAR (Eq. 7, 8). blending: `fresh` or `fixed` noise outside (Eq. 1). eta: DDIM's.
-    crop: paint in a box around the mask; None: where the mask covers few latent cells. context: the box's side in sides
-    of the mask's. feather: pixels of the model's image over which the paste-back fades in, inside the mask. batch:
-    pairs at a time. preview_decoder: file of a TAESD decoder, for the distance `preview`.
+    steps: DDIM steps. guidance: classifier-free guidance against the null context, 1 for none. severity: how far the
+    defect departs from the normal image, 0 to 2 (`sampler.sample_blended`). reweighting, strength, distance, interval,
+    lookahead: of AAR (Eq. 7, 8). blending: `fresh` or `fixed` noise outside (Eq. 1). eta: DDIM's. crop: paint in a box
+    around the mask; None: where the mask covers few latent cells. context: the box's side in sides of the mask's.
+    feather: pixels of the model's image over which the paste-back fades in, inside the mask. batch: pairs at a time.
+    preview_decoder: file of a TAESD decoder, for the distance `preview`.
     """
 
     steps: int = 30
     guidance: float = 2.0
+    severity: float = 1.0
     reweighting: str = "balanced"
     strength: float = 1.0
     distance: str = "latent"
@@ -43,8 +48,10 @@ class GenerationSettings:
         _at_least("interval", self.interval, 1)
         _at_least("batch", self.batch, 1)
         _at_least("context", self.context, 1)
-        for name in ("guidance", "strength", "eta", "feather"):
+        for name in ("guidance", "severity", "strength", "eta", "feather"):
             _at_least(name, getattr(self, name), 0)
+        if self.severity > SEVEREST:
+            raise InputError(f"severity is {self.severity}; it must lie between 0 (no defect) and {SEVEREST}")
         _check_steps(self.steps)
         if self.eta > 1:
             raise InputError(f"eta is {self.eta}; it must lie between 0 (DDIM) and 1 (DDPM)")
@@ -59,9 +66,9 @@ class MaskSampling:
     tries: candidates drawn for each mask wanted, before giving up. batch: candidates at a time.
     """
 
-    steps: int = 25
+    steps: int = 20
     guidance: float = 5.0
-    threshold: float = 0.5
+    threshold: float = 0.6
     tries: int = 24
     batch: int = 16
 

@@ -14,11 +14,13 @@ import torch
 from adiff.backbone import demo_folder
 from adiff.backbone.diffusers_host import DiffusersBackbone
 from adiff.backbone.loading import Parts, load_single_file, save_single_file
+from adiff.spatial_encoder import load_encoder
 
 from .bank import SIZE, WORDS, load_bank
 from .card import write_card
 from .encoder import train_encoder
 from .gates import run_gates
+from .library import train_library
 from .unet import CONFIG, NULL, train_unet
 from .vae import CONFIG as VAE_CONFIG
 from .vae import train_vae
@@ -73,7 +75,7 @@ def main() -> None:
 
 
 def train(chosen: argparse.Namespace, bank, journal: Journal) -> None:
-    """Train and write demo.safetensors, then the encoder on top of the file as it is read back."""
+    """Train and write demo.safetensors, then encoder and library on top of the file as it is read back."""
     vae = train_vae(bank, chosen.work, seed=chosen.seed, steps=chosen.vae_steps,
                     full_size_steps=chosen.full_size_steps, progress=journal)  # fmt: skip
     unet, words = train_unet(bank, vae, chosen.work, seed=chosen.seed, steps=chosen.unet_steps, progress=journal)
@@ -82,6 +84,8 @@ def train(chosen: argparse.Namespace, bank, journal: Journal) -> None:
                                  torch.float32)  # fmt: skip
     train_encoder(bank, backbone, chosen.out / "encoder.safetensors", seed=chosen.seed, steps=chosen.encoder_steps,
                   progress=journal, state=chosen.work / "encoder.safetensors")  # fmt: skip
+    encoder, _ = load_encoder(chosen.out / "encoder.safetensors")
+    train_library(backbone, encoder, chosen.out / "library.safetensors", seed=chosen.seed, progress=journal)
 
 
 def ship(folder: Path, unet, vae, words: torch.Tensor) -> None:

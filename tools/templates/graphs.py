@@ -1,0 +1,262 @@
+"""The graphs themselves, one function each; its docstring is no more than the file's name."""
+
+from .graph import Graph, Output
+
+BUILT_IN = "demo (built in)"
+SIZE = 128
+"""Pixels of the demo model's pictures."""
+
+OWN_MODEL = """
+**Your own model:** put *Load Checkpoint* (any SD 1.5 checkpoint) in the place of *Load Demo Model*, a *CLIP Text
+Encode* with an empty text in the place of its `empty`, and choose a defect and an encoder that were learned on that
+checkpoint. Photos should then be 512 pixels or more."""
+OWN_PHOTO = """
+**Your own photo:** put *Load Image* in the place of *Draw Surface*. Right-click it, *Open in MaskEditor*, paint where
+the defect goes, and let its `MASK` take the place of *GrowMask* (Shift and drag moves all links of an output)."""
+
+
+def drawn_mask(schema: dict) -> Graph:
+    """Generate from a drawn mask."""
+    graph = Graph(
+        schema,
+        f"""
+Paints a learned scratch into a photo, where the mask says, and saves image and mask in the layout of MVTec AD under
+`output/adiff`. Runs as it is: the model, the encoder and the defect come with the pack.
+{OWN_PHOTO}
+
+**Another defect:** choose it in *Load Defect*, and the surface it belongs to in *Draw Surface*.
+{OWN_MODEL}
+""",
+    )
+    model, vae, empty, defect, encoder = _load(graph, "metal", "scratch")
+    normal = _photo(graph, "metal")
+    mask = _drawn(graph, SIZE, left=36, top=60, width=56, height=4, grow=3)
+    graph.stage("4. Condition")
+    positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
+    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
+    graph.stage("5. Paint")
+    sampler = graph.node(
+        "ADiffKSampler", model=model, positive=positive, negative=empty, normal=latent, mask=mask, seed=1
+    )
+    _finish(graph, normal, sampler["latent"], mask, vae, "metal", "scratch", sampler["weight maps"])
+    return graph
+
+
+def learned_masks(schema: dict) -> Graph:
+    """Generate with learned masks."""
+    graph = Graph(
+        schema,
+        f"""
+Makes masks in the manner of the defect's real ones, paints the defect into a photo each, and saves the pairs under
+`output/adiff`. Runs as it is.
+
+**More pairs:** raise `count` in *Draw Surface* and in *Generate Masks* alike. If *Filter Masks* is made stricter and
+leaves fewer masks, draw as many photos as are left.
+
+**Your own photos:** put *Load Image* in the place of *Draw Surface*; one photo serves all masks.
+{OWN_MODEL}
+""",
+    )
+    model, vae, empty, defect, encoder = _load(graph, "tile", "stain")
+    normal = _photo(graph, "tile", count=4)
+    graph.stage("3. Masks")
+    made = graph.node("ADiffGenerateMasks", defect=defect, model=model, vae=vae, empty=empty, image=normal, seed=1)
+    graph.column()
+    kept = graph.node("ADiffFilterMasks", masks=made["masks"], defect=defect)
+    mask = kept["masks"]
+    graph.stage("4. Condition")
+    positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
+    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
+    graph.stage("About the masks", below=True)
+    graph.node("PreviewAny", "Likeness to the real masks", source=made["report"])
+    graph.node("PreviewAny", "What became of each mask", source=kept["report"])
+    graph.stage("5. Paint")
+    sampler = graph.node(
+        "ADiffKSampler", model=model, positive=positive, negative=empty, normal=latent, mask=mask, seed=1
+    )
+    _finish(graph, normal, sampler["latent"], mask, vae, "tile", "stain", sampler["weight maps"])
+    return graph
+
+
+def stock_sampler(schema: dict) -> Graph:
+    """Stock KSampler with Apply Re-weighting."""
+    graph = Graph(
+        schema,
+        f"""
+The same with ComfyUI's own *KSampler*: *Set Latent Noise Mask* keeps what is outside the mask, *Apply Attention
+Re-weighting* gives a MODEL that any sampler node takes (KSampler Advanced and SamplerCustom too). Runs as it is.
+
+**A LoRA, a ControlNet:** put them between the model and *Apply Attention Re-weighting*, or at the conditioning, as
+usual.
+{OWN_PHOTO}
+{OWN_MODEL}
+""",
+    )
+    model, vae, empty, defect, encoder = _load(graph, "wood", "hole")
+    normal = _photo(graph, "wood")
+    mask = _drawn(graph, SIZE, left=58, top=60, width=12, height=6, grow=10)
+    graph.stage("4. Condition")
+    positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
+    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
+    graph.stage("5. Paint")
+    weighted = graph.node("ADiffApplyReweighting", model=model, mask=mask, normal=latent)["model"]
+    masked = graph.node("SetLatentNoiseMask", samples=latent, mask=mask)["LATENT"]
+    graph.column()
+    sampler = graph.node(
+        "KSampler", model=weighted, positive=positive, negative=empty, latent_image=masked, seed=1, steps=30, cfg=2.0,
+        sampler_name="euler", scheduler="normal",
+    )  # fmt: skip
+    _finish(graph, normal, sampler["LATENT"], mask, vae, "wood", "hole")
+    return graph
+
+
+def compare_modes(schema: dict) -> Graph:
+    """Compare re-weighting modes."""
+    modes = ("off", "uniform", "balanced", "release")
+    order = ", ".join(modes)
+    graph = Graph(
+        schema,
+        f"""
+One photo, one mask, one seed, four modes of re-weighting. In every row of results they stand in the order {order}.
+
+*Weight maps*: grey is weight 1, lighter is more, darker is less. *Measures*: `fill` is the share of the mask that
+really changed; the higher, the less of the mask is left normal. Runs as it is.
+
+**What to try:** another `Seed for all`, another `distance`, a `reweighting_strength` of 2, another mask.
+{OWN_MODEL}
+""",
+    )
+    model, vae, empty, defect, encoder = _load(graph, "wood", "hole")
+    normal = _photo(graph, "wood")
+    mask = _drawn(graph, SIZE, left=56, top=58, width=16, height=10, grow=12)
+    graph.stage("4. Condition")
+    positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
+    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
+    seed = graph.node("PrimitiveInt", "Seed for all", value=1, control="fixed")["INT"]
+    graph.stage("5. Paint four times")
+    painted = []
+    for number, mode in enumerate(modes):
+        if number == 2:
+            graph.column()
+        painted.append(
+            graph.node(
+                "ADiffKSampler", f"Re-weighting: {mode}", model=model, positive=positive, negative=empty, normal=latent,
+                mask=mask, seed=seed, reweighting=mode, control="fixed",
+            )
+        )  # fmt: skip
+    graph.stage("6. Side by side")
+    halves = [
+        graph.node("LatentBatch", samples1=painted[i]["latent"], samples2=painted[i + 1]["latent"])["LATENT"]
+        for i in (0, 2)
+    ]
+    maps = [
+        graph.node("ImageBatch", image1=painted[i]["weight maps"], image2=painted[i + 1]["weight maps"])["IMAGE"]
+        for i in (0, 2)
+    ]
+    graph.column()
+    four = graph.node("LatentBatch", samples1=halves[0], samples2=halves[1])["LATENT"]
+    weights = graph.node("ImageBatch", image1=maps[0], image2=maps[1])["IMAGE"]
+    graph.column()
+    pair = graph.node("ADiffFinishPair", normal=normal, samples=four, mask=mask, vae=vae)
+    graph.stage("7. Look", width=900)  # wide enough for four pictures in a row
+    graph.node("PreviewImage", f"Images: {order}", images=pair["image"])
+    graph.node("PreviewImage", f"Weight maps: {order}", images=weights)
+    graph.node("PreviewImage", f"Change, brightened: {order}", images=pair["change"])
+    graph.node("PreviewAny", f"Measures: {order}", source=pair["measures"])
+    return graph
+
+
+def prompt_and_lora(schema: dict) -> Graph:
+    """Defect appended to a prompt with a LoRA."""
+    graph = Graph(
+        schema,
+        """
+**Needs files:** an SD 1.5 checkpoint with its text encoder (CLIP) in `models/checkpoints`, and an SD 1.5 LoRA in
+`models/loras`. Choose both; without a LoRA bypass *Load LoRA* (Ctrl+B).
+
+The prompt says what the photo shows, the LoRA gives the look of your line, and *Anomaly Conditioning* appends the
+defect to the prompt.
+
+**Choose a defect that was learned on this checkpoint**, and its encoder. The one that comes with the pack was learned
+on the demo model: it runs here, but looks like nothing.
+
+**Your own photo:** put *Load Image* in the place of *Draw Surface*, with a mask from its mask editor in the place of
+*GrowMask*.
+""",
+    )
+    graph.stage("1. Load")
+    checkpoint = graph.node("CheckpointLoaderSimple", ckpt_name="v1-5-pruned-emaonly.safetensors")
+    vae = checkpoint["VAE"]
+    defect = graph.node("ADiffLoadDefect", defect=f"{BUILT_IN} / metal / scratch")["defect"]
+    encoder = graph.node("ADiffLoadSpatialEncoder", encoder=BUILT_IN)["encoder"]
+    graph.column()
+    lora = graph.node(
+        "LoraLoader", model=checkpoint["MODEL"], clip=checkpoint["CLIP"], lora_name="your_lora.safetensors"
+    )
+    normal = _photo(graph, "metal", size=512)
+    mask = _drawn(graph, 512, left=144, top=240, width=224, height=16, grow=12)
+    graph.stage("4. Condition")
+    prompt = graph.node(
+        "CLIPTextEncode", "Prompt", clip=lora["CLIP"], text="a close-up photo of a brushed metal plate"
+    )["CONDITIONING"]
+    negative = graph.node("CLIPTextEncode", "Negative prompt", clip=lora["CLIP"], text="")["CONDITIONING"]
+    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
+    graph.column()
+    positive = graph.node(
+        "ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder, conditioning=prompt
+    )["conditioning"]
+    graph.stage("5. Paint")
+    sampler = graph.node(
+        "ADiffKSampler", model=lora["MODEL"], positive=positive, negative=negative, normal=latent, mask=mask, seed=1,
+        cfg=5.0,
+    )  # fmt: skip
+    _finish(graph, normal, sampler["latent"], mask, vae, "metal", "scratch", sampler["weight maps"])
+    return graph
+
+
+GRAPHS = (drawn_mask, learned_masks, stock_sampler, compare_modes, prompt_and_lora)
+
+
+def file_name(graph) -> str:
+    """Return the name under which the template browser shows a graph."""
+    return graph.__doc__.strip().rstrip(".")
+
+
+def _load(graph: Graph, product: str, defect: str) -> tuple[Output, ...]:
+    graph.stage("1. Load")
+    demo = graph.node("ADiffLoadDemoModel")
+    learned = graph.node("ADiffLoadDefect", defect=f"{BUILT_IN} / {product} / {defect}")
+    encoder = graph.node("ADiffLoadSpatialEncoder", encoder=BUILT_IN)
+    return demo["model"], demo["vae"], demo["empty"], learned["defect"], encoder["encoder"]
+
+
+def _photo(graph: Graph, product: str, count: int = 1, size: int = SIZE) -> Output:
+    graph.stage("2. Normal photo", below=True)
+    return graph.node("ADiffDrawSurface", product=product, count=count, size=size, seed=1)["image"]
+
+
+def _drawn(graph: Graph, size: int, left: int, top: int, width: int, height: int, grow: int) -> Output:
+    """A rectangle grown by an octagon, in pixels, as a mask (size, size)."""
+    graph.stage("3. Mask")
+    ground = graph.node("SolidMask", "Ground", value=0.0, width=size, height=size)["MASK"]
+    core = graph.node("SolidMask", "Where the defect goes", value=1.0, width=width, height=height)["MASK"]
+    graph.column()
+    placed = graph.node("MaskComposite", destination=ground, source=core, x=left, y=top, operation="add")["MASK"]
+    graph.column()
+    return graph.node("GrowMask", mask=placed, expand=grow)["MASK"]
+
+
+def _finish(
+    graph: Graph, normal: Output, latent: Output, mask: Output, vae: Output, product: str, defect: str,
+    weights: Output | None = None,
+) -> None:  # fmt: skip
+    graph.stage("6. Finish and save")
+    pair = graph.node("ADiffFinishPair", normal=normal, samples=latent, mask=mask, vae=vae)
+    if weights is not None:
+        graph.node("PreviewImage", "Weight maps: grey is 1, lighter is more", images=weights)
+    graph.column()
+    graph.node(
+        "ADiffSavePairs", images=pair["image"], masks=pair["mask"], folder="adiff", product=product, defect=defect,
+        change=pair["change"], measures=pair["measures"],
+    )  # fmt: skip
+    graph.node("PreviewAny", "Measures", source=pair["measures"])

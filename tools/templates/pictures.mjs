@@ -1,0 +1,167 @@
+// Makes the pictures of the template browser and of the help pages: opens every graph in a browser, runs it, looks.
+//
+//   npm install --prefix /somewhere playwright-core
+//   NODE_PATH=/somewhere/node_modules node tools/templates/pictures.mjs http://127.0.0.1:8188
+//
+// needs: a running ComfyUI with the pack, and a Chromium (CHROMIUM, else /usr/bin/chromium). With OVERVIEW=folder it also
+// leaves a picture of every whole graph there, to look at.
+
+import fs from "node:fs";
+import { createRequire } from "node:module";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+const { chromium } = createRequire(path.join(process.env.NODE_PATH ?? process.cwd(), "_"))("playwright-core");
+const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
+const BASE = process.argv[2] ?? "http://127.0.0.1:8188";
+const VIEW = { width: 1700, height: 1000 };
+const MARGIN = 70; // pixels of the graph around a node
+const THUMBNAIL = 512; // pixels, the wider side
+const QUALITY = 85;
+
+// Of each graph: its nodes to show in help pages, and how its results make a thumbnail. A panel is one third of a pair's
+// strip (image, mask, change) or a whole picture of a preview.
+const GRAPHS = {
+  "Generate from a drawn mask": {
+    help: ["ADiffLoadDefect", "ADiffLoadSpatialEncoder", "ADiffLoadDemoModel", "ADiffDrawSurface",
+           "ADiffAnomalyConditioning", "ADiffKSampler", "ADiffFinishPair", "ADiffSavePairs"],
+    columns: 2, rows: [["ADiffSavePairs", "strip"], ["PreviewImage", "whole"]],
+  },
+  "Generate with learned masks": {
+    help: ["ADiffGenerateMasks", "ADiffFilterMasks"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
+  },
+  "Stock KSampler with Apply Re-weighting": {
+    help: ["ADiffApplyReweighting"], columns: 3, rows: [["ADiffSavePairs", "strip"]],
+  },
+  "Compare re-weighting modes": { help: [], columns: 4, rows: [["PreviewImage", "whole"]] },
+  // runs with the user's files only: a picture of these stages
+  "Defect appended to a prompt with a LoRA": { help: [], stages: ["4. Condition", "5. Paint"] },
+};
+
+async function open(page, name) {
+  const graph = JSON.parse(fs.readFileSync(path.join(ROOT, "workflows", `${name}.json`)));
+  await page.evaluate(async (loaded) => {
+    await window.app.loadGraphData(loaded);
+    for (const node of window.app.graph.nodes) {
+      if (!window.LiteGraph.registered_node_types[node.type]) throw new Error(`missing node ${node.type}`);
+    }
+  }, graph);
+  await page.waitForTimeout(1500);
+}
+
+async function run(page) {
+  await page.evaluate(() => window.app.queuePrompt(0, 1));
+  for (;;) {
+    await page.waitForTimeout(500);
+    const queue = await (await page.request.get(`${BASE}/queue`)).json();
+    if (!queue.queue_running.length && !queue.queue_pending.length) break;
+  }
+  const failed = await page.evaluate(() => window.app.lastExecutionError ?? window.app.lastNodeErrors);
+  if (failed && Object.keys(failed).length) throw new Error(JSON.stringify(failed).slice(0, 500));
+  await page.waitForTimeout(2000);
+}
+
+// Puts a box of the graph (left, top, width, height) into view; returns where it is on the page.
+async function show(page, box, scale) {
+  return page.evaluate(([[left, top, width, height], scale]) => {
+    const { canvas, ds } = window.app.canvas;
+    const edge = canvas.getBoundingClientRect();
+    ds.scale = scale;
+    ds.offset[0] = 120 / scale - left;
+    ds.offset[1] = 120 / scale - top;
+    window.app.canvas.deselectAll?.();
+    window.app.canvas.setDirty(true, true);
+    return { x: edge.x + 120, y: edge.y + 120, width: width * scale, height: height * scale };
+  }, [box, scale]);
+}
+
+async function shoot(page, box, scale, file) {
+  const clip = await show(page, box, scale);
+  await page.waitForTimeout(700);
+  await page.screenshot({ path: file, clip, type: "jpeg", quality: QUALITY });
+  console.log(path.relative(ROOT, file), fs.statSync(file).size);
+}
+
+async function helpPicture(page, type) {
+  const box = await page.evaluate(([type, margin]) => {
+    const node = window.app.graph.nodes.find((one) => one.type === type);
+    return [node.pos[0] - margin, node.pos[1] - 54, node.size[0] + 2 * margin, node.size[1] + 80];
+  }, [type, MARGIN]);
+  await shoot(page, box, 1, path.join(ROOT, "web", "docs", "images", `${type}.jpg`));
+}
+
+async function stagePicture(page, stages, width, file) {
+  const box = await page.evaluate((stages) => {
+    const groups = window.app.graph.groups.filter((group) => !stages || stages.includes(group.title));
+    const boxes = groups.map((group) => [...group.pos, ...group.size]);
+    const left = Math.min(...boxes.map((b) => b[0]));
+    const top = Math.min(...boxes.map((b) => b[1]));
+    return [left - 20, top - 20, Math.max(...boxes.map((b) => b[0] + b[2])) - left + 40,
+            Math.max(...boxes.map((b) => b[1] + b[3])) - top + 40];
+  }, stages);
+  await shoot(page, box, Math.min(width / box[2], (VIEW.height - 200) / box[3]), file);
+}
+
+async function resultPicture(page, { columns, rows }, file) {
+  const data = await page.evaluate(([columns, rows, width, quality]) => {
+    const panels = [];
+    for (const [type, part] of rows) {
+      for (const node of window.app.graph.nodes.filter((one) => one.type === type)) {
+        for (const image of node.imgs ?? []) {
+          const third = image.naturalWidth / 3;
+          const whole = [image, 0, image.naturalWidth];
+          if (part === "whole") panels.push(whole);
+          else if (part === "strip") panels.push([image, 0, third], [image, third, third], [image, 2 * third, third]);
+          else panels.push([image, part * third, third]);
+        }
+      }
+    }
+    const cell = Math.floor(width / columns);
+    const canvas = document.createElement("canvas");
+    canvas.width = cell * columns;
+    canvas.height = cell * Math.ceil(panels.length / columns);
+    const context = canvas.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    panels.forEach(([image, left, wide], i) => {
+      const place = [(i % columns) * cell, Math.floor(i / columns) * cell];
+      context.drawImage(image, left, 0, wide, image.naturalHeight, place[0] + 1, place[1] + 1, cell - 2, cell - 2);
+    });
+    return canvas.toDataURL("image/jpeg", quality / 100);
+  }, [columns, rows, THUMBNAIL, QUALITY]);
+  fs.writeFileSync(file, Buffer.from(data.split(",")[1], "base64"));
+  console.log(path.relative(ROOT, file), fs.statSync(file).size);
+}
+
+const profile = fs.mkdtempSync(path.join(os.tmpdir(), "pictures-"));
+const browser = await chromium.launchPersistentContext(profile, {
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, viewport: VIEW,
+  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"],
+});
+try {
+  const page = browser.pages()[0] ?? (await browser.newPage());
+  await page.goto(`${BASE}/`, { waitUntil: "domcontentloaded" });
+  await page.waitForFunction(() => window.LiteGraph?.registered_node_types?.ADiffKSampler, null, { timeout: 120000 });
+  await page.waitForTimeout(2000);
+  await page.keyboard.press("Escape"); // the template browser of a first start
+  await page.evaluate(() => { window.app.canvas.min_font_size_for_lod = 0; }); // draws texts however small
+  await page.evaluate(() => window.app.extensionManager.command.execute("Comfy.Canvas.ToggleMinimap")).catch(() => 0);
+  fs.mkdirSync(path.join(ROOT, "web", "docs", "images"), { recursive: true });
+  for (const [name, graph] of Object.entries(GRAPHS)) {
+    const thumbnail = path.join(ROOT, "workflows", `${name}.jpg`);
+    await open(page, name);
+    if (graph.rows) {
+      await run(page);
+      await resultPicture(page, graph, thumbnail);
+    } else {
+      await stagePicture(page, graph.stages, 2 * THUMBNAIL, thumbnail);
+    }
+    for (const type of graph.help) await helpPicture(page, type);
+    if (process.env.OVERVIEW) {
+      await stagePicture(page, null, VIEW.width - 250, path.join(process.env.OVERVIEW, `${name}.jpg`));
+    }
+  }
+} finally {
+  await browser.close();
+  fs.rmSync(profile, { recursive: true, force: true });
+}
