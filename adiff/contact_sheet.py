@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from .datasets.images import read_mask, read_photo, write_png
+from .errors import InputError
 from .geometry import Box, context_box
 
 COLUMNS = ("normal", "mask", "generated", "change")
@@ -36,13 +38,32 @@ BLOCK = 36  # between blocks
 class Pair:
     """The pictures of one pair and what is known of it.
 
-    normal, generated: (H, W, 3) uint8. mask: (H, W) bool. record: its pair record (id, seed, measures, ...).
+    normal: (H, W, 3) uint8, or None where the normal images are not at hand. mask: (H, W) bool. generated: as normal.
+    record: its pair record (id, seed, measures, ...).
     """
 
-    normal: np.ndarray
+    normal: np.ndarray | None
     mask: np.ndarray
     generated: np.ndarray
     record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredPairs(Sequence[Pair]):
+    """Pairs of a run, opened one by one when they are asked for: a run may hold thousands, and large ones.
+
+    run: its folder. records: the pairs' records. normals: folder of its normal images, or None.
+    """
+
+    run: Path
+    records: Sequence[Mapping[str, Any]]
+    normals: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Pair:
+        return read_pair(self.run, self.records[index], self.normals)
 
 
 @dataclass(frozen=True)
@@ -54,16 +75,33 @@ class Block:
     shots: Sequence[tuple[np.ndarray, np.ndarray]]
     pairs: Sequence[Pair]
 
+    @property
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """The record of each pair; none of them is opened for it."""
+        return self.pairs.records if isinstance(self.pairs, StoredPairs) else [pair.record for pair in self.pairs]
 
-def read_pair(run: Path, record: Mapping[str, Any], normals: Path) -> Pair:
-    """Open a pair of a run: its image and mask there, its normal image in the folder `normals`."""
-    generated = read_photo(run / "image" / f"{record['id']}.png")
-    return Pair(
-        normal=read_photo(normals / Path(record["normal"]).name).rgb,
-        mask=read_mask(run / "mask" / f"{record['id']}_mask.png", generated.size).mask,
-        generated=generated.rgb,
-        record=record,
-    )
+
+def read_pair(run: Path, record: Mapping[str, Any], normals: Path | None) -> Pair:
+    """Open a pair of a run: its image and mask there, its normal image in the folder `normals`, if that is given.
+
+    Raises InputError for files that are missing or damaged, and for a normal image of another size than the pair's.
+    """
+    name = Path(str(record.get("id"))).name  # a record may be a stranger's: it must not lead out of the folder
+    generated = read_photo(run / "image" / f"{name}.png")
+    mask = read_mask(run / "mask" / f"{name}_mask.png", generated.size).mask
+    if normals is None:
+        return Pair(None, mask, generated.rgb, record)
+    normal = read_photo(normals / Path(str(record.get("normal"))).name)
+    if normal.size != generated.size:
+        raise InputError(
+            f"the normal image {normal.path} is {_size(normal.size)}, pair {name} of {run} {_size(generated.size)}; "
+            "give the folder of normal images that the run was made from"
+        )
+    return Pair(normal.rgb, mask, generated.rgb, record)
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"
 
 
 def change_picture(normal: np.ndarray, generated: np.ndarray, gain: float = GAIN) -> np.ndarray:
@@ -80,13 +118,19 @@ def mask_picture(mask: np.ndarray) -> np.ndarray:
     return np.where(mask[..., None], np.uint8(MASK_ON), np.uint8(MASK_OFF))
 
 
-def draw_outline(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int]) -> Image.Image:
-    """Draw the border of a mask (H, W) bool, one pixel wide and just outside it, on a picture of whatever size."""
-    width, height = picture.size
+def outline(mask: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Return the border of a mask (H, W) bool in a picture of another size, (height, width) bool.
+
+    It is one pixel wide and lies just outside the mask.
+    """
     shown = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BOX)) > 0
-    border = ndimage.binary_dilation(shown, np.ones((3, 3))) & ~shown
+    return ndimage.binary_dilation(shown, np.ones((3, 3))) & ~shown
+
+
+def draw_outline(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int]) -> Image.Image:
+    """Draw the `outline` of a mask (H, W) bool on a picture of whatever size."""
     pixels = np.array(picture)
-    pixels[border] = colour
+    pixels[outline(mask, *picture.size)] = colour
     return Image.fromarray(pixels)
 
 
@@ -103,13 +147,28 @@ def view_box(mask: np.ndarray, tile: int) -> Box:
     return context_box(mask, tile)
 
 
-def tiles_of(pair: Pair, tile: int, enlarge: bool = True) -> list[Image.Image]:
-    """Return the four pictures of a pair in the order of COLUMNS, each tile pixels long (at most, unless `enlarge`)."""
+def tiles_of(pair: Pair, tile: int, enlarge: bool = True) -> dict[str, Image.Image]:
+    """Return the pictures of a pair by name, in the order of COLUMNS, tile pixels long (at most, unless `enlarge`).
+
+    Without the normal image there is neither it nor the change.
+    """
     box = view_box(pair.mask, tile)
-    change = change_picture(pair.normal, pair.generated)
-    whole = (pair.normal, mask_picture(pair.mask), pair.generated, change)
-    normal, mask, generated, change = (_fit(_cut(picture, box), tile, enlarge) for picture in whole)
-    return [normal, mask, generated, draw_outline(change, _cut(pair.mask, box), CHANGE_OUTLINE)]
+    whole = {"mask": mask_picture(pair.mask), "generated": pair.generated}
+    if pair.normal is not None:
+        whole |= {"normal": pair.normal, "change": change_picture(pair.normal, pair.generated)}
+    tiles = {name: _fit(_cut(whole[name], box), tile, enlarge) for name in COLUMNS if name in whole}
+    if "change" in tiles:
+        tiles["change"] = draw_outline(tiles["change"], _cut(pair.mask, box), CHANGE_OUTLINE)
+    return tiles
+
+
+def outline_tile(pair: Pair, tile: int) -> Image.Image:
+    """Return a mask's outline on nothing, to be laid over the pictures of `tiles_of` that are not enlarged."""
+    seen = _cut(pair.mask, view_box(pair.mask, tile))
+    width, height = _fit(mask_picture(seen), tile, enlarge=False).size
+    pixels = np.zeros((height, width, 4), np.uint8)
+    pixels[outline(seen, width, height)] = (*SHOT_OUTLINE, 255)
+    return Image.fromarray(pixels)
 
 
 def shot_tile(image: np.ndarray, mask: np.ndarray, tile: int, enlarge: bool = True) -> Image.Image:
@@ -120,13 +179,17 @@ def shot_tile(image: np.ndarray, mask: np.ndarray, tile: int, enlarge: bool = Tr
 
 def measure_of(record: Mapping[str, Any], name: str) -> float | None:
     """Return a measure of a pair record (METHOD, 6), or of its mask (iou), None if it was not taken."""
-    return record.get(name, record.get("mask", {}).get(name))
+    value, mask = record.get(name), record.get("mask")
+    if value is None and isinstance(mask, Mapping):
+        value = mask.get(name)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None
 
 
 def caption_of(pair: Pair) -> str:
-    """Return what stands below a pair: its id, its fill, its mask's overlap with the nearest shot's, its seed."""
+    """Return what stands below a pair: its id, its fill, its mask's novelty, its seed."""
     record = pair.record
-    measures = {name: measure_of(record, name) for name in ("fill", "iou")}
+    measures = {name: measure_of(record, name) for name in ("fill", "novelty")}
     parts = [str(record["id"])] if "id" in record else []
     parts += [f"{name} {value:.2f}" for name, value in measures.items() if value is not None]
     parts += [f"seed {record['seed']}"] if "seed" in record else []
@@ -204,8 +267,8 @@ class _Sheet:
         return EDGE + column * (self.pair_width + GUTTER)
 
     def _draw_pair(self, page: Image.Image, left: int, top: int, pair: Pair) -> None:
-        for index, picture in enumerate(tiles_of(pair, self.tile)):
-            self._paste(page, picture, left + index * (self.tile + GAP), top)
+        for name, picture in tiles_of(pair, self.tile).items():
+            self._paste(page, picture, left + COLUMNS.index(name) * (self.tile + GAP), top)
         ImageDraw.Draw(page).text((left, top + self.tile + 5), caption_of(pair), FAINT, _font(12), anchor="lt")
 
     def _paste(self, page: Image.Image, picture: Image.Image, left: int, top: int) -> None:
@@ -215,7 +278,7 @@ class _Sheet:
 
 
 def _summary(block: Block) -> str:
-    fills = [measure_of(pair.record, "fill") for pair in block.pairs]
+    fills = [measure_of(record, "fill") for record in block.records]
     known = [fill for fill in fills if fill is not None]
     count = f"{len(block.pairs)} {'pair' if len(block.pairs) == 1 else 'pairs'}"
     return f"{count}, median fill {np.median(known):.2f}" if known else count

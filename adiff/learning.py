@@ -18,6 +18,7 @@ from .errors import InputError
 from .geometry import context_box, crop_resize, resize_mask
 from .library import Defect, Key, Library, check_base, check_name, load_library
 from .progress import Cancelled
+from .scoring import describe
 from .spatial_encoder import SpatialEncoder, fingerprint
 from .versions import versions
 
@@ -62,7 +63,7 @@ def open_shots(dataset: Dataset, count: int | None) -> dict[Key, Shots]:
 
 
 def new_defect(key: Key, shots: Shots, backbone: Backbone) -> Defect:
-    """An entry that nothing has been learned for yet: its picture, its shots' masks, the record of its shots."""
+    """An entry that nothing has been learned for yet: its picture, its shots' masks, descriptors and record."""
     image, mask = shots.pairs[0]
     size = backbone.native_size
     picture = crop_resize(image, context_box(mask, size), PREVIEW)
@@ -76,6 +77,7 @@ def new_defect(key: Key, shots: Shots, backbone: Backbone) -> Defect:
             "versions": versions(),
         },
         shot_masks=np.stack([resize_mask(mask, size, size) for mask in shots.masks]),
+        likeness=torch.from_numpy(describe(backbone, [image for image, _ in shots.pairs], shots.masks)),
     )
 
 

@@ -6,9 +6,11 @@
 | mask/<product>/<defect> | e_m, mask embedding (Eq. 9) | (k', D) float32 |
 | preview/<product>/<defect> | a picture of the first shot | (3, h, w) uint8 |
 | shots/<product>/<defect> | the shots' masks at the base model's size, 8 pixels a byte | (n, S, ceil(S / 8)) uint8 |
+| likeness/<product>/<defect> | the shots' descriptors (`scoring.describe`) | (n, F) float32 |
 
-The shots' masks travel along so that masks can be sampled, ruled and compared without the data set. Everything else
-is JSON in the metadata: format, base model, encoder, and a record for each defect.
+The shots' masks and descriptors travel along so that masks can be sampled and ruled, and pairs compared with the shots,
+without the data set; older files have no descriptors. Everything else is JSON in the metadata: format, base model,
+encoder, and a record for each defect.
 """
 
 from __future__ import annotations
@@ -40,6 +42,9 @@ NOT_IN_NAMES = frozenset('/\\:*?"<>|')
 """Separators, and what some file system does not allow: names become folders."""
 DEVICE_NAMES = frozenset(("CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))))
 
+FLOATS = ("anomaly", "mask", "likeness")
+"""Tensors of a defect that hold numbers, not pictures."""
+
 Key = tuple[str, str]
 """(product, defect)."""
 
@@ -58,6 +63,7 @@ class Defect:
 
     anomaly: (k, D) float32 or None. mask: (k', D) float32 or None. preview: (3, h, w) uint8 or None. info: anything
     JSON can hold (shots, steps, loss, seed, licence, author, notes, versions). shot_masks: (n, S, S) bool or None.
+    likeness: the shots' descriptors, (n, F) float32, or None.
     """
 
     product: str
@@ -67,6 +73,7 @@ class Defect:
     preview: Tensor | None = None
     info: dict[str, Any] = field(default_factory=dict)
     shot_masks: np.ndarray | None = None
+    likeness: Tensor | None = None
 
     @property
     def key(self) -> Key:
@@ -188,7 +195,7 @@ def load_library(path: str | Path) -> Library:
 
 def _tensors_of(entry: Defect) -> dict[str, Tensor]:
     """The tensors of a defect as they are stored, by kind."""
-    stored = {kind: getattr(entry, kind) for kind in ("anomaly", "mask") if getattr(entry, kind) is not None}
+    stored = {kind: getattr(entry, kind) for kind in FLOATS if getattr(entry, kind) is not None}
     tensors = {kind: tensor.detach().to("cpu", torch.float32).contiguous() for kind, tensor in stored.items()}
     if entry.preview is not None:
         tensors["preview"] = entry.preview.detach().cpu().contiguous()
@@ -201,11 +208,13 @@ def _check_tensors(tensors: Mapping[str, Tensor], context_dim: int, whose: str) 
     for name, tensor in tensors.items():
         shape = tuple(tensor.shape)
         kind = name.split("/")[0]
-        if kind in ("anomaly", "mask"):
-            if tensor.ndim != 2 or shape[0] < 1 or shape[1] != context_dim:
-                raise InputError(f"{whose} has {name} of shape {shape}; expected (tokens, {context_dim})")
+        if kind in FLOATS:
+            if tensor.ndim != 2 or 0 in shape or (kind != "likeness" and shape[1] != context_dim):
+                expected = "(shots, features)" if kind == "likeness" else f"(tokens, {context_dim})"
+                raise InputError(f"{whose} has {name} of shape {shape}; expected {expected}")
             if not tensor.isfinite().all():
-                raise InputError(f"{whose} has {name} with values that are not finite; its training diverged")
+                why = "" if kind == "likeness" else "; its training diverged"
+                raise InputError(f"{whose} has {name} with values that are not finite{why}")
         elif tensor.dtype != torch.uint8 or tensor.ndim != 3 or (kind == "preview" and shape[0] != 3):
             expected = "(3, height, width)" if kind == "preview" else "(shots, size, size / 8)"
             raise InputError(f"{whose} has {name} of shape {shape}, {tensor.dtype}; expected {expected} in uint8")
@@ -244,7 +253,7 @@ def _rebuild(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Libr
     by_defect: dict[str, dict[str, Any]] = {name: {"info": info} for name, info in infos.items()}
     for full_name, tensor in tensors.items():
         kind, _, name = full_name.partition("/")
-        if kind not in ("anomaly", "mask", "preview", "shots") or name not in infos:
+        if kind not in (*FLOATS, "preview", "shots") or name not in infos:
             raise InputError(f"unexpected tensor {full_name!r}")
         by_defect[name][kind] = tensor
     _check_tensors(tensors, context_dim, "it")

@@ -12,17 +12,20 @@ from adiff.contact_sheet import (
     GUTTER,
     Block,
     Pair,
+    StoredPairs,
     caption_of,
     change_picture,
     contact_sheet,
     draw_outline,
     measure_of,
+    outline_tile,
     pick_evenly,
     read_pair,
     tiles_of,
     view_box,
 )
 from adiff.datasets.images import write_png
+from adiff.errors import InputError
 
 
 def make_pair(size: int = 48, seed: int = 0, **record) -> Pair:
@@ -78,7 +81,9 @@ def test_small_masks_are_shown_in_their_surroundings_and_others_in_the_whole():
 
 def test_the_tiles_are_normal_mask_generated_change():
     pair = make_pair()
-    normal, mask, generated, change = (np.asarray(picture) for picture in tiles_of(pair, 48))
+    tiles = tiles_of(pair, 48)
+    assert list(tiles) == ["normal", "mask", "generated", "change"]
+    normal, mask, generated, change = (np.asarray(picture) for picture in tiles.values())
     assert np.array_equal(normal, pair.normal) and np.array_equal(generated, pair.generated)
     assert np.array_equal(mask[..., 0] > 128, pair.mask)
     plain = change_picture(pair.normal, pair.generated)
@@ -87,8 +92,27 @@ def test_the_tiles_are_normal_mask_generated_change():
 
 
 def test_small_pictures_are_enlarged_only_if_asked():
-    assert {picture.size for picture in tiles_of(make_pair(), 128)} == {(128, 128)}
-    assert {picture.size for picture in tiles_of(make_pair(), 128, enlarge=False)} == {(48, 48)}
+    assert {picture.size for picture in tiles_of(make_pair(), 128).values()} == {(128, 128)}
+    assert {picture.size for picture in tiles_of(make_pair(), 128, enlarge=False).values()} == {(48, 48)}
+
+
+def test_without_the_normal_image_there_is_no_change_to_show():
+    pair = make_pair()
+    alone = Pair(None, pair.mask, pair.generated, pair.record)
+    assert list(tiles_of(alone, 48)) == ["mask", "generated"]
+
+
+@pytest.mark.parametrize(("size", "shown"), [(48, (48, 48)), (70, (64, 64)), (96, (55, 55))])
+def test_the_outline_tile_fits_over_the_tiles_that_are_not_enlarged(size, shown):
+    pair = make_pair(size)
+    tile = outline_tile(pair, 64)
+    assert tile.size == tiles_of(pair, 64, enlarge=False)["generated"].size == shown and tile.mode == "RGBA"
+    drawn = np.asarray(tile)[..., 3] > 0
+    if size == 48:
+        expected = np.zeros((48, 48), bool)
+        expected[9:31, 11:35] = True
+        assert np.array_equal(drawn, expected & ~pair.mask)
+    assert drawn.any()
 
 
 def test_the_sheet_holds_shots_and_pairs_in_their_places(tmp_path):
@@ -115,7 +139,7 @@ def test_blocks_follow_each_other_and_non_square_images_fit(tmp_path):
     blocks = [Block("a", "b", [], [wide]), Block("a", "c", [], [])]
     two = contact_sheet(blocks, tmp_path / "two.png", tile=48, title="T")
     assert Image.open(two).height > Image.open(one).height
-    assert {picture.size for picture in tiles_of(wide, 48)} == {(48, 16)}
+    assert {picture.size for picture in tiles_of(wide, 48).values()} == {(48, 16)}
 
 
 @pytest.mark.parametrize(("count", "limit", "picked"), [(3, 5, [0, 1, 2]), (10, 5, [0, 2, 4, 6, 8]), (7, 3, [0, 2, 4])])
@@ -124,17 +148,55 @@ def test_pairs_beyond_the_limit_are_picked_evenly(count, limit, picked):
 
 
 def test_the_caption_says_what_was_measured():
-    assert caption_of(make_pair(seed=7, fill=0.876, mask={"iou": 0.5})) == "00007   fill 0.88   iou 0.50   seed 7"
+    assert caption_of(make_pair(seed=7, fill=0.876, novelty=0.5)) == "00007   fill 0.88   novelty 0.50   seed 7"
     assert caption_of(make_pair(seed=7)) == "00007   seed 7"
     assert measure_of({"fill": 0.0}, "fill") == 0.0
     assert measure_of({"mask": {"kind": "file"}}, "iou") is None
+    assert measure_of({"mask": {"iou": 0.5}}, "iou") == 0.5
 
 
-def test_a_pair_is_read_from_its_run(tmp_path):
+@pytest.mark.parametrize("value", [None, "0.5", True, [0.5], float("nan"), float("inf"), {"x": 1}])
+def test_what_is_no_number_is_no_measure(value):
+    assert measure_of({"fill": value, "mask": value}, "fill") is None
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A pair as a run's files, with its normal image in the folder `good`."""
     pair = make_pair()
     write_png(tmp_path / "run" / "image" / "00000.png", pair.generated)
     write_png(tmp_path / "run" / "mask" / "00000_mask.png", pair.mask)
     write_png(tmp_path / "good" / "004.png", pair.normal)
-    read = read_pair(tmp_path / "run", {"id": "00000", "normal": "004.png"}, tmp_path / "good")
+    return pair
+
+
+def test_a_pair_is_read_from_its_run(stored, tmp_path):
+    record = {"id": "00000", "normal": "004.png"}
+    read = read_pair(tmp_path / "run", record, tmp_path / "good")
     for name in ("normal", "mask", "generated"):
-        assert np.array_equal(getattr(read, name), getattr(pair, name))
+        assert np.array_equal(getattr(read, name), getattr(stored, name))
+    assert read_pair(tmp_path / "run", record, None).normal is None
+
+
+def test_a_normal_image_of_another_size_is_refused(stored, tmp_path):
+    write_png(tmp_path / "good" / "004.png", stored.normal[:40])
+    with pytest.raises(InputError, match=r"004.png is 48x40, pair 00000 of .*run 48x48; give the folder"):
+        read_pair(tmp_path / "run", {"id": "00000", "normal": "004.png"}, tmp_path / "good")
+
+
+def test_a_record_that_climbs_out_of_its_folder_finds_nothing(stored, tmp_path):
+    write_png(tmp_path / "secret.png", stored.normal)
+    with pytest.raises(InputError, match="image/secret.png does not exist"):
+        read_pair(tmp_path / "run", {"id": "../../secret"}, None)
+    with pytest.raises(InputError, match="good/secret.png does not exist"):
+        read_pair(tmp_path / "run", {"id": "00000", "normal": "../secret.png"}, tmp_path / "good")
+
+
+def test_stored_pairs_are_opened_when_they_are_asked_for(stored, tmp_path):
+    records = [{"id": "99999", "fill": 0.25}, {"id": "00000", "fill": 0.75}]
+    pairs = StoredPairs(tmp_path / "run", records)
+    assert len(pairs) == 2 and np.array_equal(pairs[1].generated, stored.generated)
+    assert Block("a", "b", [], pairs).records is records
+    assert Block("a", "b", [], [stored]).records == [stored.record]
+    with pytest.raises(InputError, match="99999.png does not exist"):
+        pairs[0]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from torch.nn import functional as F
 
 from adiff.datasets.images import write_png
 from adiff.datasets.readers import read_dataset
@@ -12,10 +13,14 @@ from adiff.errors import InputError
 from adiff.learning import _told, check_finite, new_defect, open_library, open_shots
 from adiff.library import Defect, Library, save_library
 from adiff.progress import Cancelled
+from adiff.scoring import describe
 from adiff.training import Outcome
 from adiff.versions import versions
 
-BASE = SimpleNamespace(name="demo", fingerprint="f" * 64, context_dim=4, native_size=32)
+BASE = SimpleNamespace(
+    name="demo", fingerprint="f" * 64, context_dim=4, native_size=32, encode=lambda images: F.avg_pool2d(images, 8)
+)
+"""Its latents are pixels pooled by 8."""
 
 
 @pytest.fixture
@@ -47,6 +52,15 @@ def test_a_new_entry_shows_its_first_shot_and_keeps_the_masks_at_the_model_s_siz
     assert entry.shot_masks.shape == (2, 32, 32)
     assert entry.shot_masks.mean() == pytest.approx(240 / 4800, rel=0.25)
     assert entry.info["shots"] == ["images/0.png", "images/1.png"] and entry.info["grey_masks"] == []
+
+
+def test_a_new_entry_describes_each_shot(photos):
+    shots = open_shots(read_dataset(photos), 2)["metal", "defect"]
+    entry = new_defect(("metal", "defect"), shots, BASE)
+    assert entry.likeness.shape == (2, 6)
+    assert entry.likeness.numpy() == pytest.approx(describe(BASE, *zip(*shots.pairs, strict=True)))
+    red, green, blue = entry.likeness[:, :3].T
+    assert (red > green).all() and (green > blue).all()  # the defects are (200, 100, 50), the surface dark
 
 
 def test_names_that_cannot_be_in_a_library_are_refused_before_learning(photos):

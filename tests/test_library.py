@@ -26,6 +26,7 @@ from adiff.library import (
     parse_name,
     save_library,
 )
+from adiff.library_edit import merge, rename, split
 
 D = 6
 
@@ -49,6 +50,7 @@ def make_library(**changes) -> Library:
         preview=torch.arange(3 * 4 * 5, dtype=torch.uint8).reshape(3, 4, 5),
         info={"shots": ["test/scratch/000.png"], "steps": 160, "note": "naïve"},
         shot_masks=masks,
+        likeness=torch.randn(2, 8, generator=rng),
     )
     only_mask = Defect("Holz", "Riß 2", mask=torch.randn(4, D, generator=rng))
     content = {"base_fingerprint": "a" * 64, "base_name": "demo", "context_dim": D, "encoder_fingerprint": "e" * 64}
@@ -64,7 +66,7 @@ def test_everything_comes_back(tmp_path):
         assert getattr(loaded, name) == getattr(library, name)
     assert set(loaded.defects) == set(library.defects)
     for key, defect in library.defects.items():
-        for kind in ("anomaly", "mask", "preview"):
+        for kind in ("anomaly", "mask", "preview", "likeness"):
             before, after = getattr(defect, kind), getattr(loaded.defects[key], kind)
             assert (before is None and after is None) or (before.dtype == after.dtype and torch.equal(before, after))
         assert loaded.defects[key].info == defect.info
@@ -80,10 +82,30 @@ def test_the_tensors_have_the_documented_names_and_metadata_is_json(tmp_path):
             "mask/metal/scratch",
             "preview/metal/scratch",
             "shots/metal/scratch",
+            "likeness/metal/scratch",
             "mask/Holz/Riß 2",
         }
         assert file.get_tensor("shots/metal/scratch").shape == (2, 10, 2)
         assert json.loads(file.metadata()["defects"])["metal/scratch"]["steps"] == 160
+
+
+def test_an_older_file_without_descriptors_is_read(tmp_path):
+    path = tmp_path / "lib.safetensors"
+    save_library(path, make_library())
+    with safe_open(path, "pt") as file:
+        older = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("likeness/")}
+        save_file(older, tmp_path / "older.safetensors", file.metadata())
+    entry = load_library(tmp_path / "older.safetensors").get("metal/scratch")
+    assert entry.likeness is None and entry.shot_masks.shape == (2, 10, 10)
+
+
+def test_edits_keep_the_descriptors():
+    library = make_library()
+    shots = library.get("metal/scratch").likeness
+    assert rename(library, "metal/scratch", "steel/scratch").get("steel/scratch").likeness is shots
+    other = rename(library, "metal/scratch", "steel/scratch")
+    merged = merge({"a": other, "b": split(library, ["metal/scratch"])})
+    assert merged.get("metal/scratch").likeness is shots and merged.get("steel/scratch").likeness is shots
 
 
 def test_half_precision_embeddings_are_stored_as_float32(tmp_path):
@@ -214,6 +236,9 @@ def rewrite(path, metadata=None, tensors=None):
         ({"shot_sizes": "{}"}, None, "damaged"),
         (None, {"code/metal/scratch": torch.zeros(1)}, "unexpected tensor 'code/metal/scratch'"),
         (None, {"preview/metal/scratch": torch.zeros(3, 4, 4)}, r"expected \(3, height, width\) in uint8"),
+        (None, {"likeness/metal/scratch": torch.zeros(4)}, r"\(4,\); expected \(shots, features\)"),
+        (None, {"likeness/metal/scratch": torch.zeros(0, 8)}, r"expected \(shots, features\)"),
+        (None, {"likeness/metal/scratch": torch.full((2, 8), torch.inf)}, "not finite"),
     ],
 )
 def test_a_damaged_library_is_refused(tmp_path, metadata, tensors, said):

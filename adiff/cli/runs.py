@@ -1,4 +1,4 @@
-"""`adiff run`: how far a run is, and whether what it has written is whole."""
+"""`adiff run`: how far a run is, whether what it has written is whole, and a page that shows it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @run.callback(invoke_without_command=True, epilog="Example:  adiff run status run")
 def root(ctx: typer.Context) -> None:
-    """Ask how far a run is, and check what it has written."""
+    """Ask how far a run is, check what it has written, and show it."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 
@@ -84,6 +84,31 @@ def verify(
         typer.echo(f"{folder}: {found.pairs} of {plan.count} pairs, {verdict}")
     if found.wrong:
         raise typer.Exit(WRONG)
+
+
+@run.command(epilog="Example:  adiff run report run --normals surfaces/wood/train/good")
+def report(
+    folder: RunFolder,
+    normals: Annotated[
+        Path | None,
+        typer.Option("--normals", metavar="DIR", help="The run's normal images, to compare before and after."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The page.  [dim]default: report.html in RUN[/dim]")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Pairs shown, evenly picked.")] = 48,
+) -> None:
+    """Write a page with a run's pairs, measures and settings; it needs nothing beside it."""
+    from ..datasets.readers import list_images
+    from ..report import report_of_run
+
+    read_plan(folder)
+    if normals is not None:
+        list_images(normals)
+    if out is not None and out.is_dir():
+        raise InputError(f"--out {out} is a folder; give the name of a page, for instance {out / 'report.html'}")
+    with keeping("nothing was written"):
+        typer.echo(report_of_run(folder, normals=normals, out=out, limit=limit))
 
 
 @dataclass(frozen=True)
@@ -255,7 +280,7 @@ def _leftovers(folder: Path, known: set[str]) -> list[str]:
              for p in files if p.name.endswith(".tmp")]  # fmt: skip
     pictures = [p for p in files if p.suffix == ".png" and p.parent != folder]
     notes += [f"{p.relative_to(folder).as_posix()} belongs to no finished pair" for p in pictures
-              if p.stem.removesuffix("_mask") not in known]  # fmt: skip
+              if p.stem.removesuffix("_mask").removesuffix("_labels") not in known]  # fmt: skip
     return notes
 
 

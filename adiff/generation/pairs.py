@@ -14,7 +14,7 @@ from ..datasets.images import Photo
 from ..embedding import join_condition
 from ..errors import InputError
 from ..geometry import Box, context_box, crop_mask, crop_resize, feather, latent_mask, needs_crop, stitch
-from ..scoring import measure_pair
+from ..scoring import ShotReference, describe, measure_pair
 from ..spatial_encoder import SpatialEncoder
 from .sampler import make_reweighter, sample_blended
 from .settings import GenerationSettings
@@ -22,12 +22,15 @@ from .settings import GenerationSettings
 
 @dataclass(frozen=True)
 class Pair:
-    """image: array of the photo's own kind, identical to it outside the mask; mask: (H, W) bool; box: what was seen."""
+    """image: array of the photo's own kind, identical to it outside the mask; mask: (H, W) bool; box: what was seen.
+
+    measures: as `scoring.measure_pair` takes them.
+    """
 
     image: np.ndarray
     mask: np.ndarray
     box: Box
-    measures: dict[str, float]
+    measures: dict[str, float | None]
 
 
 def paint_box(mask: np.ndarray, backbone: Backbone, settings: GenerationSettings) -> Box:
@@ -48,10 +51,12 @@ def make_pairs(
     settings: GenerationSettings,
     generators: Sequence[torch.Generator],
     on_step: Callable[[int], None] = lambda _: None,
+    shots: ShotReference | None = None,
 ) -> list[Pair]:
     """Paint one defect (e_a, (k, D)) into each photo where its mask (H, W) bool says, all as one batch.
 
-    generators: a CPU generator for each photo. Raises InputError for a mask that is empty or of another size.
+    generators: a CPU generator for each photo. shots: the defect's, for the measures that compare with them (likeness,
+    novelty), which are None without. Raises InputError for a mask that is empty or of another size.
     """
     for photo, mask in zip(photos, masks, strict=True):
         if mask.shape != photo.size or not mask.any():
@@ -71,7 +76,7 @@ def make_pairs(
     x = sample_blended(backbone, y, cells, condition, settings, generators, reweighter, on_step)
     painted, rebuilt = _as_pixels(backbone.decode(x)), _as_pixels(backbone.decode(y))
     return [
-        _finish(photo, mask, box, new, old, settings, size)
+        _finish(backbone, photo, mask, box, new, old, settings, shots)
         for photo, mask, box, new, old in zip(photos, masks, boxes, painted, rebuilt, strict=True)
     ]
 
@@ -83,17 +88,21 @@ def _as_pixels(images: Tensor) -> np.ndarray:
 
 
 def _finish(
+    backbone: Backbone,
     photo: Photo,
     mask: np.ndarray,
     box: Box,
     painted: np.ndarray,
     rebuilt: np.ndarray,
     settings: GenerationSettings,
-    size: int,
+    shots: ShotReference | None,
 ) -> Pair:
-    """Put one painted view (S, S, 3) back; rebuilt: the VAE's round trip of the normal view, for `fill`."""
-    rgb, alpha = photo.rgb, feather(mask, settings.feather * max(box.width, box.height) / size)
+    """Put one painted view (S, S, 3) back and measure it; rebuilt: the VAE's round trip of the normal view."""
+    rgb, radius = photo.rgb, settings.feather * max(box.width, box.height) / backbone.native_size
+    alpha = feather(mask, radius)
     image, unchanged = (photo.composite(stitch(rgb, view, box), alpha) for view in (painted, rebuilt))
     # the round trip goes the same way back, so that neither the feather nor a photo's grey counts as a change
     seen, reference = (Photo(pixels, photo.path).rgb for pixels in (image, unchanged))
-    return Pair(image, mask, box, measure_pair(seen, rgb, reference, mask))
+    comparable = shots is not None and shots.descriptors is not None
+    descriptor = describe(backbone, [seen], [mask])[0] if comparable else None
+    return Pair(image, mask, box, measure_pair(seen, rgb, reference, mask, shots, descriptor))

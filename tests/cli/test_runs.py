@@ -1,4 +1,4 @@
-"""`adiff run status` and `verify`: on a real run's files, whole and damaged in every way."""
+"""`adiff run status`, `verify` and `report`: on a real run's files, whole and damaged in every way."""
 
 import inspect
 import json
@@ -55,7 +55,7 @@ def verify(run, folder):
     return call
 
 
-@pytest.mark.parametrize("command", ["status", "verify"])
+@pytest.mark.parametrize("command", ["status", "verify", "report"])
 def test_the_commands_have_help_with_an_example_that_parses(run, command):
     made = typer.main.get_command(app).commands["run"].commands[command]
     assert f"Example:  adiff run {command}" in run("run", command, "--help").stdout
@@ -101,7 +101,7 @@ def test_a_count_beyond_reason_takes_no_time(run, tmp_path):
     assert json.loads(run("run", "status", folder, "--json").stdout)["batches"]["of"] == 5 * 10**14
 
 
-@pytest.mark.parametrize("command", ["status", "verify"])
+@pytest.mark.parametrize("command", ["status", "verify", "report"])
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -117,7 +117,7 @@ def test_a_damaged_run_json_is_refused(refused, tmp_path, command, changes, said
     assert said in refused("run", command, write_run(tmp_path / "run", done=(), **changes))
 
 
-@pytest.mark.parametrize("command", ["status", "verify"])
+@pytest.mark.parametrize("command", ["status", "verify", "report"])
 def test_what_is_no_run_is_refused(refused, tmp_path, folder, command):
     assert "there is no run at" in refused("run", command, tmp_path / "none")
     assert "holds no run.json" in refused("run", command, tmp_path / "normals")
@@ -232,6 +232,35 @@ def test_what_is_wrong_is_listed_in_words_with_exit_code_1(run, folder):
 
 def test_normals_that_are_not_there_are_refused(refused, folder, tmp_path):
     assert "does not exist" in refused("run", "verify", folder, "--normals", tmp_path / "none")
+
+
+def test_the_labels_of_a_pair_belong_to_it(folder, verify):
+    for number in (1, 9):
+        write_png(folder / "mask" / f"{number:06d}_labels.png", np.zeros((8, 10), np.uint8))
+    assert verify()["notes"] == ["mask/000009_labels.png belongs to no finished pair"]
+
+
+def test_the_report_is_written_into_the_run_or_elsewhere(run, folder, tmp_path):
+    result = run("run", "report", folder, "--normals", folder.parent / "normals")
+    assert result.exit_code == 0 and result.stdout.strip() == str(folder / "report.html")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert all(f'data-id="{number:06d}"' in page for number in range(COUNT)) and 'class="slider"' in page
+    assert run("run", "report", folder, "--out", tmp_path / "new" / "page.html", "--limit", 2).exit_code == 0
+    page = (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
+    assert page.count('class="pair"') == 2 and 'class="slider"' not in page
+    assert json.loads(run("run", "verify", folder, "--json").stdout)["wrong"] == []
+
+
+def test_a_report_that_cannot_be_made_leaves_nothing(refused, folder, tmp_path, listing):
+    before = listing(tmp_path)
+    assert "does not exist" in refused("run", "report", folder, "--normals", tmp_path / "none")
+    assert "is a folder; give the name of a page" in refused("run", "report", folder, "--out", tmp_path)
+    (folder.parent / "normals" / "n.png").rename(folder.parent / "normals" / "m.png")
+    assert "n.png does not exist" in refused("run", "report", folder, "--normals", folder.parent / "normals")
+    (folder.parent / "normals" / "m.png").rename(folder.parent / "normals" / "n.png")
+    assert listing(tmp_path) == before
+    empty = write_run(tmp_path / "empty", done=())
+    assert "holds no finished pair yet" in refused("run", "report", empty)
 
 
 def test_a_run_as_it_is_generated_is_whole(run, library, data, tmp_path):

@@ -8,6 +8,7 @@ from adiff.datasets.images import Photo
 from adiff.errors import InputError
 from adiff.generation import GenerationSettings, make_pairs
 from adiff.generation.pairs import paint_box
+from adiff.scoring import ShotReference, describe
 
 FEW = GenerationSettings(steps=2, reweighting="off", guidance=1.0)
 KINDS = {"rgb": ((3,), np.uint8), "grey": ((), np.uint8), "rgba": ((4,), np.uint8), "grey 16": ((), np.uint16)}
@@ -30,9 +31,9 @@ def embedding():
     return torch.randn(8, 768, generator=torch.Generator().manual_seed(0))
 
 
-def paint(backbone, photos, masks, embedding, encoder=None, settings=FEW, seed=0):
+def paint(backbone, photos, masks, embedding, encoder=None, settings=FEW, seed=0, shots=None):
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(photos))]
-    return make_pairs(backbone, photos, masks, embedding, encoder, settings, generators)
+    return make_pairs(backbone, photos, masks, embedding, encoder, settings, generators, shots=shots)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,6 +88,20 @@ def test_fill_is_measured_against_the_round_trip(backbone, embedding, monkeypatc
     monkeypatch.setattr("adiff.generation.pairs.sample_blended", lambda backbone, y, *_: y)
     (pair,) = paint(backbone, [photo(64, 64)], [rectangle(64, 64, 10, 10, 30, 30)], embedding)
     assert pair.measures["fill"] == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pairs_are_compared_with_the_shots(backbone, embedding, kind):
+    """Against a pair's own region and mask, likeness and novelty are 0; against another's they are not."""
+    normals, masks = [photo(90, 70, kind, seed) for seed in range(2)], [rectangle(90, 70, 20, 20, 12, 30)] * 2
+    first, second = paint(backbone, normals, masks, embedding)
+    assert first.measures["likeness"] is None and first.measures["novelty"] is None
+    one = describe(backbone, [Photo(first.image, Path("x")).rgb], masks[:1])
+    shots = ShotReference(rectangle(64, 64, 1, 1, 8, 27)[None], one)
+    again, other = paint(backbone, normals, masks, embedding, shots=shots)
+    assert np.array_equal(again.image, first.image)
+    assert again.measures["likeness"] == 0 < other.measures["likeness"]
+    assert again.measures["likeness_shots"] is None and 0 < again.measures["novelty"] < 0.2
 
 
 @pytest.mark.parametrize("mask", [np.zeros((64, 64), bool), rectangle(32, 64, 2, 2, 9, 9)], ids=["empty", "size"])

@@ -1,0 +1,182 @@
+"""The page: what it says, and how its pictures travel in it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from ..contact_sheet import (
+    COLUMNS,
+    Block,
+    Pair,
+    measure_of,
+    outline_tile,
+    pick_evenly,
+    shot_tile,
+    tiles_of,
+)
+from ..storage import write_text
+from .measures import HEIGHT, MEASURES, NOTHING, WIDTH, histogram, summarise, values_of
+
+TILE = 384
+"""Pixels of a picture in the page, at most."""
+SHOT = 208
+"""Pixels of a real shot's picture, at most."""
+EXACT = 160
+"""Pictures up to this length travel as they are; larger photos lose a little, or a page would be too heavy."""
+QUALITY = 90
+"""JPEG quality of those, without reduction of colours: small defects live in them."""
+ORDERS = (("fill", "asc"), ("seam", "desc"), ("likeness", "desc"), ("novelty", "asc"))
+"""Measures that pairs can be put in order by, the doubtful ones first."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says.
+
+    command: what makes it again. settings: sections of name -> value. seconds: phase -> seconds, in order; none if they
+    were not taken. lead: a paragraph on what was done. notes: further paragraphs.
+    """
+
+    title: str
+    lead: str
+    blocks: Sequence[Block]
+    command: str
+    settings: Mapping[str, Mapping[str, Any]]
+    seconds: Mapping[str, float]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def write_report(out: Path, report: Report, *, limit: int = 24) -> Path:
+    """Write the page, atomically. limit: pairs shown of each defect type, evenly picked. Returns `out`."""
+    write_text(out, _template().render(report=report, **_content(report, limit)))
+    return out
+
+
+def _template():
+    loader = PackageLoader(__package__, "")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    texts = {measure.name: measure.text for measure in MEASURES}
+    environment.filters |= {
+        "duration": _duration, "setting": _setting, "measured": lambda value, name: texts[name](value),
+    }  # fmt: skip
+    return environment.get_template("report.html.j2")
+
+
+def _content(report: Report, limit: int) -> dict[str, Any]:
+    """Return everything the template shows that has to be worked out."""
+    sections = [_section(block, limit) for block in report.blocks]
+    records = [block.records for block in report.blocks]
+    overall = summarise(record for of_block in records for record in of_block)
+    taken = [measure for measure in MEASURES if overall[measure.name] is not None]
+    total = sum(report.seconds.values())
+    shown = [pair for section in sections for pair in section["pairs"]]
+    return {
+        "sections": sections,
+        "shown": len(shown),
+        "overall": overall,
+        "measures": taken,
+        "histograms": [histogram(m, [values_of(of_block, m.name) for of_block in records]) for m in taken],
+        "drawing": (WIDTH, HEIGHT),
+        "facts": _facts(overall, total),
+        "comparable": any("normal" in pair["pictures"] for pair in shown),
+        "columns": COLUMNS,
+        "orders": [(name, way) for name, way in ORDERS if overall[name] is not None],
+        "total_seconds": total,
+        "phases": [
+            {"name": name, "seconds": spent, "share": 100 * spent / total if total else 0.0}
+            for name, spent in report.seconds.items()
+        ],
+    }
+
+
+def _facts(overall: Mapping[str, Any], seconds: float) -> list[tuple[str, str]]:
+    """The numbers at the head of the page, each with what it is; what was not measured is left out."""
+    text = {measure.name: measure.text(overall[measure.name]) for measure in MEASURES}
+    facts = [(str(overall["pairs"]), "image-mask pair" if overall["pairs"] == 1 else "image-mask pairs")]
+    facts += [(text["fill"], "median fill of the masks"), (text["leak"], "levels changed outside, at most")]
+    if overall["seam"] is not None:
+        facts.append((text["seam"], "median seam, 1 as in the normal image"))
+    if overall["likeness"] is not None:
+        among = overall["likeness_shots"]
+        beside = "" if among is None else f", {among:.2f} among the shots"
+        facts.append((text["likeness"], f"median distance to a shot{beside}"))
+    if overall["novelty"] is not None:
+        facts.append((text["novelty"], "median novelty of the masks"))
+    return [*facts, (_duration(seconds), "in all")] if seconds else facts
+
+
+def _section(block: Block, limit: int) -> dict[str, Any]:
+    """What the page shows of one defect type; each pair is opened, drawn and let go before the next."""
+    numbers = pick_evenly(range(len(block.pairs)), limit)
+    return {
+        "product": block.product,
+        "defect": block.defect,
+        "name": f"{block.product}/{block.defect}",
+        "summary": summarise(block.records),
+        "shots": [_as_it_is(shot_tile(image, mask, SHOT, enlarge=False)) for image, mask in block.shots],
+        "pairs": [_shown(block.pairs[number]) for number in numbers],
+        "hidden": len(block.pairs) - len(numbers),
+    }
+
+
+def _shown(pair: Pair) -> dict[str, Any]:
+    record = pair.record
+    measures = {measure.name: measure_of(record, measure.name) for measure in MEASURES}
+    told = {measure.name: measure.text(measures[measure.name]) for measure in MEASURES}
+    if (among := measure_of(record, "likeness_shots")) is not None:
+        told["likeness"] += f" (shots {among:.2f})"
+    facts = [(name, str(record[name])) for name in ("normal", "seed") if name in record]
+    return {
+        "id": str(record.get("id", "")),
+        "facts": [text for _, text in facts],
+        "pictures": {
+            name: _as_it_is(picture) if name == "mask" else _photo(picture)
+            for name, picture in tiles_of(pair, TILE, enlarge=False).items()
+        },
+        "outline": _as_it_is(outline_tile(pair, TILE)),
+        "fill": measures["fill"],
+        "told": [(name, text) for name, text in told.items() if text != NOTHING] + facts,
+        "order": {name: "" if measures[name] is None else repr(measures[name]) for name, _ in ORDERS},
+    }
+
+
+def _as_it_is(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _photo(picture: Image.Image) -> str:
+    if max(picture.size) <= EXACT:
+        return _as_it_is(picture)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def _setting(value: Any) -> str:
+    """A setting's value for people."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_setting, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

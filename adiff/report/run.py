@@ -1,0 +1,171 @@
+"""From a run's folder to its report."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..contact_sheet import Block, StoredPairs
+from ..errors import InputError
+from ..generation import GenerationSettings, read_records
+from .page import Report, write_report
+
+NAME = "report.html"
+"""A report's name in its run's folder."""
+LIMIT = 48
+"""Pairs shown, unless told otherwise."""
+OPTIONS = ("severity", "reweighting", "strength", "distance", "blending", "steps", "guidance", "batch", "crop",
+           "preview_decoder")  # fmt: skip
+"""Settings that `adiff generate` has options for, by the same names."""
+APART = ("format", "command", "seconds", "environment", "settings", "base", "masks")
+"""What run.json holds beside the plain facts of a run."""
+LONG = 6
+"""Names beyond which a list is told by its number and its ends."""
+DIGEST = 64
+"""Characters of a sha256, of which the first twelve are shown."""
+
+
+def report_of_run(
+    run: Path,
+    *,
+    normals: Path | None = None,
+    out: Path | None = None,
+    limit: int = LIMIT,
+    command: str | None = None,
+    seconds: Mapping[str, float] | None = None,
+) -> Path:
+    """Write the report of a run's finished pairs, RUN/report.html unless `out` says otherwise; returns its path.
+
+    normals: folder of the run's normal images, for the comparison of before and after; without it that is left out.
+    limit: pairs shown, evenly picked. command: what makes the run again; without it, and unless run.json has one, it is
+    put together from the run's settings. seconds: phase -> seconds, in place of run.json's, if they are known at all.
+    Raises InputError for a folder that is no run, a run without a finished pair, and files that are missing or damaged.
+    """
+    plan, records = _plan_of(run), read_records(run)
+    if not records:
+        raise InputError(f"{run} holds no finished pair yet; `adiff generate` makes them")
+    if seconds is None:
+        seconds = {name: float(spent) for name, spent in _table(plan.get("seconds")).items()}
+    by_defect: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for record in records:
+        by_defect.setdefault((str(record.get("product")), str(record.get("defect"))), []).append(record)
+    blocks = [Block(*key, [], StoredPairs(run, of_defect, normals)) for key, of_defect in by_defect.items()]
+    recorded = plan.get("command")
+    command = command or (recorded if isinstance(recorded, str) else None)
+    report = Report(
+        title=" and ".join(f"{product} / {defect}" for product, defect in by_defect),
+        lead=_lead(plan, len(records)),
+        blocks=blocks,
+        command=command or rebuilt_command(plan),
+        settings=settings_of(plan),
+        seconds=seconds,
+        notes=_notes(plan, command is None),
+    )
+    return write_report(out or run / NAME, report, limit=limit)
+
+
+def _plan_of(run: Path) -> dict[str, Any]:
+    path = run / "run.json"
+    if not path.is_file():
+        raise InputError(f"{run} holds no run.json; give the folder that `adiff generate --out` wrote")
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({' '.join(str(error).split())[:80]})") from None
+    if not isinstance(plan, dict):
+        raise InputError(f"{path} is damaged (no JSON object)")
+    return plan
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _lead(plan: Mapping[str, Any], done: int) -> str:
+    """What was done, in a paragraph."""
+    wanted, normals, base = plan.get("count"), plan.get("normals"), _table(plan.get("base")).get("name", "?")
+    several = isinstance(normals, list) and len(normals) != 1
+    into = f"{len(normals)} normal images" if several else "a normal image"
+    is_short = isinstance(wanted, int) and wanted > done
+    unfinished = f" The run wants {wanted} pairs; {done} are finished." if is_short else ""
+    return f"Painted into {into} by the base model {base}, from seed {plan.get('seed')}.{unfinished}"
+
+
+def settings_of(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what run.json says as sections of name -> value, the empty ones left out."""
+    base = _table(plan.get("base"))
+    facts = {name: _short(value) for name, value in plan.items() if name not in APART}
+    sections = {
+        "run": facts | {f"base {name}" if name != "name" else "base": _short(value) for name, value in base.items()},
+        "generation": _flat(_table(plan.get("settings"))),
+        **{
+            "masks" if one is plan.get("masks") else f"masks of {defect}": _flat(_table(one))
+            for defect, one in zip(_defects(plan), _listed(plan.get("masks")), strict=False)
+        },
+        "environment": _flat(_table(plan.get("environment"))),
+    }
+    return {name: values for name, values in sections.items() if values}
+
+
+def _defects(plan: Mapping[str, Any]) -> list[Any]:
+    """The defects that each image shows; most often one."""
+    several = plan.get("defects")
+    return several if isinstance(several, list) else [plan.get("defect")]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _flat(values: Mapping[str, Any], under: str = "") -> dict[str, Any]:
+    """Return a table with the tables in it laid out flat."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{under}{name}.")
+        else:
+            flat[under + name] = _short(value)
+    return flat
+
+
+def _short(value: Any) -> Any:
+    """Return a value as it is told: a digest's head, a long list's number and ends, a table as JSON."""
+    if isinstance(value, list) and len(value) > LONG:
+        return f"{len(value)}: {_short(value[0])} to {_short(value[-1])}"
+    if isinstance(value, list):
+        return [_short(one) for one in value]
+    if isinstance(value, str) and len(value) == DIGEST:
+        return value[:12]
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
+
+
+def rebuilt_command(plan: Mapping[str, Any]) -> str:
+    """Return the command of a run from its settings; what a run does not record stands in capitals."""
+    base = _table(plan.get("base")).get("name")
+    names = [f"{plan.get('product')}/{defect}" for defect in _defects(plan)]
+    parts = ["adiff", "generate", "LIB", *names, "--base", "demo" if base == "demo" else "BASE", "--normals", "NORMALS"]
+    for masks in _listed(plan.get("masks")):
+        parts += ["--masks", "MASKS"] if _table(masks).get("kind") == "folder" else []
+    for option in _changed(plan, OPTIONS):
+        value, word = plan["settings"][option], option.replace("_", "-")
+        parts += [f"--{'' if value else 'no-'}{word}"] if isinstance(value, bool) else [f"--{word}", str(value)]
+    return shlex.join([*parts, "-n", str(plan.get("count")), "--seed", str(plan.get("seed")), "--out", "RUN"])
+
+
+def _changed(plan: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Return the settings among `names` that are not the default."""
+    settings, default = _table(plan.get("settings")), GenerationSettings()
+    return [name for name in names if settings.get(name) is not None and settings[name] != getattr(default, name)]
+
+
+def _notes(plan: Mapping[str, Any], rebuilt: bool) -> tuple[str, ...]:
+    if not rebuilt:
+        return ()
+    notes = ["The run does not record the places in capitals: the library, the base model, folders of images."]
+    known = set(vars(GenerationSettings()))
+    if others := _changed(plan, [name for name in _table(plan.get("settings")) if name in known - set(OPTIONS)]):
+        notes.append(f"Set from Python, without an option of the command: {', '.join(others)}.")
+    return tuple(notes)

@@ -1,0 +1,142 @@
+"""From a run's files to its page; the command on it is one that the command line takes."""
+
+import json
+import shlex
+from dataclasses import asdict, fields
+
+import pytest
+import typer
+
+from adiff.cli import app
+from adiff.datasets.images import write_png
+from adiff.errors import InputError
+from adiff.generation import GenerationSettings
+from adiff.report import report_of_run
+from adiff.report.run import OPTIONS, rebuilt_command, settings_of
+from adiff.storage import write_json
+
+PLAN = {
+    "format": 1, "product": "metal", "defect": "rust", "count": 5, "seed": 3, "settings": asdict(GenerationSettings()),
+    "masks": {"kind": "learned", "embedding": "c" * 64, "rules": {"min_area": 0.01}, "sampling": {"steps": 25}},
+    "normals": [f"{i}.png" for i in range(9)], "base": {"name": "demo", "fingerprint": "f" * 64}, "embedding": "a" * 64,
+    "encoder": None, "environment": {"torch": "2.9", "python": "3.12"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path, make_pair):
+    """A run of five pairs, of which three are finished; the normal images are beside it."""
+    write_json(tmp_path / "run" / "run.json", PLAN)
+    for number in range(3):
+        pair, name = make_pair(number), f"{number:06d}"
+        write_png(tmp_path / "run" / "image" / f"{name}.png", pair.generated)
+        write_png(tmp_path / "run" / "mask" / f"{name}_mask.png", pair.mask)
+        write_png(tmp_path / "normals" / f"{number}.png", pair.normal)
+        record = {"id": name, "product": "metal", "defect": "rust", "normal": f"{number}.png", "seed": 3, "fill": 0.5}
+        write_json(tmp_path / "run" / "pairs" / f"{name}.json", record)
+    return tmp_path / "run"
+
+
+def test_the_report_shows_the_run(folder, read_page):
+    page = read_page(report_of_run(folder, normals=folder.parent / "normals"))
+    assert page.astray == [] and (folder / "report.html").is_file()
+    assert [card["data-id"] for card in page.all("figure", class_="pair")] == ["000000", "000001", "000002"]
+    assert "metal / rust" in page.words and "from seed 3. The run wants 5 pairs; 3 are finished." in page.words
+    assert page.all("input", class_="slider")
+    assert shlex.split(rebuilt_command(PLAN))[:4] == ["adiff", "generate", "LIB", "metal/rust"]
+    assert rebuilt_command(PLAN) in page.text and "places in capitals" in page.words
+    assert "torch 2.9" not in page.words and "2.9" in page.words  # a list of terms, without a space between
+
+
+def test_without_normals_there_is_no_slider(folder, read_page, tmp_path):
+    page = read_page(report_of_run(folder, out=tmp_path / "elsewhere" / "page.html"))
+    assert not page.all("input", class_="slider") and "--normals DIR" in page.words
+    assert len(page.all("figure", class_="pair")) == 3 and not (folder / "report.html").exists()
+
+
+def test_command_and_seconds_are_those_given_or_recorded(folder, read_page):
+    assert "Time" not in read_page(report_of_run(folder)).words
+    recorded = {"command": "adiff generate a.safetensors", "seconds": {"load": 1, "pairs": 61}}
+    write_json(folder / "run.json", {**PLAN, **recorded})
+    page = read_page(report_of_run(folder))
+    assert "adiff generate a.safetensors" in page.words and "pairs 1 min 01 s" in page.words
+    assert "1 min 02 sin all" in page.words  # two lines of a tile
+    assert "places in capitals" not in page.words
+    page = read_page(report_of_run(folder, command="adiff x", seconds={"all": 2.0}))
+    assert "adiff x" in page.words and "2.0 sin all" in page.words and "1 min" not in page.words
+    assert "Time" not in page.words  # of one phase there is no more to say
+
+
+def test_only_the_pairs_shown_are_opened(folder, read_page):
+    (folder / "image" / "000002.png").unlink()
+    page = read_page(report_of_run(folder, limit=2))
+    assert [card["data-id"] for card in page.all("figure", class_="pair")] == ["000000", "000001"]
+    assert "2 of 3 shown" in page.words
+    with pytest.raises(InputError, match="000002.png does not exist"):
+        report_of_run(folder, limit=3)
+
+
+def test_what_is_no_run_or_damaged_is_refused(folder, tmp_path):
+    with pytest.raises(InputError, match="holds no run.json"):
+        report_of_run(tmp_path)
+    (folder / "pairs" / "000001.json").write_text("{")
+    with pytest.raises(InputError, match="000001.json is damaged"):
+        report_of_run(folder)
+    for path in (folder / "pairs").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match="no finished pair yet"):
+        report_of_run(folder)
+    for content in ("{", "[1]", "[" * 100_000):
+        (folder / "run.json").write_text(content)
+        with pytest.raises(InputError, match="run.json is damaged"):
+            report_of_run(folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_settings_are_laid_out_flat_and_short():
+    sections = settings_of(PLAN)
+    assert sections["run"] == {
+        "product": "metal", "defect": "rust", "count": 5, "seed": 3, "normals": "9: 0.png to 8.png",
+        "embedding": "a" * 12, "encoder": None, "base": "demo", "base fingerprint": "f" * 12,
+    }  # fmt: skip
+    assert sections["masks"] == {
+        "kind": "learned", "embedding": "c" * 12, "rules.min_area": 0.01, "sampling.steps": 25,
+    }  # fmt: skip
+    assert sections["generation"] == asdict(GenerationSettings())
+    several = settings_of({"defects": ["a", "b"], "masks": [{"kind": "folder", "files": ["x"]}, {"kind": "learned"}]})
+    assert several["masks of a"] == {"kind": "folder", "files": ["x"]} and several["masks of b"] == {"kind": "learned"}
+
+
+@pytest.mark.parametrize("plan", [{}, {"base": 3, "masks": "x", "settings": [], "normals": 7, "defects": 1}])
+def test_a_plan_of_another_shape_still_has_settings_and_a_command(plan):
+    assert settings_of(plan) is not None and rebuilt_command(plan).startswith("adiff generate LIB")
+
+
+def test_the_command_holds_what_is_not_the_default_and_parses(tmp_path):
+    changed = {"steps": 7, "crop": False, "reweighting": "paper", "severity": 1.5, "eta": 0.5}
+    plan = {**PLAN, "settings": {**PLAN["settings"], **changed}, "defects": ["rust", "dent", "two words"],
+            "masks": [{"kind": "folder"}] * 3, "base": {"name": "sd"}}  # fmt: skip
+    words = shlex.split(rebuilt_command(plan))
+    made = typer.main.get_command(app).commands["generate"].make_context("generate", words[2:])
+    asked = {"steps": 7, "crop": False, "severity": 1.5, "count": 5, "seed": 3, "base": "BASE"}
+    assert {name: made.params[name] for name in asked} == asked and made.params["reweighting"].value == "paper"
+    assert made.params["defects"] == ["metal/rust", "metal/dent", "metal/two words"] and len(made.params["masks"]) == 3
+    assert "--eta" not in words and "--guidance" not in words
+
+
+def test_settings_without_an_option_are_named(folder, read_page):
+    write_json(folder / "run.json", {**PLAN, "settings": {**PLAN["settings"], "eta": 0.5, "unheard of": 1}})
+    assert "without an option of the command: eta." in read_page(report_of_run(folder)).words
+
+
+def test_every_option_is_one_of_the_command_and_a_setting():
+    generate = typer.main.get_command(app).commands["generate"]
+    assert set(OPTIONS) <= {parameter.name for parameter in generate.params}
+    assert set(OPTIONS) <= {field.name for field in fields(GenerationSettings)}
+
+
+def test_the_records_are_grouped_by_defect(folder, read_page):
+    path = folder / "pairs" / "000001.json"
+    write_json(path, {**json.loads(path.read_text()), "defect": "dent"})
+    page = read_page(report_of_run(folder))
+    assert [card["data-defect"] for card in page.all("figure", class_="pair")] == ["metal/rust"] * 2 + ["metal/dent"]
