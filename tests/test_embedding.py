@@ -1,9 +1,12 @@
-"""The condition e = {e_a, e_s} (Eq. 6): order, span, batches, errors."""
+"""The condition e = {e_a, e_s} (Eq. 6): order, span, batches, errors; fingerprints."""
+
+import hashlib
+import struct
 
 import pytest
 import torch
 
-from adiff.embedding import K_ANOMALY, K_MASK, N_SPATIAL, join_condition, random_embedding
+from adiff.embedding import K_ANOMALY, K_MASK, N_SPATIAL, embedding_fingerprint, join_condition, random_embedding
 from adiff.errors import InputError
 
 
@@ -71,3 +74,11 @@ def test_what_does_not_fit_is_named(e_s, message):
     with pytest.raises(InputError, match=message) as error:
         join_condition(torch.ones(2, 1, 2), e_s)
     assert str(tuple(e_s.shape)) in str(error.value)
+
+
+def test_a_fingerprint_is_of_the_float32_values():
+    values = torch.tensor([[1.0, -2.5]])
+    expected = hashlib.sha256(struct.pack("=2f", 1.0, -2.5)).hexdigest()
+    assert embedding_fingerprint(values) == embedding_fingerprint(values.double()) == expected
+    assert embedding_fingerprint(values.T.contiguous().T) == expected  # whatever its layout in memory
+    assert embedding_fingerprint(values + 1e-3) != expected

@@ -1,8 +1,9 @@
-"""`adiff generate`: image-mask pairs of a learned defect, painted into normal images."""
+"""`adiff generate`: image-mask pairs of learned defects, painted into normal images."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -11,34 +12,67 @@ import typer
 from ..errors import InputError
 from .app import keeping
 from .masks import check_has_masks
-from .options import Base, Blending, DefectName, Distance, EncoderFile, LibraryFile, Resume, Reweighting, Seed
+from .options import Base, Blending, Distance, EncoderFile, LibraryFile, Resume, Reweighting, Seed
 from .progress import CliProgress
 from .train import encoder_beside
 
 if TYPE_CHECKING:
-    from ..generation import MaskSource
+    from ..backbone import Backbone
+    from ..generation import GenerationSettings, MaskSource, RunResult
     from ..library import Defect, Library
     from ..spatial_encoder import SpatialEncoder
 
-RUN_PARTS = {"run.json", "image", "mask", "pairs"}
+RUN_PARTS = {"run.json", "image", "mask", "pairs", "report.html"}
+PAIRS = 16
+"""Pairs of a run, unless told otherwise."""
+
+Defects = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PRODUCT/DEFECT", help="Which of the library's defects; several: all in each image."),
+]
+Normals = Annotated[
+    Path,
+    typer.Option("--normals", metavar="DIR", help="Images without defects, in DIR, DIR/PRODUCT or "
+                 "DIR/PRODUCT/train/good."),
+]  # fmt: skip
+Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run; with --all of the runs.")]
+Count = Annotated[int | None, typer.Option("-n", min=1, help=f"Pairs to make.  [dim]default: {PAIRS}[/dim]")]
+Every = Annotated[bool, typer.Option("--all", help="Every defect of the library, in a run of its own.")]
+PerDefect = Annotated[
+    int | None,
+    typer.Option("--per-defect", metavar="N", min=1, help=f"With --all: pairs of each.  [dim]default: {PAIRS}[/dim]"),
+]
+Masks = Annotated[
+    list[Path] | None,
+    typer.Option("--masks", metavar="DIR", help="Masks to use, once for each PRODUCT/DEFECT.  "
+                 "[dim]default: sampled from the learned ones[/dim]"),
+]  # fmt: skip
+Crop = Annotated[
+    bool | None,
+    typer.Option("--crop/--no-crop", help="Paint in a crop around the mask.  [dim]default: for small masks[/dim]"),
+]
+Severity = Annotated[
+    float, typer.Option("--severity", min=0.0, max=2.0, help="How strong the defect is: 0 none, 1 as learned.")
+]
+PreviewDecoder = Annotated[
+    Path | None,
+    typer.Option("--preview-decoder", metavar="FILE", help="TAESD decoder, for the distance [b]preview[/b]."),
+]
 
 
 def generate(
     library: LibraryFile,
-    defect: DefectName,
-    normals: Annotated[Path, typer.Option("--normals", metavar="DIR", help="Images without defects to paint into.")],
-    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run.")],
-    count: Annotated[int, typer.Option("-n", min=1, help="Pairs to make.")] = 16,
-    masks: Annotated[
-        Path | None,
-        typer.Option("--masks", metavar="DIR", help="Masks to use.  [dim]default: sampled from the learned ones[/dim]"),
-    ] = None,
+    normals: Normals,
+    out: Out,
+    defects: Defects = None,
+    count: Count = None,
+    every: Every = False,
+    per_defect: PerDefect = None,
+    masks: Masks = None,
     base: Base = "demo",
     encoder: EncoderFile = None,
-    crop: Annotated[
-        bool | None,
-        typer.Option("--crop/--no-crop", help="Paint in a crop around the mask.  [dim]default: for small masks[/dim]"),
-    ] = None,
+    crop: Crop = None,
+    severity: Severity = 1.0,
     reweighting: Annotated[
         Reweighting, typer.Option("--reweighting", help="Attention re-weighting inside the mask.")
     ] = Reweighting.balanced,
@@ -52,63 +86,122 @@ def generate(
     steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Sampling steps.")] = 30,
     guidance: Annotated[float, typer.Option("--guidance", min=0.0, help="Classifier-free guidance; 1 is none.")] = 2.0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pairs at a time.")] = 8,
-    preview_decoder: Annotated[
-        Path | None,
-        typer.Option("--preview-decoder", metavar="FILE", help="TAESD decoder, for the distance [b]preview[/b]."),
-    ] = None,
+    preview_decoder: PreviewDecoder = None,
     resume: Resume = True,
     seed: Seed = 0,
 ) -> None:
-    """Paint a learned defect into normal images; each pair has its image, its mask and a record of its measures."""
-    given = _read(library, defect, normals, masks, encoder)
+    """Paint learned defects into normal images; each pair has its image, its mask and a record of its measures."""
+    _check_asked(defects or [], every, count, per_defect, masks or [])
+    given = _read(library, defects or [], normals, masks or [], encoder, out)
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
-    from ..generation import GenerationSettings, generate_run
+    from ..generation import GenerationSettings
     from ..library import check_base
 
     settings = GenerationSettings(
-        steps=steps, guidance=guidance, reweighting=reweighting.value, strength=strength, distance=distance.value,
-        blending=blending.value, crop=crop, batch=batch,
+        steps=steps, guidance=guidance, severity=severity, reweighting=reweighting.value, strength=strength,
+        distance=distance.value, blending=blending.value, crop=crop, batch=batch,
         preview_decoder=None if preview_decoder is None else str(preview_decoder),
     )  # fmt: skip
     backbone = load_backbone(base)
     check_base(given.library, backbone)
     if not resume:
-        clear_run(out)
+        clear_runs([job.out for job in given.jobs])
     with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):
-        result = generate_run(
-            backbone, given.library, given.entry.key, given.encoder, given.normals, given.masks, count=count, out=out,
-            settings=settings, seed=seed, progress=progress,
-        )  # fmt: skip
-        if result.cancelled:
-            raise KeyboardInterrupt
-    typer.echo(_told(given.entry, result))
+        results = _run_all(given, backbone, count or per_defect or PAIRS, settings, seed, progress)
+    _tell(given.jobs, results, out, every)
+
+
+class _Job(NamedTuple):
+    """One run: the defects that each of its images shows, their masks, the normal images, the folder."""
+
+    entries: list[Defect]
+    masks: list[MaskSource]
+    normals: list[Path]
+    out: Path
+
+    @property
+    def name(self) -> str:
+        return " and ".join(entry.name for entry in self.entries)
 
 
 class _Given(NamedTuple):
     """The command's input, opened."""
 
     library: Library
-    entry: Defect
-    normals: list[Path]
-    masks: MaskSource
+    jobs: list[_Job]
     encoder: SpatialEncoder | None
 
 
-def _read(path: Path, defect: str, normals: Path, masks: Path | None, encoder: Path | None) -> _Given:
-    """Open and check everything but the base model; raises InputError or FileNotFoundError."""
+def _check_asked(
+    defects: Sequence[str], every: bool, count: int | None, per_defect: int | None, masks: Sequence[Path]
+) -> None:
+    """Raise InputError for options that do not go together."""
+    if every == bool(defects):
+        raise InputError(f"{'both' if every else 'neither'} of PRODUCT/DEFECT and --all given; give one of them")
+    if every and (count is not None or masks):
+        raise InputError(f"--all takes {'learned masks, not --masks' if masks else '--per-defect N, not -n'}")
+    if per_defect is not None and not every:
+        raise InputError("--per-defect goes with --all; give -n")
+    if masks and len(masks) != len(defects):
+        raise InputError(f"{len(masks)} --masks for {len(defects)} PRODUCT/DEFECT; give one for each, in their order")
+
+
+def _read(
+    path: Path, defects: Sequence[str], normals: Path, masks: Sequence[Path], encoder: Path | None, out: Path
+) -> _Given:
+    """Open and check everything but the base model; raises InputError or FileNotFoundError. No defects: all."""
     from ..datasets.readers import list_images
     from ..library import load_library
 
     library = load_library(path)
-    entry = library.get(defect)
-    if entry.anomaly is None:
-        raise InputError(f"the appearance of {entry.name} was not learned; `adiff train --what defects` adds it")
-    images = list(list_images(normals))
-    source = mask_source(entry, None if masks is None else list(list_images(masks)))
-    return _Given(library, entry, images, source, read_encoder(path, library, entry, encoder))
+    if defects:
+        entries = [library.get(name) for name in defects]
+        files = [list(list_images(folder)) for folder in masks] or [None] * len(entries)
+        jobs = [_job(entries, files, normals, out)]
+    else:
+        jobs = [_job([entry], [None], normals, folder) for entry, folder in _folders(library, out)]
+    return _Given(library, jobs, read_encoder(path, library, jobs[0].name, encoder))
 
 
-def read_encoder(path: Path, library: Library, entry: Defect, given: Path | None) -> SpatialEncoder | None:
+def _folders(library: Library, out: Path) -> list[tuple[Defect, Path]]:
+    """Each defect of a library with the folder of its run, out/<product>-<defect>."""
+    if not library.defects:
+        raise InputError("the library holds no defects; `adiff train` adds some")
+    if out.is_file() or (out / "run.json").exists():
+        what = "a file" if out.is_file() else "the folder of one run"
+        raise InputError(f"{out} is {what}; --all makes a run for each defect, give a folder for them")
+    folders: dict[Path, Defect] = {}
+    for entry in library.defects.values():
+        other = folders.setdefault(out / "-".join(entry.key), entry)
+        if other is not entry:
+            raise InputError(
+                f"the runs of {other.name} and {entry.name} would share the folder {'-'.join(entry.key)}; "
+                "rename one with `adiff library rename`"
+            )
+    return [(entry, folder) for folder, entry in folders.items()]
+
+
+def _job(entries: list[Defect], files: Sequence[list[Path] | None], normals: Path, out: Path) -> _Job:
+    """One run; files: the masks of each defect, None for learned ones."""
+    for entry in entries:
+        if entry.anomaly is None:
+            raise InputError(f"the appearance of {entry.name} was not learned; `adiff train --what defects` adds it")
+    sources = [mask_source(entry, of_entry) for entry, of_entry in zip(entries, files, strict=True)]
+    return _Job(entries, sources, normals_of(entries[0].product, normals), out)
+
+
+def normals_of(product: str, folder: Path) -> list[Path]:
+    """A product's normal images: in folder/product/train/good or folder/product if there is one, else in the folder."""
+    from ..datasets.readers import list_images
+
+    own = [place for place in (folder / product / "train" / "good", folder / product) if place.is_dir()]
+    try:
+        return list(list_images(own[0] if own else folder))
+    except InputError as error:
+        raise InputError(f"normal images of {product}: {error}") from error
+
+
+def read_encoder(path: Path, library: Library, name: str, given: Path | None) -> SpatialEncoder | None:
     """The spatial encoder that a defect was learned with: the one given, beside the library, or the demo's own."""
     from ..backbone import demo_encoder_path
     from ..library import check_encoder
@@ -128,17 +221,18 @@ def read_encoder(path: Path, library: Library, entry: Defect, given: Path | None
             if about["fingerprint"] == wanted:
                 return network
     looked = " or ".join(str(place) for place in places[:2])
-    raise InputError(f"{entry.name} was learned with encoder {wanted[:8]}, not at {looked}; give it with --encoder")
+    raise InputError(f"{name} was learned with encoder {wanted[:8]}, not at {looked}; give it with --encoder")
 
 
-def clear_run(out: Path) -> None:
-    """Remove a run to begin it anew; raises InputError if the folder holds anything that is not a run's."""
-    if not (out / "run.json").exists():
-        return
-    foreign = sorted({path.name for path in out.iterdir()} - RUN_PARTS)
-    if foreign:
-        raise InputError(f"{out} holds {foreign[0]} beside its run; move that away or choose another folder")
-    shutil.rmtree(out)
+def clear_runs(folders: Sequence[Path]) -> None:
+    """Remove runs to begin them anew; raises InputError, and removes nothing, if one holds what is not a run's."""
+    there = [folder for folder in folders if (folder / "run.json").exists()]
+    for folder in there:
+        foreign = sorted({path.name for path in folder.iterdir()} - RUN_PARTS)
+        if foreign:
+            raise InputError(f"{folder} holds {foreign[0]} beside its run; move that away or choose another folder")
+    for folder in there:
+        shutil.rmtree(folder)
 
 
 def mask_source(entry: Defect, files: list[Path] | None = None) -> MaskSource:
@@ -153,9 +247,47 @@ def mask_source(entry: Defect, files: list[Path] | None = None) -> MaskSource:
     return LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots)
 
 
-def _told(entry: Defect, result) -> str:
+def _run_all(
+    given: _Given, backbone: Backbone, count: int, settings: GenerationSettings, seed: int, progress: CliProgress
+) -> list[RunResult]:
+    """Fill the runs one after another; those that are finished already are passed over."""
+    from ..generation import generate_run
+    from ..report import report_of_run
+
+    results = []
+    for job in given.jobs:
+        (key, masks), *also = [(e.key, source) for e, source in zip(job.entries, job.masks, strict=True)]
+        try:
+            result = generate_run(
+                backbone, given.library, key, given.encoder, job.normals, masks, also=also, count=count, out=job.out,
+                settings=settings, seed=seed, progress=progress,
+            )  # fmt: skip
+        except InputError as error:
+            raise InputError(f"{job.name}: {error}" if len(given.jobs) > 1 else str(error)) from error
+        if result.cancelled:
+            raise KeyboardInterrupt
+        report_of_run(job.out, normals=job.normals[0].parent)
+        results.append(result)
+    return results
+
+
+def _tell(jobs: Sequence[_Job], results: Sequence[RunResult], out: Path, every: bool) -> None:
+    """Say what came out: of one run in a line, of --all in a table."""
     from ..report import summarise
 
-    numbers = summarise(result.pairs)
-    measures = f"median fill {numbers['fill']:.2f}, leak at most {numbers['leak']:.0f} levels"
-    return f"{len(result.pairs)} pairs of {entry.name} in {result.out}, {measures}"
+    numbers = [summarise(result.pairs) for result in results]
+    if not every:
+        measures = f"median fill {numbers[0]['fill']:.2f}, leak at most {numbers[0]['leak']:.0f} levels"
+        typer.echo(f"{numbers[0]['pairs']} pairs of {jobs[0].name} in {out}, {measures}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("defect")
+    for name in ("pairs", "median fill"):
+        table.add_column(name, justify="right")
+    for job, of_run in zip(jobs, numbers, strict=True):
+        table.add_row(job.name, str(of_run["pairs"]), f"{of_run['fill']:.2f}")
+    Console().print(table)
+    typer.echo(f"{sum(of_run['pairs'] for of_run in numbers)} pairs in {len(jobs)} runs in {out}")

@@ -2,8 +2,9 @@
 
 from .mask import GeneratedMask, sample_masks
 from .pairs import Pair, make_pairs
-from .run import FolderMasks, LearnedMasks, MaskSource, RunResult, generate_run, read_records
+from .run import RunResult, generate_run, read_records
 from .settings import GenerationSettings, MaskSampling
+from .sources import FolderMasks, LearnedMasks, MaskSource
 
 __all__ = [
     "FolderMasks",

@@ -2,131 +2,39 @@
 
 run.json holds settings, versions and seeds; image/<id>.png, mask/<id>_mask.png; pairs/<id>.json is written last, so a
 pair exists when its JSON exists. The unit of work is an aligned batch (ids b*B .. b*B+B-1), redone whole, its
-randomness a function of (run seed, batch) alone.
+randomness a function of (run seed, batch) alone. With several defects in one image the mask is that of all of them, and
+mask/<id>_labels.png says which is where (0 none, then 1, 2, ... in the record's order of `defects`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from ..backbone import Backbone
-from ..datasets.images import Photo, read_mask, read_photo, write_png
+from ..datasets.images import Photo, read_photo, write_png
+from ..embedding import embedding_fingerprint
 from ..errors import InputError
-from ..geometry import resize_mask
-from ..library import Library
-from ..masks import MaskRules
+from ..library import Key, Library
 from ..progress import Cancelled, NullProgress, Progress
+from ..scoring import ShotReference
 from ..spatial_encoder import SpatialEncoder
 from ..spatial_encoder import fingerprint as encoder_fingerprint
 from ..storage import write_json
 from ..versions import versions
-from .mask import sample_masks
-from .pairs import Pair, make_pairs
-from .seeds import derived_seed, generator_for, rng_for
-from .settings import GenerationSettings, MaskSampling
+from .layers import Layer, Region, check_folders, label_map, measure_all, paint_layers, surrounding_box
+from .seeds import rng_for
+from .settings import GenerationSettings
+from .sources import Batch, MaskSource
 
 FORMAT = 1
-
-
-class MaskSource(Protocol):
-    """Where a run's masks come from."""
-
-    def masks(self, backbone: Backbone, photos: Sequence[Photo], seed: int, batch: int, first: int) -> list[tuple]:
-        """Return for each photo of a batch its mask (H, W) bool and a record of where it came from."""
-
-    def record(self) -> dict[str, Any]:
-        """Return what run.json keeps of the source."""
-
-
-@dataclass(frozen=True)
-class FolderMasks:
-    """Masks drawn by the user, one file each, taken in turn; each is resized to its photo if they differ."""
-
-    paths: Sequence[Path]
-
-    def __post_init__(self) -> None:
-        if not self.paths:
-            raise InputError("no mask files were given; give at least one")
-
-    def masks(self, backbone: Backbone, photos: Sequence[Photo], seed: int, batch: int, first: int) -> list[tuple]:
-        """Read the batch's masks. Raises InputError for a mask of another aspect than its photo."""
-        found = []
-        for place, photo in enumerate(photos):
-            path = self.paths[(first + place) % len(self.paths)]
-            mask = read_mask(path).mask
-            if mask.shape != photo.size:
-                mask = _fitted(mask, photo, path)
-            found.append((mask, {"kind": "file", "path": path.name}))
-        return found
-
-    def record(self) -> dict[str, Any]:
-        """Return the files' names."""
-        return {"kind": "folder", "files": [p.name for p in self.paths]}
-
-
-def _fitted(mask: np.ndarray, photo: Photo, path: Path) -> np.ndarray:
-    height, width = photo.size
-    if abs(mask.shape[0] * width - mask.shape[1] * height) > 0.01 * width * mask.shape[0]:
-        raise InputError(
-            f"mask {path.name} is {mask.shape[1]} x {mask.shape[0]}, its photo {photo.path.name} {width} x {height}; "
-            "give masks of the photos' size, or at least of their shape"
-        )
-    return resize_mask(mask, height, width)
-
-
-@dataclass(frozen=True, eq=False)
-class LearnedMasks:
-    """Masks sampled from a mask embedding e_m (k', D); shots: the real masks at the model's native size."""
-
-    embedding: Tensor
-    rules: MaskRules
-    shots: Sequence[np.ndarray]
-    sampling: MaskSampling = MaskSampling()
-
-    def masks(self, backbone: Backbone, photos: Sequence[Photo], seed: int, batch: int, first: int) -> list[tuple]:
-        """Sample the batch's masks; on a photo that is not square each lies in a square somewhere along it."""
-        drawn = sample_masks(
-            backbone,
-            self.embedding,
-            len(photos),
-            rules=self.rules,
-            shots=self.shots,
-            settings=self.sampling,
-            seed=derived_seed(seed, "masks of batch", batch),
-        )
-        found = []
-        for place, (photo, one) in enumerate(zip(photos, drawn, strict=True)):
-            rng = rng_for(seed, "mask place", first + place)
-            record = {"kind": "learned", "iou": round(one.iou, 4), "candidate": one.candidate}
-            found.append((_on_photo(one.mask, photo, rng), record))
-        return found
-
-    def record(self) -> dict[str, Any]:
-        """Return the embedding's fingerprint, the rules and the sampling settings."""
-        return {
-            "kind": "learned", "embedding": embedding_fingerprint(self.embedding), "rules": self.rules.record(),
-            "sampling": asdict(self.sampling),
-        }  # fmt: skip
-
-
-def _on_photo(mask: np.ndarray, photo: Photo, rng: np.random.Generator) -> np.ndarray:
-    height, width = photo.size
-    side = min(height, width)
-    top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-    whole = np.zeros((height, width), bool)
-    whole[top : top + side, left : left + side] = resize_mask(mask, side, side)
-    return whole
 
 
 @dataclass(frozen=True)
@@ -142,13 +50,14 @@ class RunResult:
 def generate_run(
     backbone: Backbone,
     library: Library,
-    key: tuple[str, str],
+    key: Key,
     encoder: SpatialEncoder | None,
     normals: Sequence[Path],
     masks: MaskSource,
     *,
     count: int,
     out: Path,
+    also: Sequence[tuple[Key, MaskSource]] = (),
     settings: GenerationSettings | None = None,
     seed: int = 0,
     resume: bool = True,
@@ -156,35 +65,32 @@ def generate_run(
 ) -> RunResult:
     """Fill `out` with `count` pairs of the library's defect `key`, (product, defect); what exists of the run is kept.
 
-    Ctrl-C or Cancelled ends it with the pairs done so far. Raises InputError when `out` holds something else, a run of
-    other settings (saying which), or a run at all with resume=False.
+    also: further defects of the product that every image shows beside the first, each with its masks. Ctrl-C or
+    Cancelled ends the run with the pairs done so far. Raises InputError when `out` holds something else, a run of other
+    settings (saying which), or a run at all with resume=False.
     """
     settings, progress = settings or GenerationSettings(), progress or NullProgress()
-    embedding = library.get("/".join(key)).anomaly
-    if embedding is None:
-        raise InputError(f"{key[0]}/{key[1]} has no anomaly embedding; train it with `--what defects` or `--what both`")
+    layers = _layers(library, backbone, [(key, masks), *also])
     if not normals or count < 1:
         raise InputError(f"{len(normals)} normal photos for {count} pairs; give at least one of each")
     identity = {
-        "format": FORMAT, "product": key[0], "defect": key[1], "count": count, "seed": seed,
-        "settings": asdict(settings), "masks": masks.record(), "normals": [p.name for p in normals],
-        "base": {"name": backbone.name, "fingerprint": backbone.fingerprint},
-        "embedding": embedding_fingerprint(embedding),
-        "encoder": None if encoder is None else encoder_fingerprint(encoder),
+        "format": FORMAT, "product": layers[0].key[0], "defect": _defect_of(layers), "count": count, "seed": seed,
+        "settings": asdict(settings), "masks": _alone([layer.masks.record() for layer in layers]),
+        "normals": [p.name for p in normals], "base": {"name": backbone.name, "fingerprint": backbone.fingerprint},
+        "embedding": _alone([embedding_fingerprint(layer.embedding) for layer in layers]),
+        "encoder": None if encoder is None else encoder_fingerprint(encoder), **_several(layers),
     }  # fmt: skip
     _open(out, identity, backbone, resume)
     began, done, cancelled = time.monotonic(), 0, False
-    progress.start(count, f"pairs {key[0]}/{key[1]}")
+    progress.start(count, f"pairs {key[0]}/{_defect_of(layers)}")
     try:
         for batch, first in enumerate(range(0, count, settings.batch)):
             ids = range(first, min(first + settings.batch, count))
             if not all(_record_path(out, i).exists() for i in ids):
                 photos = _choose_normals(normals, ids, seed)
-                chosen = masks.masks(backbone, photos, seed, batch, first)
-                generators = [generator_for(seed, "pair", i) for i in ids]
-                pairs = make_pairs(backbone, photos, [m for m, _ in chosen], embedding, encoder, settings, generators)
-                for i, photo, pair, (_, source) in zip(ids, photos, pairs, chosen, strict=True):
-                    _write(out, i, key, photo, pair, source, seed)
+                painted = paint_layers(backbone, layers, encoder, photos, Batch(seed, batch, ids), settings)
+                for i, photo, regions in zip(ids, photos, painted, strict=True):
+                    _write(out, i, layers, photo, regions, seed)
             done += len(ids)
             progress.update(done)
     except (Cancelled, KeyboardInterrupt):
@@ -193,9 +99,38 @@ def generate_run(
     return RunResult(out, read_records(out), time.monotonic() - began, cancelled)
 
 
-def embedding_fingerprint(embedding: Tensor) -> str:
-    """Return sha256 over an embedding's float32 values."""
-    return hashlib.sha256(embedding.float().cpu().contiguous().numpy().tobytes()).hexdigest()
+def _layers(library: Library, backbone: Backbone, wanted: Sequence[tuple[Key, MaskSource]]) -> list[Layer]:
+    """The run's defects, in the order in which they are painted."""
+    layers = []
+    for (product, defect), masks in wanted:
+        embedding = library.get(f"{product}/{defect}").anomaly
+        if embedding is None:
+            raise InputError(
+                f"{product}/{defect} has no anomaly embedding; train it with `--what defects` or `--what both`"
+            )
+        shots = ShotReference.of(library, (product, defect), backbone)
+        layers.append(Layer((product, defect), embedding, masks, shots))
+    if others := [layer.key for layer in layers if layer.key[0] != layers[0].key[0]]:
+        raise InputError(
+            f"{'/'.join(others[0])} is not a defect of {layers[0].key[0]}; one image shows defects of one product"
+        )
+    check_folders([layer.masks for layer in layers])
+    return layers
+
+
+def _defect_of(layers: Sequence[Layer]) -> str:
+    """The defect of a run and its pairs; several are joined: scratch+dent."""
+    return "+".join(layer.key[1] for layer in layers)
+
+
+def _several(layers: Sequence[Layer]) -> dict[str, Any]:
+    """What records say beyond that where an image shows several defects."""
+    return {"defects": [layer.key[1] for layer in layers]} if len(layers) > 1 else {}
+
+
+def _alone(values: list[Any]) -> Any:
+    """The value of a single defect itself, of several the list."""
+    return values[0] if len(values) == 1 else values
 
 
 def read_records(out: Path) -> list[dict[str, Any]]:
@@ -221,14 +156,19 @@ def _record_path(out: Path, number: int) -> Path:
     return out / "pairs" / f"{number:06d}.json"
 
 
-def _write(out: Path, number: int, key: tuple[str, str], photo: Photo, pair: Pair, source: dict, seed: int) -> None:
-    name = f"{number:06d}"
-    write_png(out / "image" / f"{name}.png", pair.image)
-    write_png(out / "mask" / f"{name}_mask.png", pair.mask.astype(np.uint8) * 255)
-    record = {
-        "id": name, "product": key[0], "defect": key[1], "normal": photo.path.name, "mask": source, "seed": seed,
-        "box": list(pair.box), **pair.measures,
-    }  # fmt: skip
+def _write(out: Path, number: int, layers: Sequence[Layer], photo: Photo, regions: Sequence[Region], seed: int) -> None:
+    name, labels = f"{number:06d}", label_map(regions)
+    write_png(out / "image" / f"{name}.png", regions[-1].pair.image)
+    write_png(out / "mask" / f"{name}_mask.png", labels > 0)
+    if len(regions) > 1:
+        write_png(out / "mask" / f"{name}_labels.png", labels)
+    each = [{"mask": r.source, "seed": seed, "box": list(r.pair.box), **r.pair.measures} for r in regions]
+    record = {"id": name, "product": layers[0].key[0], "defect": _defect_of(layers), "normal": photo.path.name}
+    if len(regions) == 1:
+        record |= each[0]
+    else:
+        record |= {"mask": {"kind": "several"}, "seed": seed, "box": list(surrounding_box(regions))}
+        record |= {**measure_all(photo, regions), **_several(layers), "regions": each}
     write_json(_record_path(out, number), record)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..backbone import Backbone
 from ..backbone.schedule import alpha_bar_at, clean_estimate, ddim_step, sampling_timesteps
-from ..blending import Blender
+from ..blending import Blender, noised_normal
 from ..embedding import Condition
 from ..reweighting import Reweighter, fit_latent_rgb, latent_rgb
 from .settings import GenerationSettings
@@ -109,20 +109,27 @@ def sample_blended(
     reweighter: Reweighter | None = None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
-    """Paint under `condition` inside the masks of normal latents; one generator an image. Returns x_0, (B, 4, h, w)."""
-    timesteps = sampling_timesteps(settings.steps)
+    """Paint under `condition` inside the masks of normal latents; one generator an image. Returns x_0, (B, 4, h, w).
+
+    A severity S below 1 begins at the noised y, for the last share S of the steps (Meng et al. 2022, SDEdit): S = 0
+    gives y itself. One above 1 is a factor on the guidance.
+    """
+    skipped = round((1 - min(settings.severity, 1)) * settings.steps)
+    guidance = settings.guidance * max(settings.severity, 1)
+    timesteps = sampling_timesteps(settings.steps)[skipped:]
     alpha_bars = alpha_bar_at(backbone.alphas_cumprod, timesteps)
-    x = seeded_noise(y.shape[1:], generators, y)
+    noise = seeded_noise(y.shape[1:], generators, y)
+    x = noised_normal(y, noise, alpha_bars[0]) if skipped else noise
     fixed = settings.blending == "fixed"
-    blender = Blender(y, cells, backbone.alphas_cumprod, settings.blending, x if fixed else None)
+    blender = Blender(y, cells, backbone.alphas_cumprod, settings.blending, noise if fixed else None)
     if reweighter is not None:
         reweighter.reset()
     for number, (t, after) in enumerate(zip(timesteps, timesteps[1:], strict=False)):
-        eps = guided_noise(backbone, x, t, condition, settings.guidance, reweighter)
+        eps = guided_noise(backbone, x, t, condition, guidance, reweighter)
         if reweighter is not None:
             reweighter.observe(clean_estimate(x, eps, alpha_bars[number]).to(x), x, t)
             if settings.lookahead:  # the paper's exact reading: the map of x0_hat at t acts at t
-                eps = guided_noise(backbone, x, t, condition, settings.guidance, reweighter)
+                eps = guided_noise(backbone, x, t, condition, guidance, reweighter)
         variance = seeded_noise(y.shape[1:], generators, y) if settings.eta > 0 else None
         x = ddim_step(x, eps, (alpha_bars[number], alpha_bars[number + 1]), settings.eta, variance)
         fresh = seeded_noise(y.shape[1:], generators, y) if after >= 0 and not fixed else None

@@ -1,10 +1,15 @@
 """`adiff generate`: options reach the run, the right encoder is found, what does not fit is refused."""
 
 import dataclasses
+import shutil
 
+import numpy as np
 import pytest
 
 import adiff.generation
+import adiff.report
+from adiff.datasets.images import write_png
+from adiff.errors import InputError
 from adiff.library import load_library, save_library
 from adiff.spatial_encoder import SpatialEncoder, fingerprint, save_encoder
 
@@ -17,33 +22,35 @@ def runs(monkeypatch):
     def generate_run(backbone, library, key, encoder, normals, masks, **options):
         calls.append({"key": key, "encoder": encoder, "normals": normals, "masks": masks, **options})
         pairs = [{"id": "00000", "fill": 0.75, "leak": 0.0, "area": 0.1}]
-        return adiff.generation.RunResult(options["out"], pairs, 1.0)
+        return adiff.generation.RunResult(options["out"], pairs * options["count"], 1.0)
 
     monkeypatch.setattr(adiff.generation, "generate_run", generate_run)
+    monkeypatch.setattr(adiff.report, "report_of_run", lambda *_, **__: None)
     return calls
 
 
 @pytest.fixture
 def start(run, library, data, tmp_path):
-    def call(*options, defect="metal/scratch"):
+    def call(*options, defects=("metal/scratch",)):
         out = ("--normals", data / "metal/train/good", "--out", tmp_path / "run")
-        return run("generate", library, defect, *out, *options)
+        return run("generate", library, *defects, *out, *options)
 
     return call
 
 
 def test_options_reach_the_run(start, runs, tmp_path):
     result = start("-n", "3", "--steps", "7", "--guidance", "1.5", "--reweighting", "paper", "--strength", "0.5",
-                   "--distance", "vae", "--blending", "fixed", "--batch", "2", "--no-crop", "--seed", "9")  # fmt: skip
+                   "--distance", "vae", "--blending", "fixed", "--batch", "2", "--no-crop", "--seed", "9",
+                   "--severity", "1.25")  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    assert "1 pairs of metal/scratch" in result.stdout and "median fill 0.75" in result.stdout
+    assert "3 pairs of metal/scratch" in result.stdout and "median fill 0.75" in result.stdout
     (call,) = runs
     settings = call["settings"]
-    chosen = ("steps", "guidance", "reweighting", "strength", "distance", "blending", "batch", "crop")
-    assert [getattr(settings, name) for name in chosen] == [7, 1.5, "paper", 0.5, "vae", "fixed", 2, False]
+    chosen = ("steps", "guidance", "reweighting", "strength", "distance", "blending", "batch", "crop", "severity")
+    assert [getattr(settings, name) for name in chosen] == [7, 1.5, "paper", 0.5, "vae", "fixed", 2, False, 1.25]
     assert (call["count"], call["seed"], call["out"]) == (3, 9, tmp_path / "run")
     assert [path.name for path in call["normals"]] == ["000.png", "001.png", "002.png"]
-    assert type(call["masks"]).__name__ == "LearnedMasks"
+    assert type(call["masks"]).__name__ == "LearnedMasks" and call["also"] == []
 
 
 def test_masks_of_a_folder_are_used(start, runs, data):
@@ -53,7 +60,7 @@ def test_masks_of_a_folder_are_used(start, runs, data):
 
 
 def test_restart_clears_a_run_and_nothing_else(start, runs, tmp_path):
-    for name in ("run.json", "image/000000.png", "pairs/000000.json"):
+    for name in ("run.json", "image/000000.png", "pairs/000000.json", "report.html"):
         (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "run" / name).write_text("{}")
     (tmp_path / "run" / "notes.txt").write_text("mine")
@@ -118,3 +125,138 @@ def test_pairs_are_really_made(start, data, tmp_path, listing):
     assert start(*options).exit_code == 0 and listing(tmp_path / "run") == made
     result = start(*options, "--seed", "1")
     assert result.exit_code == 2 and "another run" in result.stderr and listing(tmp_path / "run") == made
+
+
+def filed_as(entry, *keys):
+    """The same learned defect under several names, as a library's table."""
+
+    def copy(product, defect):
+        anomaly, mask = entry.anomaly.clone(), entry.mask.clone()
+        return dataclasses.replace(entry, product=product, defect=defect, anomaly=anomaly, mask=mask)
+
+    return {key: copy(*key) for key in keys}
+
+
+@pytest.fixture
+def many(library):
+    """The library with three whole defects of two products: metal/scratch, metal/hole, wood/knot."""
+    held = load_library(library)
+    names = ("metal", "scratch"), ("metal", "hole"), ("wood", "knot")
+    defects = filed_as(held.defects["metal", "scratch"], *names)
+    save_library(library, dataclasses.replace(held, defects=defects))
+    return library
+
+
+def test_all_defects_are_runs_of_their_own(run, many, runs, data, tmp_path):
+    shutil.copytree(data / "metal/train/good", data / "wood")
+    (data / "wood" / "002.png").unlink()
+    given = ("generate", many, "--all", "--per-defect", "3", "--normals", data, "--out", tmp_path / "runs")
+    result = run(*given)
+    assert result.exit_code == 0, result.stderr
+    keys = [("metal", "scratch"), ("metal", "hole"), ("wood", "knot")]
+    assert [call["key"] for call in runs] == keys and {call["count"] for call in runs} == {3}
+    assert [call["out"] for call in runs] == [tmp_path / "runs" / "-".join(key) for key in keys]
+    normals = [[path.relative_to(data).parent.as_posix() for path in call["normals"]] for call in runs]
+    assert normals == [["metal/train/good"] * 3, ["metal/train/good"] * 3, ["wood"] * 2]
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert rows[1:4] == [["metal/scratch", "3", "0.75"], ["metal/hole", "3", "0.75"], ["wood/knot", "3", "0.75"]]
+    assert "9 pairs in 3 runs" in result.stdout
+    runs.clear()
+    assert run(*given[:3], *given[5:6], data / "wood", *given[7:]).exit_code == 0  # one folder for all
+    assert {(len(call["normals"]), call["count"]) for call in runs} == {(2, 16)}
+
+
+def test_all_is_refused_as_a_whole(refused, library, data, tmp_path, runs, tiny):
+    given = ("generate", library, "--all", "--normals", data, "--out", tmp_path / "runs")
+    assert "appearance of metal/hole was not learned" in refused(*given)
+    held = load_library(library)
+    both = held.defects["metal", "scratch"]
+
+    def now(*keys):
+        save_library(library, dataclasses.replace(held, defects=filed_as(both, *keys)))
+
+    unmasked = dataclasses.replace(both, defect="hole", anomaly=both.anomaly.clone(), mask=None)
+    save_library(library, dataclasses.replace(held, defects={both.key: both, unmasked.key: unmasked}))
+    assert "masks of metal/hole were not learned" in refused(*given)
+    now(("metal-a", "b"), ("metal", "a-b"))
+    assert "metal-a/b and metal/a-b would share the folder metal-a-b" in refused(*given)
+    now(("metal", "a"), ("wood", "b"))
+    assert "normal images of wood: no images in" in refused(*given)
+    now(("metal", "a"))
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "run.json").write_text("{}")
+    assert "is the folder of one run" in refused(*given[:-1], tmp_path / "one")
+    now()
+    assert "holds no defects" in refused(*given)
+    assert not runs and not (tmp_path / "runs").exists()
+
+
+def test_what_fails_among_all_is_named(run, many, data, tmp_path, monkeypatch):
+    def generate_run(backbone, library, key, *_, out, **__):
+        if key == ("metal", "hole"):
+            raise InputError("only 3 of 8 masks passed")
+        return adiff.generation.RunResult(out, [], 1.0)
+
+    monkeypatch.setattr(adiff.generation, "generate_run", generate_run)
+    monkeypatch.setattr(adiff.report, "report_of_run", lambda *_, **__: None)
+    normals = ("--normals", data / "metal/train/good")
+    result = run("generate", many, "--all", *normals, "--out", tmp_path / "runs")
+    assert result.exit_code == 2 and "error: metal/hole: only 3 of 8 masks passed" in result.stderr
+    result = run("generate", many, "metal/hole", *normals, "--out", tmp_path / "runs")
+    assert result.exit_code == 2 and "error: only 3 of 8 masks passed" in result.stderr
+
+
+def test_restart_of_all_removes_nothing_if_one_run_holds_more(run, many, runs, data, tmp_path):
+    for name in ("metal-scratch/run.json", "metal-hole/run.json", "metal-hole/notes.txt"):
+        (tmp_path / "runs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs" / name).write_text("{}")
+    normals = data / "metal/train/good"
+    given = ("generate", many, "--all", "--normals", normals, "--out", tmp_path / "runs", "--restart")
+    result = run(*given)
+    assert result.exit_code == 2 and "notes.txt" in result.stderr and not runs
+    assert (tmp_path / "runs/metal-scratch/run.json").exists()
+    (tmp_path / "runs/metal-hole/notes.txt").unlink()
+    assert run(*given).exit_code == 0 and not list((tmp_path / "runs").iterdir())
+
+
+def test_several_defects_go_into_each_image(start, many, runs, data):
+    assert start(defects=["metal/hole", "metal/scratch"]).exit_code == 0
+    holes, scratches = data / "metal/ground_truth/hole", data / "metal/ground_truth/scratch"
+    result = start("--masks", scratches, "--masks", holes, defects=["metal/scratch", "metal/hole"])
+    assert result.exit_code == 0 and "16 pairs of metal/scratch and metal/hole" in result.stdout
+    learned, drawn = runs
+    assert learned["key"] == ("metal", "hole") and [key for key, _ in learned["also"]] == [("metal", "scratch")]
+    sources = [drawn["masks"], *(source for _, source in drawn["also"])]
+    assert [source.paths[0].parent for source in sources] == [scratches, holes]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ([], "neither of PRODUCT/DEFECT and --all given; give one of them"),
+        (["metal/scratch", "--all"], "both of PRODUCT/DEFECT and --all given"),
+        (["metal/scratch", "--per-defect", "3"], "--per-defect goes with --all; give -n"),
+        (["--all", "-n", "3"], "--all takes --per-defect N, not -n"),
+        (["--all", "--masks", "x"], "--all takes learned masks, not --masks"),
+        (["metal/scratch", "--masks", "x", "--masks", "y"], "2 --masks for 1 PRODUCT/DEFECT"),
+        (["metal/scratch", "metal/hole", "--masks", "x"], "1 --masks for 2 PRODUCT/DEFECT; give one for each"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(refused, library, data, tmp_path, asked, said):
+    assert said in refused("generate", library, "--normals", data, "--out", tmp_path / "run", *asked)
+
+
+def test_two_defects_are_really_painted(start, many, tmp_path, data, listing):
+    """No stand-in here: masks in pairs, the label maps, and the refusal of masks that touch."""
+    for i, (name, left) in enumerate((("a", 4), ("b", 40))):
+        mask = np.zeros((64, 64), bool)
+        mask[20:36, left : left + 12 + i] = True
+        write_png(tmp_path / name / "0.png", mask)
+    options = ("-n", "2", "--steps", "1", "--masks", tmp_path / "a", "--masks", tmp_path / "b")
+    result = start(*options, defects=["metal/scratch", "metal/hole"])
+    assert result.exit_code == 0, result.stderr
+    assert "2 pairs of metal/scratch and metal/hole" in result.stdout
+    assert {"mask/000000_labels.png", "mask/000001_labels.png"} < set(listing(tmp_path / "run"))
+    shutil.rmtree(tmp_path / "run")
+    result = start(*options[:-1], tmp_path / "a", defects=["metal/scratch", "metal/hole"])
+    assert result.exit_code == 2 and "touch or overlap" in result.stderr and not (tmp_path / "run").exists()

@@ -8,12 +8,12 @@ import torch
 from adiff.datasets.images import read_mask, read_photo, write_png
 from adiff.errors import InputError
 from adiff.generation import FolderMasks, GenerationSettings, LearnedMasks, generate_run, read_records
-from adiff.generation.run import _on_photo
 from adiff.library import Defect, Library
 from adiff.masks import MaskRules
 
-KEY = ("metal", "hole")
+KEY, DENT = ("metal", "hole"), ("metal", "dent")
 FEW = GenerationSettings(steps=1, reweighting="off", guidance=1.0, batch=2)
+SEVERAL = {"kind": "several"}
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def masks(tmp_path, make_mask):
 @pytest.fixture
 def library(backbone):
     e_a = torch.randn(8, 768, generator=torch.Generator().manual_seed(0))
-    defects = {KEY: Defect(*KEY, anomaly=e_a), ("metal", "none"): Defect("metal", "none")}
-    return Library(defects, backbone.fingerprint, "tiny", 768)
+    learned = {key: Defect(*key, anomaly=e_a + i) for i, key in enumerate((KEY, DENT, ("wood", "knot")))}
+    return Library(learned | {("metal", "none"): Defect("metal", "none")}, backbone.fingerprint, "tiny", 768)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_run_that_lost_pairs_ends_with_the_same_files(start, lost):
 
 def test_what_is_there_is_not_made_again(start, monkeypatch):
     result = start()
-    monkeypatch.setattr("adiff.generation.run.make_pairs", None)
+    monkeypatch.setattr("adiff.generation.layers.make_pairs", None)
     assert start().pairs == result.pairs
 
 
@@ -130,13 +130,6 @@ def test_other_normals_and_masks_and_encoders_make_another_run(start, normals, m
     ):  # fmt: skip
         with pytest.raises(InputError, match=rf"another run \({said}"):
             start(**other)
-
-
-def test_masks_learned_anew_make_another_run(make_mask):
-    rules = MaskRules.from_shots([make_mask()])
-    records = [LearnedMasks(torch.full((4, 768), v), rules, [make_mask()]).record() for v in (1.0, 1.0, 2.0)]
-    assert records[0] == records[1] != records[2]
-    assert json.loads(json.dumps(records[0])) == records[0]
 
 
 def test_a_folder_that_holds_something_else_is_refused(start, tmp_path):
@@ -178,21 +171,6 @@ def test_bad_input_leaves_no_folder(start, tmp_path, given, said):
     assert not (tmp_path / "run").exists()
 
 
-def test_no_mask_files_are_refused():
-    with pytest.raises(InputError, match="no mask files"):
-        FolderMasks([])
-
-
-def test_a_mask_of_the_photos_shape_is_resized_and_of_another_refused(start, tmp_path, make_mask):
-    write_png(tmp_path / "large.png", make_mask(20, 40, 60, 50, size=128))
-    result = start(masks=FolderMasks([tmp_path / "large.png"]), count=1)
-    mask = read_mask(result.out / "mask" / "000000_mask.png").mask
-    assert np.array_equal(mask, make_mask(10, 20, 30, 25))
-    write_png(tmp_path / "wide.png", make_mask(size=128)[:64])
-    with pytest.raises(InputError, match="mask wide.png is 128 x 64, its photo .* 64 x 64"):
-        start(masks=FolderMasks([tmp_path / "wide.png"]), count=1, out=tmp_path / "other")
-
-
 def test_learned_masks_are_sampled_for_each_batch(start, backbone, make_mask, monkeypatch, tmp_path):
     drawn = []
 
@@ -211,13 +189,62 @@ def test_learned_masks_are_sampled_for_each_batch(start, backbone, make_mask, mo
     assert listing(result.out) == before
 
 
-@pytest.mark.parametrize("size", [(64, 64), (50, 90), (128, 70)])
-def test_a_learned_mask_lies_in_a_square_of_the_photo(make_mask, size):
-    photo = type("Sized", (), {"size": size})
-    places = {_on_photo(make_mask(), photo, np.random.default_rng(s)).tobytes() for s in range(10)}
-    assert (len(places) == 1) == (size[0] == size[1])
-    one = _on_photo(make_mask(), photo, np.random.default_rng(0))
-    assert one.shape == size and abs(one.sum() / (20 / 64 * 16 / 64 * min(size) ** 2) - 1) < 0.15
+@pytest.fixture
+def dents(tmp_path, make_mask):
+    """Masks that lie apart from those of `masks`, one for each."""
+    paths = [tmp_path / "dents" / f"{i}.png" for i in range(2)]
+    for i, path in enumerate(paths):
+        write_png(path, make_mask(44 - 40 * i))
+    return FolderMasks(paths)
+
+
+def test_a_run_of_two_defects_in_each_image(start, normals, masks, dents):
+    result = start(also=[(DENT, dents)], count=3)
+    names = [f"{i:06d}" for i in range(3)]
+    files = [f for n in names for f in (f"image/{n}.png", f"mask/{n}_mask.png", f"mask/{n}_labels.png")]
+    assert set(listing(result.out)) == {"run.json", *files, *(f"pairs/{n}.json" for n in names)}
+    for i, record in enumerate(result.pairs):
+        assert (record["defect"], record["defects"], record["mask"]) == ("hole+dent", ["hole", "dent"], SEVERAL)
+        where = [read_mask(source.paths[i % 2]).mask for source in (masks, dents)]
+        labels = read_photo(result.out / "mask" / f"{names[i]}_labels.png").pixels
+        assert np.array_equal(labels, where[0] + 2 * where[1]) and labels.dtype == np.uint8
+        union = read_mask(result.out / "mask" / f"{names[i]}_mask.png").mask
+        assert np.array_equal(union, labels > 0) and record["area"] == union.mean() and record["leak"] == 0
+        normal = read_photo(normals[int(record["normal"][0])]).pixels
+        image = read_photo(result.out / "image" / f"{names[i]}.png").pixels
+        assert np.array_equal(image[~union], normal[~union])
+        assert all((image[mask] != normal[mask]).any() for mask in where)
+        for region, mask in zip(record["regions"], where, strict=True):
+            assert region["area"] == mask.mean() and region["mask"] == {"kind": "file", "path": f"{i % 2}.png"}
+            assert {"fill", "leak", "components", "box"} <= set(region)
+    about = json.loads((result.out / "run.json").read_text())
+    assert (about["product"], about["defect"], about["defects"]) == ("metal", "hole+dent", ["hole", "dent"])
+    assert about["masks"] == [masks.record(), dents.record()] and len(set(about["embedding"])) == 2
+
+
+def test_a_run_of_two_defects_goes_on_to_the_same_files(start, dents):
+    out = start(also=[(DENT, dents)]).out
+    before = listing(out)
+    (out / "pairs" / "000003.json").unlink()
+    (out / "mask" / "000002_labels.png").unlink()
+    start(also=[(DENT, dents)])
+    assert listing(out) == before
+    with pytest.raises(InputError, match=r"another run \(defect hole\+dent, now hole; masks"):
+        start()
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (("wood", "knot"), "wood/knot is not a defect of metal; one image shows defects of one product"),
+        (("metal", "none"), "metal/none has no anomaly embedding"),
+        (KEY, "touch or overlap"),
+    ],
+)
+def test_defects_that_do_not_go_into_one_image_leave_no_folder(start, masks, dents, tmp_path, key, said):
+    with pytest.raises(InputError, match=said):
+        start(also=[(key, masks if key == KEY else dents)])
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_file_name_that_is_no_text_is_recorded(start, tmp_path):

@@ -176,3 +176,36 @@ def test_whole_images_are_sampled_at_native_size(backbone):
     assert latents.shape == (2, 4, 8, 8) and latents.isfinite().all()
     again = sample_plain(backbone, condition(), 2, 5.0, generators())
     assert torch.equal(latents, again) and not torch.allclose(latents[0], latents[1])
+
+
+def timesteps_asked(backbone, monkeypatch):
+    """Remember what the model is asked: (t, x_t)."""
+    asked, whole = [], type(backbone).predict_noise
+    monkeypatch.setattr(
+        type(backbone), "predict_noise",
+        lambda self, *given: (asked.append((given[1][0].item(), given[0])), whole(self, *given))[1],
+    )  # fmt: skip
+    return asked
+
+
+@pytest.mark.parametrize("blending", ["fixed", "fresh"])
+def test_severity_zero_is_the_normal_image(backbone, y, cells, monkeypatch, blending):
+    asked = timesteps_asked(backbone, monkeypatch)
+    x = sample_blended(backbone, y, cells, condition(), settings(severity=0.0, blending=blending), generators())
+    assert torch.equal(x, y) and not asked
+
+
+def test_severity_one_half_takes_the_last_half_of_the_steps(backbone, y, cells, monkeypatch):
+    asked = timesteps_asked(backbone, monkeypatch)
+    sample_blended(backbone, y, cells, condition(), settings(severity=0.5, steps=4), generators())
+    assert [t for t, _ in asked] == [499, 249]
+    alpha_bar = backbone.alphas_cumprod[499].item()
+    noise = seeded_noise(y.shape[1:], generators(), y)
+    torch.testing.assert_close(asked[0][1], alpha_bar**0.5 * y + (1 - alpha_bar) ** 0.5 * noise)
+
+
+def test_a_severity_above_one_is_a_factor_on_the_guidance(backbone, y, cells):
+    given = backbone, y, cells, condition()
+    double = sample_blended(*given, settings(severity=2.0, guidance=1.5), generators())
+    assert torch.equal(double, sample_blended(*given, settings(guidance=3.0), generators()))
+    assert not torch.equal(double, sample_blended(*given, settings(guidance=1.5), generators()))

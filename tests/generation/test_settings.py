@@ -13,6 +13,8 @@ from adiff.generation import GenerationSettings, MaskSampling
         ({"steps": 1001}, "steps is 1001; the noise schedule has 1000"),
         ({"guidance": math.nan}, "guidance is nan"),
         ({"strength": -1}, "strength is -1"),
+        ({"severity": -0.1}, "severity is -0.1; it must be at least 0"),
+        ({"severity": 2.1}, r"severity is 2.1; it must lie between 0 \(no defect\) and 2"),
         ({"eta": 1.5}, "eta is 1.5; it must lie between 0"),
         ({"batch": 0}, "batch is 0"),
         ({"interval": 0}, "interval is 0"),

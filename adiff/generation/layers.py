@@ -1,0 +1,155 @@
+"""The defects of one image, painted one after another: what the first leaves is the normal image of the next.
+
+Their masks lie apart, so each defect keeps its own pixels, and outside all masks the photo stays as it was, bit for
+bit. One defect is the common case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+from torch import Tensor
+
+from ..backbone import Backbone
+from ..datasets.images import Photo, read_mask
+from ..errors import InputError
+from ..geometry import EIGHT, Box
+from ..library import Key
+from ..scoring import ShotReference, measure_pair
+from ..spatial_encoder import SpatialEncoder
+from .pairs import Pair, make_pairs
+from .seeds import derived_seed, generator_for
+from .settings import GenerationSettings
+from .sources import Batch, Chosen, FolderMasks, MaskSource
+
+TRIES = 24
+"""Times that the masks of an image are drawn until they lie apart."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One defect of a run: (product, defect), e_a (k, D), where its masks come from, the shots to compare with."""
+
+    key: Key
+    embedding: Tensor
+    masks: MaskSource
+    shots: ShotReference | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """One defect painted into one photo: the pair, whose image holds the earlier defects too, and its mask's origin."""
+
+    pair: Pair
+    source: dict[str, Any]
+
+
+def paint_layers(
+    backbone: Backbone,
+    layers: Sequence[Layer],
+    encoder: SpatialEncoder | None,
+    photos: Sequence[Photo],
+    batch: Batch,
+    settings: GenerationSettings,
+) -> list[list[Region]]:
+    """Paint every layer's defect into every photo of a batch.
+
+    Returns the regions of each photo in the order of the layers; the last one's image shows all of them.
+    Raises InputError if no masks that lie apart are found.
+    """
+    chosen = masks_apart(backbone, [layer.masks for layer in layers], photos, batch)
+    normals, regions = list(photos), [[] for _ in photos]
+    for number, layer in enumerate(layers):
+        masks, sources = zip(*(of_photo[number] for of_photo in chosen), strict=True)
+        purpose = ("layer", number) if number else ()  # the first layer is what it would be alone
+        generators = [generator_for(batch.seed, "pair", i, *purpose) for i in batch.ids]
+        pairs = make_pairs(
+            backbone, normals, masks, layer.embedding, encoder, settings, generators, shots=layer.shots
+        )
+        normals = [Photo(pair.image, photo.path) for pair, photo in zip(pairs, photos, strict=True)]
+        for of_photo, pair, source in zip(regions, pairs, sources, strict=True):
+            of_photo.append(Region(pair, source))
+    return regions
+
+
+def masks_apart(
+    backbone: Backbone, sources: Sequence[MaskSource], photos: Sequence[Photo], batch: Batch
+) -> list[list[Chosen]]:
+    """Choose a mask of every source for each photo; where two touch, all of that photo are drawn again, TRIES times."""
+    found: dict[int, list[Chosen]] = {}
+    for attempt in range(TRIES):
+        left = [place for place in range(len(photos)) if place not in found]
+        if not left:
+            break
+        of_left, ids = [photos[place] for place in left], [batch.ids[place] for place in left]
+        drawn = []
+        for number, source in enumerate(sources):
+            seed = derived_seed(batch.seed, "layer", number, attempt) if number or attempt else batch.seed
+            drawn.append(source.masks(backbone, of_left, Batch(seed, batch.number, ids)))
+        for place, *of_photo in zip(left, *drawn, strict=True):
+            if lie_apart([mask for mask, _ in of_photo]):
+                found[place] = of_photo
+    lacking = [photo.path.name for place, photo in enumerate(photos) if place not in found]
+    if lacking:
+        raise InputError(
+            f"no {len(sources)} masks that lie apart were found for {lacking[0]} in {TRIES} draws; "
+            "paint fewer defects in one image, or give smaller masks with --masks"
+        )
+    return [found[place] for place in range(len(photos))]
+
+
+def lie_apart(masks: Sequence[np.ndarray]) -> bool:
+    """Whether no two of the masks, (H, W) bool, share a pixel or touch, corners included."""
+    taken = np.zeros_like(masks[0])
+    for mask in masks:
+        if (taken & mask).any():
+            return False
+        taken |= ndimage.binary_dilation(mask, EIGHT)
+    return True
+
+
+def check_folders(sources: Sequence[MaskSource]) -> None:
+    """Raise InputError if masks given as files, the i-th of each folder for one image, do not pair or are not apart."""
+    folders = [source.paths for source in sources if isinstance(source, FolderMasks)]
+    if len(folders) < 2:
+        return
+    if len({len(paths) for paths in folders}) > 1:
+        counts = " and ".join(str(len(paths)) for paths in folders)
+        raise InputError(f"the folders hold {counts} masks; they are paired by order, so give equally many of each")
+    for paths in zip(*folders, strict=True):
+        masks = [read_mask(path).mask for path in paths]
+        names = " and ".join(str(path) for path in paths)
+        if len({mask.shape for mask in masks}) > 1:
+            raise InputError(f"the masks {names} belong to one image, but differ in size; give them in one size")
+        if not lie_apart(masks):
+            raise InputError(f"the masks {names} touch or overlap; masks for one image must lie apart")
+
+
+def label_map(regions: Sequence[Region]) -> np.ndarray:
+    """Which defect each pixel shows: (H, W) uint8, 0 for none, else 1 for the first and so on."""
+    labels = np.zeros(regions[0].pair.mask.shape, np.uint8)
+    for label, region in enumerate(regions, 1):
+        labels[region.pair.mask] = label
+    return labels
+
+
+def surrounding_box(regions: Sequence[Region]) -> Box:
+    """The least box around the boxes that the model has seen."""
+    lefts, tops, rights, bottoms = zip(*(region.pair.box for region in regions), strict=True)
+    return Box(min(lefts), min(tops), max(rights), max(bottoms))
+
+
+def measure_all(photo: Photo, regions: Sequence[Region]) -> dict[str, float | None]:
+    """The measures of an image with several defects, under the mask of all of them (METHOD 6).
+
+    fill is the mean over the defects by their area, which is the share of all masks' pixels: they lie apart. What
+    compares with the shots of one defect is None; each region has its own.
+    """
+    rgb, whole = photo.rgb, label_map(regions) > 0
+    measures = measure_pair(Photo(regions[-1].pair.image, photo.path).rgb, rgb, rgb, whole)
+    fills, areas = zip(*((r.pair.measures["fill"], r.pair.mask.sum()) for r in regions), strict=True)
+    return {**measures, "fill": float(np.average(fills, weights=areas))}
