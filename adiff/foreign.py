@@ -14,16 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
-import struct
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -31,6 +28,7 @@ from .errors import InputError
 from .library import Base, Defect, Key, Library
 from .library_edit import record_of
 from .storage import write_whole
+from .unpickling import BROKEN, read_pickled, reason, shown
 from .versions import versions
 
 KINDS = ("anomaly", "mask")
@@ -54,9 +52,6 @@ OTHER_SPACE = (
     "textual inversions stand in front of the text encoder, a library's embeddings behind it: they fit by width but do "
     "not look the same on both sides"
 )
-# what a damaged pickle raises depends on where it is damaged
-BROKEN = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError,
-          ArithmeticError, AssertionError, MemoryError, NotImplementedError, ImportError, struct.error)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ def read_embedding(path: str | Path) -> Foreign:
     if suffix == ".safetensors":
         layout, tensor = _read_safetensors(path)
     elif suffix in PICKLED:
-        layout, tensor = _find(_read_pickled(path), path)
+        layout, tensor = _find(read_pickled(path), path)
     else:
         raise InputError(f"{path} is no textual inversion; expected a .safetensors, .pt or .bin file")
     vectors = _checked(tensor, path)
@@ -141,37 +136,10 @@ def _read_safetensors(path: Path) -> tuple[str, Tensor]:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
             name = _chosen(shapes, path, kind)
             return ("a1111" if name == "emb_params" else "diffusers"), file.get_tensor(name)
-    except (SafetensorError, *BROKEN) as error:
+    except BROKEN as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is damaged or no safetensors file ({_reason(error)})") from None
-
-
-def _read_pickled(path: Path) -> Any:
-    """Read by torch's loader for weights alone: nothing is run; of classes only the inert ParameterDict is built."""
-    # the first textual inversion keeps its vectors in one; it is a table of tensors
-    torch.serialization.add_safe_globals([torch.nn.ParameterDict])
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old formats are deprecated, not wrong
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except BROKEN as error:
-        raise InputError(
-            f"{path} holds more than weights or is damaged ({_reason(error)}); it is not opened: "
-            "convert it to .safetensors"
-        ) from None
-
-
-def _reason(error: Exception) -> str:
-    """What a loader says, in short; torch adds advice on how to open a file unsafely, which is left out."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    told = next((line for line in lines if line.startswith("WeightsUnpickler error")), lines[0])
-    return _shown(told.removeprefix("WeightsUnpickler error: "), 120).rstrip(" .")
-
-
-def _shown(text: str, length: int = 60) -> str:
-    """The beginning of a stranger's text, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in text[:length])
+        raise InputError(f"{path} is damaged or no safetensors file ({reason(error)})") from None
 
 
 def _find(loaded: Any, path: Path) -> tuple[str, Tensor]:
@@ -210,7 +178,7 @@ def _chosen(shapes: Mapping[str, tuple[int, ...]], path: Path, kind: str | None 
         return names[0]
     if not names:
         raise InputError(f"{path} holds no tensor; expected a textual inversion")
-    first = ", ".join(map(_shown, sorted(names)[:2]))
+    first = ", ".join(map(shown, sorted(names)[:2]))
     raise InputError(f"{path} holds {len(names)} tensors ({first}, ...), not one embedding; give a textual inversion")
 
 

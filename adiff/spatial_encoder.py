@@ -231,10 +231,12 @@ def load_encoder(path: str | Path) -> tuple[SpatialEncoder, dict[str, Any]]:
 def _rebuild(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> tuple[SpatialEncoder, dict[str, Any]]:
     try:
         variant, tokens, dim = metadata["variant"], int(metadata["tokens"]), int(metadata["dim"])
+        info, heads = json.loads(metadata["info"]), {n.split(".")[1] for n in tensors if n.startswith("heads.")}
+        if not isinstance(info, dict) or tokens != len(heads) or dim != len(tensors["norm.weight"]):
+            raise ValueError("its metadata do not fit its weights")
         with torch.device("meta"):  # no first weights are drawn only to be replaced
             encoder = SpatialEncoder(variant, tokens, dim).eval()
         encoder.load_state_dict(tensors, assign=True)
-        info = json.loads(metadata["info"])
     except (KeyError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} is a damaged spatial encoder: {' '.join(str(error).split())[:200]}") from error
     own = {"variant": variant, "tokens": tokens, "dim": dim, "fingerprint": fingerprint(encoder)}

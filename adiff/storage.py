@@ -1,30 +1,68 @@
-"""Files that are whole or not there: written under a temporary name, then renamed."""
+"""Files that are whole or not there, and folders that one process at a time writes to.
+
+A file is written under a temporary name, then renamed. A killed process leaves a temporary file behind; whoever locks
+the folder next removes it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
+import logging
 import os
+import platform
+import re
 import secrets
-from collections.abc import Callable
+import shutil
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from .errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
+    fcntl = None
+
+logger = logging.getLogger("adiff")
+
+LOCK = ".lock"
+"""Name of the file that is there, and locked, while a process writes to a folder."""
+LOCKED_BYTE = 1 << 30
+"""Place of the byte that Windows locks: beyond the file's content, which others have to read."""
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.[0-9a-f]{16}\.tmp")
+"""Names of temporary files: a digest of the name that the file will have, then a number of each write's own."""
+NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP))
+"""What a file system without locks says."""
 
 
 def write_whole(path: Path | str, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it; folders are made.
 
     If anything fails, the old file stays as it was and the temporary one is removed. Its name is each call's own, so
-    that processes which write the same file do not meet.
+    that processes which write the same file do not meet. The system's errors (full disk, read-only folder) are raised
+    with the name of `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # beside the target, as only then the rename is one step; the target's name is left out: it may be of full length
-    temporary = path.with_name(f".{os.getpid()}.{secrets.token_hex(8)}.tmp")
+    # beside the target, as only then the rename is one step; the target's own name may be of full length
+    temporary = path.with_name(f".{_digest(path.name)}.{secrets.token_hex(8)}.tmp")
     try:
         write(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what stopped the write says more
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -37,3 +75,107 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, content: Any) -> None:
     """Write JSON, indented, as UTF-8."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def remove_leftovers(*places: Path) -> None:
+    """Remove what killed writes have left: of a folder everything right in it, else what was to become that file.
+
+    The caller must know that nobody is writing there.
+    """
+    for place in places:
+        folder, own = (place, "") if place.is_dir() else (place.parent, f".{_digest(place.name)}.")
+        found = list(folder.iterdir()) if folder.is_dir() else []
+        for path in found:
+            if TEMPORARY.fullmatch(path.name) and path.name.startswith(own):
+                path.unlink(missing_ok=True)
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove all that a folder holds but the lock; the caller has it."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+@contextlib.contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Be the only process that writes to `folder` and the folders right in it; it is made if it is not there.
+
+    The lock is the system's own on an open file: it ends with the process, however that ends. What the writes of a
+    process killed there have left is removed; at the end the lock's file is, and so is the folder if it is empty and
+    was not so before. Raises InputError, naming the process, if another one writes there, and for a file of that name.
+    """
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; give a folder")
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    removable = missing or [folder][: any(folder.iterdir())]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        file = _acquire(folder)
+        try:
+            if file.seek(0, os.SEEK_END):  # the one who wrote into it was killed
+                remove_leftovers(folder, *(path for path in folder.iterdir() if path.is_dir()))
+            about = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            file.write(json.dumps(about).encode() + b"\n")
+            yield
+        finally:
+            _release(file, folder)
+    finally:
+        for place in removable:
+            with contextlib.suppress(OSError):  # it holds something
+                place.rmdir()
+
+
+def _acquire(folder: Path) -> IO[bytes]:
+    """Open and lock a folder's lock file; InputError if another process has it."""
+    path = folder / LOCK
+    while True:
+        file = open(path, "ab+", buffering=0)
+        try:
+            _lock(file)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        except FileNotFoundError:  # the one who held it has just removed it
+            pass
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                logger.warning("%s is on a file system without locks; start no second process on it", folder)
+                return file
+            file.close()
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            raise InputError(f"{_holder(path)} is writing to {folder}; let it end, or give another folder") from None
+        file.close()
+
+
+def _release(file: IO[bytes], folder: Path) -> None:
+    if fcntl is not None:  # while it is locked, so that whoever opened it before sees that it is gone
+        (folder / LOCK).unlink(missing_ok=True)
+    file.close()
+    if fcntl is None:  # Windows removes no open file
+        with contextlib.suppress(OSError):  # another process has it now
+            (folder / LOCK).unlink(missing_ok=True)
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock an open file, or raise OSError at once."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        file.seek(LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+
+def _holder(path: Path) -> str:
+    """Who has a lock, in words, as far as its file tells."""
+    try:
+        about = json.loads(path.read_bytes().splitlines()[-1])  # those before it were killed
+        return f"process {about['pid']:d} on {about['host']} since {about['since']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "another process"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]

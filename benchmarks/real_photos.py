@@ -1,6 +1,6 @@
 """Real photos through train -> masks -> generate with the commands a user types: fill, leak and time for each set.
 
-    python -m benchmarks.real_photos --data FOLDER --out FOLDER [--base BASE]
+    python -m benchmarks.real_photos --data FOLDER --out FOLDER [--base BASE] [--steps N]
 
 FOLDER holds sets in MVTec layout, each optionally with a groups.json that says which files show the same object; shots
 then come from different groups. Prints a Markdown table and writes real_photos.json; look at the contact sheets.
@@ -59,17 +59,20 @@ def run(*arguments: str | Path) -> float:
     return time.monotonic() - began
 
 
-def measure(folder: Path, defect: str, out: Path, base: str) -> dict:
+def measure(folder: Path, defect: str, out: Path, base: str, steps: int) -> dict:
     """Train, sample masks, generate with learned masks and with the shots' own; return one row of the table."""
     data, library = out / "data", out / f"{folder.name}.safetensors"
     shots = copy_shots(folder, defect, data)
     name, normals = f"{folder.name}/{defect}", data / folder.name / "train" / "good"
     common = ["--product", folder.name, "--shots", shots, "--base", base]
-    seconds = {"train": run("train", data, *common, "--out", library)}
+    seconds = {"train": run("train", data, *common, "--steps", steps, "--out", library)}
     seconds["masks"] = run("masks", library, name, "--base", base, "-n", PAIRS, "--out", out / f"{folder.name}-masks")
     rows, blocks = {}, []
     drawn = data / folder.name / "ground_truth" / defect
-    for kind, more in (("learned", []), ("shots", ["--masks", drawn])):
+    kinds = {"learned": []}
+    if len({read_photo(p).size for p in (*drawn.iterdir(), *normals.iterdir())}) == 1:  # else they fit no other photo
+        kinds["shots"] = ["--masks", drawn]
+    for kind, more in kinds.items():
         target = out / f"{folder.name}-{kind}"
         seconds[f"generate, {kind} masks"] = run(
             "generate", library, name, "--base", base, "--normals", normals, "-n", PAIRS, "--out", target, *more
@@ -112,10 +115,13 @@ def main() -> None:
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--out", type=Path, required=True, help="new folder")
     options.add_argument("--base", default="demo")
+    options.add_argument("--steps", type=int, default=200, help="of each inversion")
+    options.add_argument("--sets", nargs="+", choices=CHOSEN, default=list(CHOSEN))
     chosen = options.parse_args()
+    chosen.out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for name, defect in CHOSEN.items():
-        rows.append(measure(chosen.data / name, defect, chosen.out, chosen.base))
+    for name in chosen.sets:
+        rows.append(measure(chosen.data / name, CHOSEN[name], chosen.out, chosen.base, chosen.steps))
         (chosen.out / "real_photos.json").write_text(json.dumps(rows, indent=1))
     print(table(rows))
 

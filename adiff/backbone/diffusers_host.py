@@ -21,8 +21,10 @@ class DiffusersBackbone:
     def __init__(self, name: str, parts: Parts, device: torch.device, dtype: torch.dtype):
         self.name, self.device, self.dtype = name, device, dtype
         self.fingerprint = _fingerprint(parts)  # before the dtype rounds the weights
-        self._unet = parts.unet.to(device, dtype).eval().requires_grad_(False)
-        self._vae = parts.vae.to(device, dtype).eval().requires_grad_(False)
+        # torch's own `to`: that of diffusers 0.42 warns of modules to be kept in float32 where there are none
+        self._unet, self._vae = (torch.nn.Module.to(part, device, dtype) for part in (parts.unet, parts.vae))
+        for part in (self._unet, self._vae):
+            part.eval().requires_grad_(False)
         self.context_dim: int = parts.unet.config.cross_attention_dim
         self.latent_downscale = 2 ** (len(parts.vae.config.block_out_channels) - 1)
         self.native_size: int = parts.unet.config.sample_size * self.latent_downscale

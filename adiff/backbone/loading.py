@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..storage import write_whole
+from ..unpickling import BROKEN, reason
 from .layout import METADATA, NULL_CONTEXT, TEXT, UNET, VAE, unet_config, unet_names, vae_config, vae_names
 from .recognition import SD1_WIDTH, check_file, check_folder, read_object
-from .weights import BROKEN, Weights, fill, open_weights
+from .weights import Weights, fill, open_weights
 
 WHOLE_NUMBERS = {"heads": 64, "vae_groups": 1024, "native_size": 4096}  # of our metadata, with the most of each
 MOST_SCALE = 1e4  # of latents; SD 1.5's is 0.18
@@ -52,7 +54,7 @@ def load_single_file(path: Path) -> Parts:
         null = _stored_null(weights) if NULL_CONTEXT in weights.shapes else None
         fill(unet, unet_table, weights)
         fill(vae, vae_table, weights)
-        return Parts(unet, vae, _empty_prompt(weights, TEXT) if null is None else null)
+        return Parts(unet, vae, empty_prompt(weights) if null is None else null)
 
 
 def load_folder(path: Path) -> Parts:
@@ -61,8 +63,8 @@ def load_folder(path: Path) -> Parts:
     unet, vae = _read_part(UNet2DConditionModel, path / "unet"), _read_part(AutoencoderKL, path / "vae")
     _check_latents(unet, vae, path)
     config = read_object(path / "text_encoder" / "config.json")
-    with open_weights(_weights_file(path / "text_encoder", "model")) as weights:
-        return Parts(unet, vae, _empty_prompt(weights, "", config.get("hidden_act", "quick_gelu")))
+    with _open_part(path / "text_encoder", "model") as weights:
+        return Parts(unet, vae, empty_prompt(weights, "", config.get("hidden_act", "quick_gelu")))
 
 
 def save_single_file(path: Path, parts: Parts, extra: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
@@ -95,14 +97,14 @@ def _read_extra(weights: Weights) -> dict[str, Any]:
     except (ValueError, RecursionError):
         extra = None
     if not isinstance(extra, dict):
-        raise InputError(f"{weights.path.name}: its metadata {METADATA} is no JSON object: {text[:40]!r}")
+        raise InputError(f"{weights.name}: its metadata {METADATA} is no JSON object: {text[:40]!r}")
     for name, most in WHOLE_NUMBERS.items():
         value = extra.get(name, 1)
         if type(value) is not int or not 1 <= value <= most:
-            raise InputError(f"{weights.path.name}: its metadata has {name} {str(value)[:40]}; expected 1 to {most}")
+            raise InputError(f"{weights.name}: its metadata has {name} {str(value)[:40]}; expected 1 to {most}")
     scale = extra.get("scaling_factor", 1.0)
     if type(scale) not in (int, float) or not 0 < scale < MOST_SCALE:
-        raise InputError(f"{weights.path.name}: its metadata has another scaling_factor than a positive number")
+        raise InputError(f"{weights.name}: its metadata has another scaling_factor than a positive number")
     return extra
 
 
@@ -112,8 +114,7 @@ def _build(kind: type, config: Mapping[str, Any], path: Path) -> torch.nn.Module
         with torch.device("meta"):  # no first weights are drawn only to be replaced
             return kind.from_config(dict(config))
     except BROKEN as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise InputError(f"{path} makes no {kind.__name__} of SD 1.x ({reason})") from None
+        raise InputError(f"{path} makes no {kind.__name__} of SD 1.x ({reason(error)})") from None
 
 
 def _check_latents(unet: torch.nn.Module, vae: torch.nn.Module, path: Path) -> None:
@@ -132,7 +133,7 @@ def _check_all_used(weights: Weights, used: set[str]) -> None:
     over = sorted(name for name in names if name not in used)
     if over:
         raise InputError(
-            f"{weights.path.name}: SD 1.x has no place for the weight {over[0]}"
+            f"{weights.name}: SD 1.x has no place for the weight {over[0]}"
             + (f" and {len(over) - 1} others" if len(over) > 1 else "")
             + "; the file is of another family"
         )
@@ -141,14 +142,12 @@ def _check_all_used(weights: Weights, used: set[str]) -> None:
 def _read_part(kind: type, folder: Path) -> torch.nn.Module:
     """One network of a diffusers folder, every one of its weights from the file."""
     network = _build(kind, read_object(folder / "config.json"), folder)
-    with open_weights(_weights_file(folder, "diffusion_pytorch_model")) as weights:
+    with _open_part(folder, "diffusion_pytorch_model") as weights:
         renamed = {_of_today(name): name for name in weights.shapes}
         own = network.state_dict()
         over = sorted(name for today, name in renamed.items() if today not in own)
         if over:
-            raise InputError(
-                f"{folder}: {weights.path.name} has a weight {over[0]} that config.json knows no place for"
-            )
+            raise InputError(f"{weights.name} has a weight {over[0]} that config.json knows no place for")
         fill(network, {name: renamed.get(name, name) for name in own}, weights)
     return network
 
@@ -159,11 +158,11 @@ def _of_today(name: str) -> str:
     return f"{head}.{OLD_ATTENTION[last]}.{leaf}" if "attentions" in head and last in OLD_ATTENTION else name
 
 
-def _weights_file(folder: Path, stem: str) -> Path:
-    """The weights of a part: float32 if it is there, else float16."""
+def _open_part(folder: Path, stem: str) -> AbstractContextManager[Weights]:
+    """Open the weights of a part: float32 if it is there, else float16."""
     for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
         if (folder / name).is_file():
-            return folder / name
+            return open_weights(folder / name, f"{folder.name}/{name}")
     raise InputError(f"{folder} cannot be read: it needs its weights as {stem}.safetensors, in one file")
 
 
@@ -171,23 +170,21 @@ def _stored_null(weights: Weights) -> Tensor:
     shape = weights.shapes[NULL_CONTEXT]
     null = weights.read(NULL_CONTEXT).float() if len(shape) == 3 and shape[::2] == (1, SD1_WIDTH) else None
     if null is None or not null.numel() or not null.isfinite().all():
-        raise InputError(f"{weights.path.name}: {NULL_CONTEXT} is {shape}, expected finite (1, tokens, {SD1_WIDTH})")
+        raise InputError(f"{weights.name}: {NULL_CONTEXT} is {shape}, expected finite (1, tokens, {SD1_WIDTH})")
     return null
 
 
-def _empty_prompt(weights: Weights, prefix: str, activation: str = "quick_gelu") -> Tensor:
+def empty_prompt(weights: Weights, prefix: str = TEXT, activation: str = "quick_gelu") -> Tensor:
     """Return the output of a text encoder, stored under names with `prefix`, for the empty prompt, (1, 77, 768)."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     # some files, and transformers from version 5, leave out the "text_model." level of the names
     short = {n.removeprefix(prefix).removeprefix("text_model."): n for n in weights.shapes if n.startswith(prefix)}
     if not short:
-        raise InputError(
-            f"{weights.path.name} has no text encoder ({prefix}...), so its unconditional context is not known"
-        )
+        raise InputError(f"{weights.name} has no text encoder ({prefix}...), so its unconditional context is not known")
     layers = [int(m[1]) for name in short if (m := re.match(r"encoder\.layers\.(\d{1,3})\.", name))]
     if max(layers, default=0) >= MOST_LAYERS or activation not in ACTIVATIONS:
-        raise InputError(f"{weights.path.name} is not the text encoder of SD 1.x (CLIP ViT-L/14)")
+        raise InputError(f"{weights.name} is not the text encoder of SD 1.x (CLIP ViT-L/14)")
     config = CLIPTextConfig(
         vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=1 + max(layers, default=0),
         num_attention_heads=12, max_position_embeddings=77, hidden_act=activation, projection_dim=768,

@@ -52,7 +52,7 @@ def demo(
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Pairs to make, over three defects.")] = 24,
     seed: Seed = 0,
 ) -> None:
-    """Show the whole method in three to four minutes: data, learning, masks, pairs, report."""
+    """Show the whole method in two to three minutes: data, learning, masks, pairs, report."""
     claim(out)
     run = _Demo(out, pairs, seed)
     with CliProgress() as progress, keeping(f"what is done is in {out}; the same command goes on from there"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ..errors import InputError
+from ..storage import LOCK, clear_folder, run_lock
 from .app import keeping
 from .masks import check_has_masks
-from .options import Base, Blending, Distance, EncoderFile, LibraryFile, Resume, Reweighting, Seed
+from .options import Base, Blending, Distance, EncoderFile, LibraryFile, Loras, Resume, Reweighting, Seed, parse_loras
 from .progress import CliProgress
 from .train import encoder_beside
 
@@ -70,6 +70,7 @@ def generate(
     per_defect: PerDefect = None,
     masks: Masks = None,
     base: Base = "demo",
+    lora: Loras = None,
     encoder: EncoderFile = None,
     crop: Crop = None,
     severity: Severity = 1.0,
@@ -102,7 +103,7 @@ def generate(
         distance=distance.value, blending=blending.value, crop=crop, batch=batch,
         preview_decoder=None if preview_decoder is None else str(preview_decoder),
     )  # fmt: skip
-    backbone = load_backbone(base)
+    backbone = load_backbone(base, loras=parse_loras(lora))
     check_base(given.library, backbone)
     if not resume:
         clear_runs([job.out for job in given.jobs])
@@ -228,11 +229,12 @@ def clear_runs(folders: Sequence[Path]) -> None:
     """Remove runs to begin them anew; raises InputError, and removes nothing, if one holds what is not a run's."""
     there = [folder for folder in folders if (folder / "run.json").exists()]
     for folder in there:
-        foreign = sorted({path.name for path in folder.iterdir()} - RUN_PARTS)
+        foreign = sorted({path.name for path in folder.iterdir()} - RUN_PARTS - {LOCK})
         if foreign:
             raise InputError(f"{folder} holds {foreign[0]} beside its run; move that away or choose another folder")
     for folder in there:
-        shutil.rmtree(folder)
+        with run_lock(folder):  # another process may be writing to it
+            clear_folder(folder)
 
 
 def mask_source(entry: Defect, files: list[Path] | None = None) -> MaskSource:

@@ -11,7 +11,7 @@ import typer
 from ..errors import InputError
 from ..storage import write_json
 from .app import keeping
-from .options import Base, DefectName, LibraryFile, Seed
+from .options import Base, DefectName, LibraryFile, Loras, Seed, parse_loras
 from .progress import CliProgress
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def masks(
         typer.Option("--foreground", metavar="DIR", help="Masks of the object; each new mask lies within one of them."),
     ] = None,
     base: Base = "demo",
+    lora: Loras = None,
     seed: Seed = 0,
 ) -> None:
     """Sample masks of a learned defect; masks.json tells each one's seed and likeness to the shots."""
@@ -48,7 +49,7 @@ def masks(
     objects = _read_foregrounds(foreground)
     from ..backbone import load_backbone
 
-    backbone = load_backbone(base)
+    backbone = load_backbone(base, loras=parse_loras(lora))
     check_base(load_library(library), backbone)
     with CliProgress() as progress, keeping(f"no mask is written to {out}"):
         placed = _sample(backbone, entry, count, seed, objects, progress)

@@ -5,11 +5,14 @@ The choices repeat names of the library's (a test compares them), because the he
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ..errors import InputError
 
 
 class What(str, Enum):
@@ -51,6 +54,10 @@ Base = Annotated[
     str,
     typer.Option("--base", metavar="BASE", help="Base model: [b]demo[/b], an SD 1.x checkpoint or a diffusers folder."),
 ]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option("--lora", metavar="FILE[:WEIGHT]", help="LoRA to merge into the base model, once for each."),
+]
 Resume = Annotated[
     bool, typer.Option("--resume/--restart", help="Go on with what an interrupted run has left, or begin anew.")
 ]
@@ -60,3 +67,21 @@ EncoderFile = Annotated[
     Path | None,
     typer.Option("--encoder", metavar="ENC", help="Spatial encoder.  [dim]default: beside LIB, or the demo's[/dim]"),
 ]
+
+
+def parse_loras(given: list[str] | None) -> list[tuple[Path, float]]:
+    """FILE[:WEIGHT] of each --lora, without a weight 1; InputError for a weight that is not finite.
+
+    The last colon counts, and only before a number: C:\\lcm.safetensors is a file.
+    """
+    found = []
+    for text in given or ():
+        file, _, last = text.rpartition(":")
+        try:
+            weight = float(last)
+        except ValueError:
+            file, weight = text, 1.0
+        if not file or not math.isfinite(weight):
+            raise InputError(f"--lora {text} is no FILE[:WEIGHT]; for instance lcm.safetensors:0.8")
+        found.append((Path(file), weight))
+    return found

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ..errors import InputError
+from ..storage import clear_folder, remove_leftovers, run_lock, write_whole
 from .app import keeping
-from .options import Base, Resume, Seed, What
+from .options import Base, Loras, Resume, Seed, What, parse_loras
 from .progress import CliProgress
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def train(
         typer.Option("--shots", min=1, help="Learn from the N lowest ids.  [dim]default: the lowest third[/dim]"),
     ] = None,
     base: Base = "demo",
+    lora: Loras = None,
     encoder: Annotated[
         Path | None,
         typer.Option("--encoder", metavar="ENC", help="Spatial encoder to write; to read with --freeze-encoder.  "
@@ -59,16 +61,19 @@ def train(
     opened = open_shots(read_dataset(data, product or (), defect or ()), shots)
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
 
-    backbone = load_backbone(base)
-    library = _begin(out, backbone, resume)
-    todo = _missing(library, opened, what, backbone)
-    if not any(todo):
-        typer.echo(f"{out} holds all of it already; --restart learns it again")
-        return
-    kept = f"what is learned is in {out} and {state_folder(out)}; the same command without --restart goes on"
-    with CliProgress() as progress, keeping(kept):
-        library = _learn(_Task(out, backbone, opened, steps, seed, progress), library, todo, encoder, freeze_encoder)
-    shutil.rmtree(state_folder(out), ignore_errors=True)
+    backbone = load_backbone(base, loras=parse_loras(lora))
+    with run_lock(state_folder(out)):
+        remove_leftovers(out, encoder or encoder_beside(out))  # of the same command, killed
+        library = _begin(out, backbone, resume)
+        todo = _missing(library, opened, what, backbone)
+        if not any(todo):
+            typer.echo(f"{out} holds all of it already; --restart learns it again")
+            return
+        kept = f"what is learned is in {out} and {state_folder(out)}; the same command without --restart goes on"
+        with CliProgress() as progress, keeping(kept):
+            task = _Task(out, backbone, opened, steps, seed, progress)
+            library = _learn(task, library, todo, encoder, freeze_encoder)
+        clear_folder(state_folder(out))
     _say_what_was_learned(out, library, todo)
     check_finite({key: library.defects[key] for key in todo.anomalies + todo.masks})
 
@@ -119,7 +124,7 @@ def _begin(out: Path, backbone: Backbone, resume: bool) -> Library:
     from ..learning import open_library
 
     if not resume:
-        shutil.rmtree(state_folder(out), ignore_errors=True)
+        clear_folder(state_folder(out))
         return open_library(out.with_name(f".{out.name}.none"), backbone)
     return open_library(out, backbone)
 
@@ -153,7 +158,7 @@ def _learn(task: _Task, library: Library, todo: _Todo, encoder: Path | None, fre
         for key in dict.fromkeys(todo.anomalies + todo.masks)
     }
     if task.out.exists():
-        shutil.copy2(task.out, task.out.with_suffix(f".previous{task.out.suffix}"))
+        write_whole(task.out.with_suffix(f".previous{task.out.suffix}"), lambda path: shutil.copy2(task.out, path))
     if todo.anomalies:
         library = _learn_anomalies(task, library, {key: entries[key] for key in todo.anomalies}, encoder, freeze)
     if todo.masks:

@@ -27,7 +27,7 @@ from ..progress import Cancelled, NullProgress, Progress
 from ..scoring import ShotReference
 from ..spatial_encoder import SpatialEncoder
 from ..spatial_encoder import fingerprint as encoder_fingerprint
-from ..storage import write_json
+from ..storage import LOCK, run_lock, write_json
 from ..versions import versions
 from .layers import Layer, Region, check_folders, label_map, measure_all, paint_layers, surrounding_box
 from .seeds import rng_for
@@ -73,6 +73,11 @@ def generate_run(
     layers = _layers(library, backbone, [(key, masks), *also])
     if not normals or count < 1:
         raise InputError(f"{len(normals)} normal photos for {count} pairs; give at least one of each")
+    if encoder is not None and encoder.dim != backbone.context_dim:
+        raise InputError(
+            f"the spatial encoder's tokens are {encoder.dim} wide, the context of base {backbone.name!r} "
+            f"{backbone.context_dim}; give the encoder that was learned with the library"
+        )
     identity = {
         "format": FORMAT, "product": layers[0].key[0], "defect": _defect_of(layers), "count": count, "seed": seed,
         "settings": asdict(settings), "masks": _alone([layer.masks.record() for layer in layers]),
@@ -80,23 +85,24 @@ def generate_run(
         "embedding": _alone([embedding_fingerprint(layer.embedding) for layer in layers]),
         "encoder": None if encoder is None else encoder_fingerprint(encoder), **_several(layers),
     }  # fmt: skip
-    _open(out, identity, backbone, resume)
-    began, done, cancelled = time.monotonic(), 0, False
-    progress.start(count, f"pairs {key[0]}/{_defect_of(layers)}")
-    try:
-        for batch, first in enumerate(range(0, count, settings.batch)):
-            ids = range(first, min(first + settings.batch, count))
-            if not all(_record_path(out, i).exists() for i in ids):
-                photos = _choose_normals(normals, ids, seed)
-                painted = paint_layers(backbone, layers, encoder, photos, Batch(seed, batch, ids), settings)
-                for i, photo, regions in zip(ids, photos, painted, strict=True):
-                    _write(out, i, layers, photo, regions, seed)
-            done += len(ids)
-            progress.update(done)
-    except (Cancelled, KeyboardInterrupt):
-        cancelled = True
-    progress.finish()
-    return RunResult(out, read_records(out), time.monotonic() - began, cancelled)
+    with run_lock(out):
+        _open(out, identity, backbone, resume)
+        began, done, cancelled = time.monotonic(), 0, False
+        progress.start(count, f"pairs {key[0]}/{_defect_of(layers)}")
+        try:
+            for batch, first in enumerate(range(0, count, settings.batch)):
+                ids = range(first, min(first + settings.batch, count))
+                if not all(_record_path(out, i).exists() for i in ids):
+                    photos = _choose_normals(normals, ids, seed)
+                    painted = paint_layers(backbone, layers, encoder, photos, Batch(seed, batch, ids), settings)
+                    for i, photo, regions in zip(ids, photos, painted, strict=True):
+                        _write(out, i, layers, photo, regions, seed)
+                done += len(ids)
+                progress.update(done)
+        except (Cancelled, KeyboardInterrupt):
+            cancelled = True
+        progress.finish()
+        return RunResult(out, read_records(out), time.monotonic() - began, cancelled)
 
 
 def _layers(library: Library, backbone: Backbone, wanted: Sequence[tuple[Key, MaskSource]]) -> list[Layer]:
@@ -184,7 +190,7 @@ def _open(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool)
         return
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; choose a new or empty folder")
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(path.name != LOCK for path in out.iterdir()):
         raise InputError(f"{out} is not empty and holds no run; choose a new or empty folder")
     environment = {
         **versions(), "python": platform.python_version(), "device": backbone.device.type, "dtype": str(backbone.dtype),

@@ -11,7 +11,8 @@ def test_it_gives_what_diffusers_gives():
     images = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     latents = theirs.vae.encode(images).latent_dist.mean
     torch.testing.assert_close(ours.autoencoder.encode(images), latents, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(ours.autoencoder.decode(latents), theirs.vae.decode(latents).sample, rtol=1e-4, atol=1e-5)
+    decoded = theirs.vae.decode(latents).sample
+    torch.testing.assert_close(ours.autoencoder.decode(latents), decoded, rtol=1e-4, atol=1e-5)
 
 
 def test_it_reads_what_the_weights_do_not_tell():

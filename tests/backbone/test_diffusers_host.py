@@ -1,4 +1,5 @@
 import hashlib
+import logging
 
 import pytest
 import torch
@@ -103,6 +104,15 @@ def test_the_fingerprint_depends_on_cross_attention_keys_and_values_alone(backbo
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_fingerprint_does_not_depend_on_the_dtype(backbone, host, dtype):
     assert host(dtype=dtype).fingerprint == backbone.fingerprint
+
+
+def test_a_model_is_made_without_a_word_of_diffusers(host, monkeypatch):
+    """It would stand on stderr, beside the one line of an error."""
+    said, ear = [], logging.Handler()
+    ear.emit = said.append
+    monkeypatch.setattr(logging.getLogger("diffusers"), "handlers", [ear])
+    host(dtype=torch.bfloat16)
+    assert not said
 
 
 def test_latents_have_the_models_scale_and_size(backbone, tiny_parts):

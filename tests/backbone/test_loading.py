@@ -1,14 +1,19 @@
 import json
+import os
 import pickle
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from adiff.backbone import load_backbone
-from adiff.backbone.layout import TEXT, UNET
-from adiff.backbone.loading import EMPTY_PROMPT, METADATA, NULL_CONTEXT, load_folder, load_single_file, save_single_file
+from adiff.backbone.layout import METADATA, NULL_CONTEXT, TEXT, UNET
+from adiff.backbone.loading import EMPTY_PROMPT, load_folder, load_single_file, save_single_file
 from adiff.errors import InputError
 
 CONTEXT, SIZE = 768, 64
@@ -42,12 +47,12 @@ def empty_prompt(encoder):
     return encoder(input_ids=torch.tensor([[49406] + [49407] * 76])).last_hidden_state
 
 
-def changed(file, tmp_path, change):
-    """The model's file with its table of weights changed."""
+def changed(file, tmp_path, change, extra=None):
+    """The model's file with its table of weights changed, or with other metadata."""
     tensors = load_file(file)
     change(tensors)
     path = tmp_path / "other.safetensors"
-    save_file(tensors, path, metadata={METADATA: json.dumps(EXTRA)})
+    save_file(tensors, path, metadata={METADATA: json.dumps(EXTRA) if extra is None else extra})
     return path
 
 
@@ -98,8 +103,21 @@ def test_weights_that_fp16_cannot_hold_are_not_written(parts, tmp_path):
         (lambda t: t.pop("first_stage_model.quant_conv.bias"), "quant_conv.bias is missing"),
         (lambda t: t.update({f"{UNET}out.0.weight": torch.ones(8)}), r"out.0.weight is \(8,\), expected \(32,\)"),
         (lambda t: t.update({f"{UNET}label_emb.0.0.weight": torch.ones(8)}), "no place for the weight .*label_emb"),
-        (lambda t: t.update({FIRST: torch.ones(32, 9, 3, 3)}), "takes 9 channels, not 4"),
-        (lambda t: t.update({FIRST: torch.ones(32)}), r"first weight is \(32,\)"),
+        (
+            lambda t: t.update({FIRST: torch.ones(32, 9, 3, 3)}),
+            "an inpainting model .its U-Net takes 9 channels, not 4",
+        ),
+        (lambda t: t.update({FIRST: torch.ones(32)}), r"input_blocks.0.0.weight is \(32,\), expected 4 axes"),
+        (lambda t: t.update({FIRST: t[FIRST].to(torch.int32)}), "input_blocks.0.0.weight holds torch.int32"),
+        (
+            lambda t: t.update({f"{UNET}input_blocks.1.0.in_layers.2.weight": torch.ones(())}),
+            r"is \(\), expected 4 axes",
+        ),
+        (lambda t: t.update({f"{UNET}input_blocks.1.0.in_layers.2.weight": torch.ones(7, 3, 3, 3)}), "makes no UNet2D"),
+        (
+            lambda t: t.update({"first_stage_model.post_quant_conv.weight": torch.ones(16, 16, 1, 1)}),
+            "takes 4 channels and gives 4, its autoencoder's latents have 16",
+        ),
         (lambda t: t.pop(NULL_CONTEXT), "no text encoder"),
         (lambda t: t.update({NULL_CONTEXT: torch.ones(1, 4, 5)}), r"null_context is \(1, 4, 5\)"),
         (lambda t: [t.pop(k) for k in list(t) if k.startswith("first_stage")], "no KL autoencoder"),
@@ -123,23 +141,61 @@ def test_sd2_is_refused_by_its_width(file, tmp_path):
         for key in [k for k in tensors if k.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))]:
             tensors[key] = torch.ones(tensors[key].shape[0], 1024)
 
-    with pytest.raises(InputError, match="context is 1024 wide, SD 1.x's is 768"):
+    with pytest.raises(InputError, match="Stable Diffusion 2.x .its context is 1024 wide, SD 1.x's 768"):
         load_single_file(changed(file, tmp_path, widen))
 
 
 def test_other_files_are_refused(file, tmp_path):
     lora = tmp_path / "lora.safetensors"
     save_file({"lora_unet_down_blocks_0_attn2_to_k.lora_up.weight": torch.ones(2, 2)}, lora)
-    with pytest.raises(InputError, match="not a checkpoint of the SD 1.x family"):
+    with pytest.raises(InputError, match="lora.safetensors is a LoRA, to be given with --lora"):
         load_single_file(lora)
+    torch.save({"state_dict": {"emb_params": torch.ones(2, 768)}}, tmp_path / "e.ckpt")
+    with pytest.raises(InputError, match="e.ckpt is a textual inversion"):
+        load_single_file(tmp_path / "e.ckpt")
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(InputError, match="cut.safetensors is damaged"):
         load_single_file(cut)
-    with pytest.raises(InputError, match="x.bin: a base model is"):
+    with pytest.raises(InputError, match="x.bin: weights are a .safetensors or .ckpt file"):
         load_single_file(tmp_path / "x.bin")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_backbone(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("{", "adiff_base is no JSON object"), ("[1]", "adiff_base is no JSON object"),
+        ("[" * 100_000, "adiff_base is no JSON object"), ('{"heads": 0}', "heads 0; expected 1 to 64"),
+        ('{"heads": "2"}', "heads 2; expected 1"), ('{"native_size": 1e3}', "native_size 1000.0"),
+        ('{"native_size": 99999999}', "native_size 99999999; expected 1 to 4096"),
+        ('{"vae_groups": true}', "vae_groups"),
+        ('{"vae_groups": 7}', "makes no AutoencoderKL"), ('{"scaling_factor": NaN}', "scaling_factor"),
+        ('{"scaling_factor": 0}', "scaling_factor"), ('{"scaling_factor": "1"}', "scaling_factor"),
+        ('{"scaling_factor": 1' + "0" * 400 + "}", "scaling_factor"),
+    ],
+)  # fmt: skip
+def test_metadata_that_cannot_be_is_refused(file, tmp_path, extra, said):
+    with pytest.raises(InputError, match=f"other.safetensors.*{said}"):
+        load_single_file(changed(file, tmp_path, lambda _: None, extra))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damage_never_ends_in_another_error(file, tmp_path, data):
+    """Some bytes of the header, which tells names, shapes and metadata, are changed."""
+    content = bytearray(file.read_bytes())
+    end = 8 + int.from_bytes(content[:8], "little")
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, end - 1))
+        content[place] = data.draw(st.sampled_from([*b'0123456789{}[]",:x', 0, 255]))
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes(content)
+    try:
+        load_single_file(path)
+    except InputError as error:
+        assert len(str(error)) < 1000
 
 
 def test_a_ckpt_of_weights_is_read(parts, file, tmp_path, monkeypatch):
@@ -211,16 +267,116 @@ def test_a_text_encoder_with_a_weight_missing_is_refused(file, tmp_path, text_en
         load_single_file(changed(file, tmp_path, swap))
 
 
-def test_a_diffusers_folder_is_read(parts, text_encoder, tmp_path):
+@pytest.fixture(scope="module")
+def saved(parts, text_encoder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved")
     for name, part in (("unet", parts.unet), ("vae", parts.vae), ("text_encoder", text_encoder)):
-        part.save_pretrained(tmp_path / name)
-    found = load_folder(tmp_path)
+        part.save_pretrained(path / name)
+    return path
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A diffusers folder; what is to be changed in it has to be unlinked first."""
+    return Path(shutil.copytree(saved, tmp_path / "m", copy_function=os.link))
+
+
+def rewrite(folder, part, change):
+    """Change a part's weights."""
+    (path,) = (folder / part).glob("*.safetensors")
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    change(tensors)
+    path.unlink()
+    save_file(tensors, path)
+
+
+def test_a_diffusers_folder_is_read(parts, text_encoder, folder):
+    found = load_folder(folder)
     for name, tensor in parts.unet.state_dict().items():
         assert torch.equal(found.unet.state_dict()[name], tensor)
+    for name, tensor in parts.vae.state_dict().items():
+        assert torch.equal(found.vae.state_dict()[name], tensor)
     torch.testing.assert_close(found.null_context, empty_prompt(text_encoder))
-    (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(InputError, match="vae cannot be read"):
-        load_folder(tmp_path)
+
+
+def test_the_half_precision_of_a_folder_is_read_where_it_is_all_there_is(parts, folder):
+    def halve(tensors):
+        tensors.update({name: tensor.half() for name, tensor in tensors.items()})
+
+    rewrite(folder, "unet", halve)
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    file.rename(file.with_suffix(".fp16.safetensors"))
+    weight = load_folder(folder).unet.state_dict()["conv_in.weight"]
+    assert weight.dtype == torch.float32 and torch.equal(
+        weight, parts.unet.state_dict()["conv_in.weight"].half().float()
+    )
+
+
+def test_the_old_names_of_a_folders_autoencoder_are_read(parts, folder):
+    """As the published SD 1.5 has them."""
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def rename(tensors):
+        for name in [n for n in tensors if ".attentions." in n and "group_norm" not in n]:
+            stem, leaf = name.rsplit(".", 1)
+            new = next(v for k, v in old.items() if stem.endswith(k))
+            tensors[f"{stem.split('.0.')[0]}.0.{new}.{leaf}"] = tensors.pop(name)
+
+    rewrite(folder, "vae", rename)
+    found = load_folder(folder).vae.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in parts.vae.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        (
+            "unet",
+            lambda t: t.pop("conv_in.weight"),
+            "unet/diffusion_pytorch_model.safetensors: the weight conv_in.weight is missing",
+        ),
+        ("unet", lambda t: t.update({"conv_in.weight": torch.ones(3)}), r"conv_in.weight is \(3,\), expected"),
+        (
+            "vae",
+            lambda t: t.update({"extra.weight": torch.ones(3)}),
+            "has a weight extra.weight that config.json knows",
+        ),
+        ("text_encoder", lambda t: [t.pop(n) for n in list(t) if "final_layer_norm" in n], "is missing"),
+    ],
+)
+def test_no_weight_of_a_folder_is_made_up_or_skipped(folder, part, change, said):
+    rewrite(folder, part, change)
+    with pytest.raises(InputError, match=said):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("unet", {"block_out_channels": "many"}, "unet makes no UNet2DConditionModel"),
+        ("unet", {"down_block_types": ["Mystery2D", "Mystery2D"]}, "unet makes no UNet2DConditionModel"),
+        ("vae", {"norm_num_groups": 7}, "vae makes no AutoencoderKL"),
+        ("text_encoder", {"hidden_act": "swish"}, "not the text encoder of SD 1.x"),
+        ("scheduler", {"prediction_type": "v_prediction"}, "predicts v"),
+    ],
+)
+def test_a_folders_configuration_that_cannot_be_is_refused(folder, part, change, said):
+    path = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+    path.parent.mkdir(exist_ok=True)
+    before = json.loads(path.read_text()) if path.exists() else {}
+    path.unlink(missing_ok=True)
+    path.write_text(json.dumps({**before, **change}))
+    with pytest.raises(InputError, match=said):
+        load_folder(folder)
+
+
+def test_a_folder_without_safetensors_is_refused(folder):
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    file.rename(file.with_suffix(".bin"))
+    with pytest.raises(
+        InputError, match="vae cannot be read: it needs its weights as diffusion_pytorch_model.safetensors"
+    ):
+        load_folder(folder)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

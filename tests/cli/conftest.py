@@ -104,7 +104,7 @@ def tiny(tmp_path, monkeypatch):
     model = TinyBackbone()
     path = tmp_path / "shipped" / "encoder.safetensors"
     save_encoder(path, SpatialEncoder("small", dim=DIM), {})
-    monkeypatch.setattr(backbone_module, "load_backbone", lambda base="demo", device=None, dtype=None: model)
+    monkeypatch.setattr(backbone_module, "load_backbone", lambda *_, **__: model)
     monkeypatch.setattr(backbone_module, "demo_encoder_path", lambda: path)
     return model
 

@@ -327,7 +327,7 @@ def test_write_png_makes_folders_and_leaves_nothing_else(tmp_path):
 def test_write_png_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
     write_png(tmp_path / "x.png", GREY)
 
-    def full(self, file, format):
+    def full(self, file, format, pnginfo):
         file.write_bytes(b"half")
         raise OSError("No space left on device")
 

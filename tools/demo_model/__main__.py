@@ -63,6 +63,7 @@ def main() -> None:
     options.add_argument("--defects", type=int, default=250, help="pictures of each known combination")
     options.add_argument("--gates-only", action="store_true", help="measure the shipped files again")
     options.add_argument("--samples", type=int, default=200, help="conditional samples of each gate on words")
+    options.add_argument("--history", default="in one go", help="how the weights were trained, for the card")
     chosen = options.parse_args()
     logging.basicConfig(level=logging.INFO)
     chosen.work.mkdir(parents=True, exist_ok=True)
@@ -71,7 +72,7 @@ def main() -> None:
     if not chosen.gates_only:
         train(chosen, bank, journal)
     gates = run_gates(chosen.out, bank, chosen.seed, chosen.work, chosen.samples)
-    write_card(chosen.out / "MODEL_CARD.md", gates, chosen.seed)
+    write_card(chosen.out / "MODEL_CARD.md", gates, chosen.seed, chosen.history)
 
 
 def train(chosen: argparse.Namespace, bank, journal: Journal) -> None:

@@ -9,11 +9,13 @@ CARD = """# The demo model
 A latent diffusion model of the Stable Diffusion 1.x family (VAE with downscale 8 and 4 channels, cross-attention
 context 768, eps prediction, scaled-linear schedule), trained from scratch on procedural surfaces (`adiff surfaces`) at
 128 px, so that the whole method runs on a bare machine without a download. It knows six products and six kinds of
-defect, as drawings; it has never seen a photograph. Four combinations are withheld from its training: {withheld_names}.
+defect, as drawings; it has never seen a photograph. Four combinations are withheld from its training:
+{withheld_names}.
 
-- files: `demo.safetensors` ({model_mb:.1f} MB, fp16, single-file key layout of SD 1.5) and `encoder.safetensors`
-  ({encoder_mb:.1f} MB, the `small` spatial encoder, trained on the combinations that are not withheld)
-- made by `python -m tools.demo_model --work DIR` in the repository; licence Apache-2.0
+- files: `demo.safetensors` ({model_mb:.1f} MB, fp16, single-file key layout of SD 1.5), `encoder.safetensors`
+  ({encoder_mb:.1f} MB, the `small` spatial encoder, trained on the combinations that are not withheld) and
+  `library.safetensors` (the withheld combinations and their masks, learned from 5 shots each)
+- made by `python -m tools.demo_model --work DIR` in the repository, {history}; licence Apache-2.0
 - its context imitates captions: shuffled and dropped words for product, tint, defect, colour, size, orientation, place,
   and "mask" for mask pictures; the null token pads
 
@@ -51,8 +53,8 @@ One seed ({seed}); spreads over seeds are a matter of benchmarks/.
 """
 
 
-def write_card(path: Path, gates: dict, seed: int = 0) -> None:
-    """Write the model card."""
+def write_card(path: Path, gates: dict, seed: int, history: str) -> None:
+    """Write the model card; history: how the weights were trained, in words."""
 
     def fills(made: dict) -> str:
         return f"{np.median(made['fill']):.2f} ({min(made['fill']):.2f}-{max(made['fill']):.2f})"
@@ -77,6 +79,6 @@ def write_card(path: Path, gates: dict, seed: int = 0) -> None:
         right=gates["products"]["right"], judge=gates["judge"]["products_right"], hit=gates["place"]["hit_rate"],
         judge_place=gates["judge"]["quadrants_right"], withheld_rows="\n".join(withheld), mask_rows="\n".join(masks),
         model_mb=gates["sizes"]["demo.safetensors"] / 1e6, encoder_mb=gates["sizes"]["encoder.safetensors"] / 1e6,
-        seed=seed, samples=gates["samples"],
+        seed=seed, history=history, samples=gates["samples"],
     )  # fmt: skip
     path.write_text(text)

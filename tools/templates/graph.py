@@ -13,7 +13,7 @@ WIDTH, GAP, PADDING, HEADER = 300, 60, 20, 60
 """Pixels of a node, between columns and between nodes, around a stage's nodes, and of a stage's title."""
 WIDE = {"ADiffLoadDefect": 380, "CLIPTextEncode": 380, "ADiffSavePairs": 440, "PreviewImage": 440, "PreviewAny": 380}
 PREVIEW = {
-    "ADiffLoadDefect": 150, "ADiffGenerateMasks": 240, "ADiffFilterMasks": 240, "ADiffSavePairs": 260,
+    "ADiffLoadDefect": 152, "ADiffGenerateMasks": 240, "ADiffFilterMasks": 240, "ADiffSavePairs": 260,
     "PreviewImage": 230, "PreviewAny": 180, "CLIPTextEncode": 80,
 }  # fmt: skip
 """Pixels that a node needs below its widgets for pictures or text."""

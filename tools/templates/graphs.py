@@ -29,14 +29,14 @@ Paints a learned scratch into a photo, where the mask says, and saves image and 
 """,
     )
     model, vae, empty, defect, encoder = _load(graph, "metal", "scratch")
-    normal = _photo(graph, "metal")
-    mask = _drawn(graph, SIZE, left=36, top=60, width=56, height=4, grow=3)
+    normal = _photo(graph, "metal", seed=3)
+    mask = _drawn(graph, SIZE, left=36, top=62, width=56, height=1, grow=2)
     graph.stage("4. Condition")
     positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
     latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
     graph.stage("5. Paint")
     sampler = graph.node(
-        "ADiffKSampler", model=model, positive=positive, negative=empty, normal=latent, mask=mask, seed=1
+        "ADiffKSampler", model=model, positive=positive, negative=empty, normal=latent, mask=mask, seed=3
     )
     _finish(graph, normal, sampler["latent"], mask, vae, "metal", "scratch", sampler["weight maps"])
     return graph
@@ -57,8 +57,8 @@ leaves fewer masks, draw as many photos as are left.
 {OWN_MODEL}
 """,
     )
-    model, vae, empty, defect, encoder = _load(graph, "tile", "stain")
-    normal = _photo(graph, "tile", count=4)
+    model, vae, empty, defect, encoder = _load(graph, "wood", "hole")
+    normal = _photo(graph, "wood", seed=1, count=4)
     graph.stage("3. Masks")
     made = graph.node("ADiffGenerateMasks", defect=defect, model=model, vae=vae, empty=empty, image=normal, seed=1)
     graph.column()
@@ -74,7 +74,7 @@ leaves fewer masks, draw as many photos as are left.
     sampler = graph.node(
         "ADiffKSampler", model=model, positive=positive, negative=empty, normal=latent, mask=mask, seed=1
     )
-    _finish(graph, normal, sampler["latent"], mask, vae, "tile", "stain", sampler["weight maps"])
+    _finish(graph, normal, sampler["latent"], mask, vae, "wood", "hole", sampler["weight maps"])
     return graph
 
 
@@ -92,9 +92,9 @@ usual.
 {OWN_MODEL}
 """,
     )
-    model, vae, empty, defect, encoder = _load(graph, "wood", "hole")
-    normal = _photo(graph, "wood")
-    mask = _drawn(graph, SIZE, left=58, top=60, width=12, height=6, grow=10)
+    model, vae, empty, defect, encoder = _load(graph, "tile", "stain")
+    normal = _photo(graph, "tile", seed=2)
+    mask = _drawn(graph, SIZE, left=52, top=54, width=20, height=16, grow=12)
     graph.stage("4. Condition")
     positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
     latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
@@ -103,10 +103,10 @@ usual.
     masked = graph.node("SetLatentNoiseMask", samples=latent, mask=mask)["LATENT"]
     graph.column()
     sampler = graph.node(
-        "KSampler", model=weighted, positive=positive, negative=empty, latent_image=masked, seed=1, steps=30, cfg=2.0,
+        "KSampler", model=weighted, positive=positive, negative=empty, latent_image=masked, seed=2, steps=30, cfg=2.0,
         sampler_name="euler", scheduler="normal",
     )  # fmt: skip
-    _finish(graph, normal, sampler["LATENT"], mask, vae, "wood", "hole")
+    _finish(graph, normal, sampler["LATENT"], mask, vae, "tile", "stain")
     return graph
 
 
@@ -127,12 +127,12 @@ really changed; the higher, the less of the mask is left normal. Runs as it is.
 """,
     )
     model, vae, empty, defect, encoder = _load(graph, "wood", "hole")
-    normal = _photo(graph, "wood")
+    normal = _photo(graph, "wood", seed=2)
     mask = _drawn(graph, SIZE, left=56, top=58, width=16, height=10, grow=12)
     graph.stage("4. Condition")
     positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
     latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
-    seed = graph.node("PrimitiveInt", "Seed for all", value=1, control="fixed")["INT"]
+    seed = graph.node("PrimitiveInt", "Seed for all", value=2, control="fixed")["INT"]
     graph.stage("5. Paint four times")
     painted = []
     for number, mode in enumerate(modes):
@@ -193,8 +193,8 @@ on the demo model: it runs here, but looks like nothing.
     lora = graph.node(
         "LoraLoader", model=checkpoint["MODEL"], clip=checkpoint["CLIP"], lora_name="your_lora.safetensors"
     )
-    normal = _photo(graph, "metal", size=512)
-    mask = _drawn(graph, 512, left=144, top=240, width=224, height=16, grow=12)
+    normal = _photo(graph, "metal", seed=1, size=512)
+    mask = _drawn(graph, 512, left=144, top=248, width=224, height=4, grow=8)
     graph.stage("4. Condition")
     prompt = graph.node(
         "CLIPTextEncode", "Prompt", clip=lora["CLIP"], text="a close-up photo of a brushed metal plate"
@@ -230,9 +230,9 @@ def _load(graph: Graph, product: str, defect: str) -> tuple[Output, ...]:
     return demo["model"], demo["vae"], demo["empty"], learned["defect"], encoder["encoder"]
 
 
-def _photo(graph: Graph, product: str, count: int = 1, size: int = SIZE) -> Output:
+def _photo(graph: Graph, product: str, seed: int, count: int = 1, size: int = SIZE) -> Output:
     graph.stage("2. Normal photo", below=True)
-    return graph.node("ADiffDrawSurface", product=product, count=count, size=size, seed=1)["image"]
+    return graph.node("ADiffDrawSurface", product=product, count=count, size=size, seed=seed)["image"]
 
 
 def _drawn(graph: Graph, size: int, left: int, top: int, width: int, height: int, grow: int) -> Output:
