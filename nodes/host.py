@@ -116,7 +116,9 @@ class ComfyBackbone:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) -> images (B, 3, H, W), [-1, 1]."""
-        return pixels_of(self._vae, self._model.model.process_latent_out(latents)).to(self.device)
+        pixels = pixels_of(self._vae, self._model.model.process_latent_out(latents)).to(self.device)
+        comfy.model_management.load_models_gpu([self._model])  # on a small card the VAE has taken its place
+        return pixels
 
     def predict_noise(
         self, z_t: Tensor, t: Tensor, context: Tensor, attention_edit: AttentionEdit | None = None
@@ -124,6 +126,7 @@ class ComfyBackbone:
         """eps_theta(z_t, t, context), from the host's clean estimate; attention edits are the sampler nodes' affair."""
         if attention_edit is not None:
             raise NotImplementedError("attention edits go through Apply Reweighting in a graph")
+        comfy.model_management.throw_exception_if_processing_interrupted()  # a batch of masks has no bar of its own
         sigma = (1 / self.alphas_cumprod[t.to(self.device)] - 1).sqrt()
         wide = sigma.view(-1, 1, 1, 1)
         x = z_t * (1 + wide.square()).sqrt()

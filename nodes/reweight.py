@@ -4,7 +4,9 @@ One run of a sampler, in the order in which ComfyUI calls us:
 
     OUTER_SAMPLE     forget the last run
     PREDICT_NOISE    x comes in, x0_hat goes out: a new map, used from the next model call on
-    attn2 replace    of every block: rows of the positive conditioning weighted, found through `cond_or_uncond`
+    attn2 replace    of every block: rows of the positive conditioning weighted, found by their condition's uuid
+
+`cond_or_uncond` would do for the usual guider; others count their conditions otherwise.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import comfy.model_management
+import folder_paths
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from comfy.patcher_extension import WrappersMP
+from comfy.taesd.taesd import TAESD
 from torch import Tensor
 
 from ..adiff.blending import KINDS
 from ..adiff.errors import InputError
-from ..adiff.generation.seeds import generator_for
 from ..adiff.reweighting import Reweighter, latent_rgb
 from .host import cells_of, check_sd1, pixels_of, to_batch
 from .spans import find_span
@@ -101,19 +105,18 @@ class ReweightingRun:
         reweighter = self.reweighter
         if reweighter is None or reweighter.weight_map is None or not self._whole_view(extra):
             return unedited(q, k, v, extra["n_heads"])
-        grid = tuple(extra["activations_shape"][-2:])
-        which = extra["cond_or_uncond"]
-        size = q.shape[0] // len(which)
-        told = {"heads": extra["n_heads"], "grid": grid}
+        size = q.shape[0] // len(extra["uuids"])
+        told = {"heads": extra["n_heads"], "grid": tuple(extra["activations_shape"][-2:])}
         if self.mode != "release":
-            rows = [size * i + j for i, kind in enumerate(which) if kind == 0 for j in range(size)]
+            rows = [size * i + j for i, uuid in enumerate(extra["uuids"]) if uuid in self.spans for j in range(size)]
             return reweighter.edit(rows, (0, 0), unedited)(q, k, v, **told)
         parts = []
-        for place, (kind, uuid) in enumerate(zip(which, extra["uuids"], strict=True)):
+        for place, (kind, uuid) in enumerate(zip(extra["cond_or_uncond"], extra["uuids"], strict=True)):
             rows = slice(size * place, size * (place + 1))
-            span, length = self.spans.get(uuid, (None, 0)) if kind == 0 else (None, 0)
+            span, length = self.spans.get(uuid, (None, 0))
             if span is None:
-                parts.append(plain(q[rows], k[rows], v[rows], extra))
+                about = {**extra, "cond_or_uncond": [kind], "uuids": [uuid]}
+                parts.append(plain(q[rows], k[rows], v[rows], about))
             else:  # contexts of unequal length were repeated to a common one; once is the same
                 edit = reweighter.edit(slice(0, size), span, unedited)
                 parts.append(edit(q[rows], k[rows, :length], v[rows, :length], **told))
@@ -153,7 +156,9 @@ def patch_reweighting(model, run: ReweightingRun):
     patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict)
     there = patched.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
     for block in _blocks(patched.model.diffusion_model):
-        patched.set_model_attn2_replace(_replacement(run, there.get(block)), *block)
+        named_closer = [key for key in there if key[:2] == block and len(key) == 3]  # by transformer: goes first
+        for key in (block, *named_closer):
+            patched.set_model_attn2_replace(_replacement(run, there.get(key)), *key)
     return patched
 
 
@@ -190,7 +195,7 @@ def _pixels(distance: str, model, vae) -> Callable[[Tensor], Tensor] | None:
     if distance == "latent":
         return None
     if distance == "vae":
-        return lambda z: pixels_of(vae, model.process_latent_out(z)).to(z)
+        return lambda z: _decoded(vae, model, z)
     if distance == "preview":
         return _preview_decoder()
     shown = model.latent_format
@@ -199,15 +204,18 @@ def _pixels(distance: str, model, vae) -> Callable[[Tensor], Tensor] | None:
     return lambda z: latent_rgb(z, weight, bias)
 
 
+def _decoded(vae, model, z: Tensor) -> Tensor:
+    pixels = pixels_of(vae, model.process_latent_out(z)).to(z)
+    comfy.model_management.load_models_gpu([model.current_patcher])  # on a small card the VAE has taken its place
+    return pixels
+
+
 def _preview_decoder() -> Callable[[Tensor], Tensor]:
-    import folder_paths
-
-    from ..adiff.backbone.preview import PreviewDecoder
-
     names = [n for n in folder_paths.get_filename_list("vae_approx") if n.startswith("taesd_decoder")]
     if not names:
         raise InputError("distance 'preview' needs taesd_decoder.safetensors in models/vae_approx; or choose 'latent'")
-    return PreviewDecoder(folder_paths.get_full_path_or_raise("vae_approx", names[0]))
+    decoder = TAESD(None, folder_paths.get_full_path_or_raise("vae_approx", names[0]))
+    return lambda z: decoder.to(z.device).decode(z.float())
 
 
 def fresh_outside(model, seed: int, indices: list[int]):
@@ -215,13 +223,16 @@ def fresh_outside(model, seed: int, indices: list[int]):
 
     indices: which draw of the seed each image of the batch takes, so that a batch equals its images one by one.
     """
+    from ..adiff.generation.seeds import generator_for  # the samplers behind it take seconds to import
+
     patched = model.clone()
     run: dict = {}
 
     def sample(executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs):
         run.clear()
         draws = [generator_for(seed, KINDS[1], i) for i in indices]
-        run.update(y=latent_image, m=denoise_mask, draws=draws, sigma=None)
+        changed = extra_args["model_options"].get("denoise_mask_function")
+        run.update(y=latent_image, m=denoise_mask, changed=changed, sigmas=sigmas, draws=draws, sigma=None)
         try:
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)
         finally:
@@ -234,9 +245,12 @@ def fresh_outside(model, seed: int, indices: list[int]):
         if level != run["sigma"]:  # one draw a step: a second-order sampler asks twice
             noise = [torch.randn(x.shape[1:], generator=g) for g in run["draws"]]
             run.update(sigma=level, noise=torch.stack(noise).to(x))
-        inner = executor.class_obj.inner_model
-        outside = inner.scale_latent_inpaint(x=x, sigma=timestep, noise=run["noise"], latent_image=run["y"])
-        return executor(x * run["m"] + outside * (1 - run["m"]), timestep, *args, **kwargs)
+        guider, m = executor.class_obj, run["m"]
+        if run["changed"] is not None:
+            m = run["changed"](timestep, m, extra_options={"model": guider, "sigmas": run["sigmas"]})
+        given = {"sigma": timestep, "noise": run["noise"], "latent_image": run["y"]}
+        outside = guider.inner_model.scale_latent_inpaint(x=x, **given)
+        return executor(x * m + outside * (1 - m), timestep, *args, **kwargs)
 
     patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, sample)
     patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, f"{KEY} fresh", predict)

@@ -14,34 +14,38 @@ from torch import Tensor
 
 LIMIT = 4096
 """Conditions remembered, the latest."""
-_lengths: OrderedDict[bytes, int] = OrderedDict()
+_known: OrderedDict[bytes, tuple[bytes, int]] = OrderedDict()
+"""Digest of all tokens of one image -> digest of the first token, number of tokens."""
 
 
 def remember(tokens: Tensor) -> None:
     """Note tokens e (B, T, D) as ours, each image's."""
     for row in tokens:
-        key = _digest(row[0])
-        _lengths[key] = row.shape[0]
-        _lengths.move_to_end(key)
-    while len(_lengths) > LIMIT:
-        _lengths.popitem(last=False)
+        key = _digest(row)
+        _known[key] = (_digest(row[0]), row.shape[0])
+        _known.move_to_end(key)
+    while len(_known) > LIMIT:
+        _known.popitem(last=False)
 
 
 def find_span(context: Tensor) -> tuple[int, int] | None:
     """Return [start, stop) of our tokens in a context (B, T, D), adjacent ones joined, or None."""
-    start = stop = None
-    place = 0
-    while place < context.shape[1]:
-        length = _lengths.get(_digest(context[0, place]))
+    lengths: dict[bytes, set[int]] = {}
+    for first, length in _known.values():
+        lengths.setdefault(first, set()).add(length)
+    start, stop, place, row = None, None, 0, context[0]
+    while place < row.shape[0]:
+        possible = lengths.get(_digest(row[place]), ())
+        length = next((n for n in sorted(possible, reverse=True) if _digest(row[place : place + n]) in _known), None)
         if length is None:
             if stop is not None:
                 break
             place += 1
             continue
         start = place if start is None else start
-        place = stop = min(place + length, context.shape[1])
+        place = stop = place + length
     return None if stop is None else (start, stop)
 
 
-def _digest(token: Tensor) -> bytes:
-    return hashlib.sha256(token.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()).digest()
+def _digest(tokens: Tensor) -> bytes:
+    return hashlib.sha256(tokens.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()).digest()

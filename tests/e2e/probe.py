@@ -1,0 +1,131 @@
+"""Nodes for the tests alone: made-up inputs, and a second pack, a sampler order and a memory as other machines have."""
+
+import json
+
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+
+INT = ("INT", {"default": 0, "min": 0, "max": 1 << 30})
+
+
+class Tokens:
+    """CONDITIONING of random tokens, in the place of a text encoder's."""
+
+    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("CONDITIONING",), "make"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"seed": INT, "tokens": INT, "rows": INT, "width": INT}}
+
+    def make(self, seed, tokens, rows, width):
+        context = torch.randn(rows, tokens, width, generator=torch.Generator().manual_seed(seed))
+        return ([[context, {"pooled_output": None}]],)
+
+
+class Normal:
+    """LATENT of random cells, in the place of an encoded photo."""
+
+    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("LATENT",), "make"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"seed": INT, "batch": INT, "rows": INT, "columns": INT}}
+
+    def make(self, seed, batch, rows, columns):
+        cells = torch.randn(batch, 4, rows, columns, generator=torch.Generator().manual_seed(seed))
+        return ({"samples": cells * 5},)
+
+
+class Masks:
+    """MASK batch of rectangles, one each: [[left, top, right, bottom], ...]; null is an empty mask."""
+
+    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("MASK",), "make"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"width": INT, "height": INT, "boxes": ("STRING", {"default": "[]"})}}
+
+    def make(self, width, height, boxes):
+        boxes = json.loads(boxes)
+        masks = torch.zeros(len(boxes), height, width)
+        for mask, box in zip(masks, boxes, strict=True):
+            if box:
+                left, top, right, bottom = box
+                mask[top:bottom, left:right] = 1
+        return (masks,)
+
+
+class OtherPack:
+    """A pack that replaces every cross-attention by `gain` times itself."""
+
+    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("MODEL",), "patch"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "gain": ("FLOAT", {"default": 1.0}), "by_transformer": ("BOOLEAN",)}}
+
+    def patch(self, model, gain, by_transformer):
+        def attend(q, k, v, extra):
+            if q.shape[0] % len(extra["cond_or_uncond"]) or len(extra["uuids"]) != len(extra["cond_or_uncond"]):
+                raise RuntimeError("cond_or_uncond does not describe the rows that came")
+            return gain * optimized_attention(q, k, v, extra["n_heads"], attn_precision=extra["attn_precision"])
+
+        model = model.clone()
+        number = [0] if by_transformer else []
+        for block in [("middle", 0), *((side, n) for side in ("input", "output") for n in range(12))]:
+            model.set_model_attn2_replace(attend, *block, *number)
+        return (model,)
+
+
+class Swapped:
+    """Positive and negative in the other order within the model's batch."""
+
+    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("MODEL",), "patch"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",)}}
+
+    def patch(self, model):
+        def call(apply_model, given):
+            if len(given["cond_or_uncond"]) != 2:
+                raise RuntimeError("positive and negative do not share a batch; there is nothing to swap")
+            c = dict(given["c"])
+            options = dict(c.pop("transformer_options"))
+            for name in ("cond_or_uncond", "uuids"):
+                options[name] = options[name][::-1]
+            c = {name: swap(value) if isinstance(value, torch.Tensor) else value for name, value in c.items()}
+            return swap(apply_model(swap(given["input"]), swap(given["timestep"]), transformer_options=options, **c))
+
+        def swap(rows):
+            return torch.cat(rows.chunk(2)[::-1])
+
+        model = model.clone()
+        model.set_model_unet_function_wrapper(call)
+        return (model,)
+
+
+class LittleMemory:
+    """A machine on which positive and negative never fit into one batch."""
+
+    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("MODEL",), "patch"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",)}}
+
+    def patch(self, model):
+        def call(apply_model, given):
+            if len(given["cond_or_uncond"]) != 1:
+                raise RuntimeError("the batch was not split")
+            return apply_model(given["input"], given["timestep"], **given["c"])
+
+        model = model.clone()
+        model.add_object_patch("memory_required", lambda *args, **kwargs: 1e18)
+        model.set_model_unet_function_wrapper(call)
+        return (model,)
+
+
+NODE_CLASS_MAPPINGS = {
+    f"Probe{kind.__name__}": kind for kind in (Tokens, Normal, Masks, OtherPack, Swapped, LittleMemory)
+}

@@ -1,0 +1,193 @@
+"""Bad input: the node says what came, what was expected and what to do, and the queue goes on."""
+
+import re
+
+import pytest
+
+from tests.e2e.comfyui import Graph, GraphError
+from tests.e2e.scenes import make_scene, masks, tokens
+
+
+def library(name):
+    def build(server, scene):
+        label = server.option("ADiffLoadDefect", "defect", name) if name.startswith(("things", "plain")) else name
+        return scene.graph("ADiffLoadDefect", defect=label)
+
+    return build
+
+
+def defect_is_gone(server, scene):
+    return scene.condition(scene.mask, defect=library("gone.safetensors / metal / dent @0123abcd")(server, scene))
+
+
+def defect_is_no_label(server, scene):
+    return scene.condition(scene.mask, defect=library("")(server, scene))
+
+
+def library_is_damaged(server, scene):
+    return scene.condition(scene.mask, defect=library("damaged.safetensors / metal / scratch")(server, scene))
+
+
+def label_leads_elsewhere(server, scene):
+    return scene.condition(scene.mask, defect=library("../../things.safetensors / metal / scratch")(server, scene))
+
+
+def encoder_of_another_library(server, scene):
+    other = scene.graph("ADiffLoadSpatialEncoder", encoder="other.safetensors")
+    return scene.condition(scene.mask, encoder=other)
+
+
+def library_without_encoder(server, scene):
+    return scene.condition(scene.mask, defect=library("plain.safetensors / metal / scratch")(server, scene))
+
+
+def defect_without_appearance(server, scene):
+    return scene.condition(scene.mask, defect=library("things.safetensors / wood / hole")(server, scene))
+
+
+def prompt_of_another_width(server, scene):
+    return scene.condition(scene.mask, tokens(scene.graph, 1, width=1024))
+
+
+def prompt_of_another_batch(server, scene):
+    return scene.condition(masks(scene.graph, [(1, 1, 3, 3)] * 3), tokens(scene.graph, 1, rows=2))
+
+
+def mask_is_empty(server, scene):
+    return scene.ours(mask=masks(scene.graph, [None]))
+
+
+def mask_covers_everything(server, scene):
+    return scene.ours(mask=masks(scene.graph, [(0, 0, 8, 8)]))
+
+
+def second_mask_is_empty(server, scene):
+    return scene.condition(masks(scene.graph, [(1, 1, 3, 3), None]))
+
+
+def masks_do_not_fit_the_normals(server, scene):
+    normal = scene.graph("ProbeNormal", seed=1, batch=3, rows=8, columns=8)
+    return scene.ours(mask=masks(scene.graph, [(1, 1, 3, 3)] * 2), normal=normal)
+
+
+def conditioning_does_not_fit_the_masks(server, scene):
+    two = scene.condition(masks(scene.graph, [(1, 1, 3, 3)] * 2))
+    return scene.ours(positive=two, mask=masks(scene.graph, [(1, 1, 3, 3)] * 3))
+
+
+def model_is_sd2(server, scene):
+    loader = scene.graph("CheckpointLoaderSimple", ckpt_name="sd20.safetensors")
+    return scene.ours(model=loader)
+
+
+def model_is_sd2_to_patch(server, scene):
+    loader = scene.graph("CheckpointLoaderSimple", ckpt_name="sd20.safetensors")
+    return scene.stock(model=scene.reweighted(loader))
+
+
+def model_is_for_inpainting(server, scene):
+    loader = scene.graph("CheckpointLoaderSimple", ckpt_name="sd15_inpainting.safetensors")
+    return scene.ours(model=loader)
+
+
+def positive_of_another_width(server, scene):
+    return scene.ours(positive=tokens(scene.graph, 1, width=1024))
+
+
+def negative_of_another_width(server, scene):
+    return scene.ours(negative=tokens(scene.graph, 1, width=2048))
+
+
+def vae_is_missing(server, scene):
+    return scene.ours(distance="vae")
+
+
+def normal_of_another_size(server, scene):
+    other = scene.graph("ProbeNormal", seed=1, batch=1, rows=6, columns=8)
+    return scene.stock(model=scene.reweighted(normal=other))
+
+
+def mode_is_unknown(server, scene):
+    return scene.ours(reweighting="strong")
+
+
+def no_mask_passes(server, scene):
+    given = {"min_area": 0.5, "max_area": 1.0, "max_parts": 1, "max_border": 1.0}
+    kept = scene.graph("ADiffFilterMasks", masks=scene.mask, **given)
+    return scene.ours(mask=kept)
+
+
+def no_mask_is_found(server, scene):
+    given = {"count": 1, "seed": 1, "steps": 1, "cfg": 1.0, "threshold": 0.95, "tries": 1}
+    made = scene.graph(
+        "ADiffGenerateMasks", defect=scene.defect, model=scene.model, vae=scene.vae, empty=scene.negative, **given
+    )
+    return scene.ours(mask=made)
+
+
+def masks_from_a_library_of_another_width(server, scene):
+    loader = scene.graph("CheckpointLoaderSimple", ckpt_name="sd20.safetensors")
+    given = {"count": 1, "seed": 1, "steps": 1, "cfg": 1.0, "threshold": 0.5, "tries": 1}
+    made = scene.graph(
+        "ADiffGenerateMasks", defect=scene.defect, model=loader, vae=scene.vae, empty=scene.negative, **given
+    )
+    return scene.ours(mask=made)
+
+
+CASES = {
+    defect_is_gone: r"no library holds metal/dent with fingerprint 0123abcd.*gone\.safetensors.*models/adiff_libraries",
+    defect_is_no_label: r"names no defect; expected 'library / product / defect'",
+    library_is_damaged: r"damaged\.safetensors is not a whole safetensors file",
+    label_leads_elsewhere: r"no library holds metal/scratch.*'\.\./\.\./things\.safetensors'",
+    encoder_of_another_library: r"was learned with encoder \w+, 'other\.safetensors' is \w+; load the encoder",
+    library_without_encoder: r"was learned without a spatial encoder; leave the encoder input open",
+    defect_without_appearance: r"wood/hole in things\.safetensors has masks only",
+    prompt_of_another_width: r"token widths differ",
+    prompt_of_another_batch: r"the prompt has 2 rows for 3 masks",
+    mask_is_empty: r"mask 1 of 1 marks nothing",
+    mask_covers_everything: r"mask 1 of 1 covers the whole image",
+    second_mask_is_empty: r"mask 2 of 2 marks nothing",
+    masks_do_not_fit_the_normals: r"2 masks for a batch of 3; give one, or one for each image",
+    conditioning_does_not_fit_the_masks: r"the positive conditioning has 2 rows for a batch of 3",
+    model_is_sd2: r"the model is SD20; this node works on SD 1\.x models",
+    model_is_sd2_to_patch: r"the model is SD20; this node works on SD 1\.x models",
+    model_is_for_inpainting: r"the model takes 9 channels \(an inpainting model\?\)",
+    positive_of_another_width: r"the positive conditioning has tokens of width 1024; SD 1\.x's are 768 wide",
+    negative_of_another_width: r"the negative conditioning has tokens of width 2048",
+    vae_is_missing: r"distance 'vae' needs the vae input",
+    normal_of_another_size: r"the normal latent is \(6, 8\), the sampled one \(8, 8\); encode the same image",
+    mode_is_unknown: r"'strong'",
+    no_mask_passes: r"none of 1 masks passes: \w+",
+    no_mask_is_found: r"only 0 of 1 masks passed in \d+ tries",
+    masks_from_a_library_of_another_width: r"the model is SD20",
+}
+
+
+@pytest.mark.parametrize("build", CASES, ids=lambda build: build.__name__)
+def test_the_node_says_what_is_wrong_and_the_queue_goes_on(server, graph, build):
+    scene = make_scene(server, graph)
+    last = build(server, scene)
+    graph("PreviewAny", source=last)
+    with pytest.raises(GraphError) as raised:
+        server.run(graph)
+    assert re.search(CASES[build], str(raised.value)), str(raised.value)
+    after = Graph()
+    shown = after("PreviewAny", source="on")
+    assert server.run(after).text(shown) == "on"
+
+
+def test_a_renamed_library_is_found_again(server, graph):
+    scene = make_scene(server, graph)
+    label = server.option("ADiffLoadDefect", "defect", "things.safetensors / metal / scratch")
+    renamed = graph("ADiffLoadDefect", defect=label.replace("things", "my old things"))
+    there, found = (
+        scene.save(scene.ours(positive=scene.condition(scene.mask, defect=one))) for one in (scene.defect, renamed)
+    )
+    result = server.run(graph)
+    assert (result.latent(there) == result.latent(found)).all()
+    assert "library my old things.safetensors is not there" in server.log
+
+
+def test_a_damaged_library_is_left_out_of_the_list_and_named(server):
+    assert not [option for option in server.options("ADiffLoadDefect", "defect") if option.startswith("damaged")]
+    assert re.search(r"left out of the list: .*damaged\.safetensors", server.log)

@@ -1,0 +1,125 @@
+"""Pairs on disk: aligned, whole, never overwritten, the graph inside."""
+
+import json
+from itertools import count
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.e2e.comfyui import Graph, GraphError
+from tests.e2e.scenes import make_scene
+
+folders = (f"pairs-{number}" for number in count())
+WORKFLOW = {"nodes": [], "links": [], "version": 0.4}
+
+
+@pytest.fixture(scope="module")
+def photos(server):
+    """Photos in ComfyUI's input folder, by size; the second is no multiple of 8."""
+    rng = np.random.default_rng(0)
+    made = {}
+    for width, height in ((64, 64), (109, 75)):
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        name = f"photo-{width}.png"
+        Image.fromarray(pixels).save(server.base / "input" / name)
+        made[width, height] = (name, pixels)
+    return made
+
+
+def pair_graph(server, photo: str, size: tuple[int, int], folder: str, *, box, seed=5, refine=False, **saved):
+    """Load Image -> ... -> Save Pairs. box: of the mask, pixels. Returns (graph, nodes by name)."""
+    graph = Graph()
+    scene = make_scene(server, graph)
+    image = graph("LoadImage", image=photo)
+    normal = graph("VAEEncode", pixels=image, vae=scene.vae)
+    mask = graph("ProbeMasks", width=size[0], height=size[1], boxes=json.dumps([box]))
+    sampled = scene.ours(normal=normal, mask=mask, positive=scene.condition(mask), seed=seed, blending="fresh noise")
+    given = {"feather_radius": 1.5, "refine": refine}
+    pair = graph("ADiffFinishPair", normal=image, samples=sampled, mask=mask, vae=scene.vae, **given)
+    target = {"folder": folder, "product": "metal", "defect": "scratch", **saved}
+    kept = graph("ADiffSavePairs", images=pair, masks=pair[1], change=pair[2], measures=pair[3], **target)
+    return graph, {"save": kept, "measures": graph("PreviewAny", source=pair[3])}
+
+
+@pytest.mark.parametrize(("size", "box"), [((64, 64), [13, 17, 50, 44]), ((109, 75), [20, 9, 90, 60])])
+def test_a_pair_is_aligned_and_keeps_the_photo_around_the_mask(server, photos, size, box):
+    name, photo = photos[size]
+    folder = next(folders)
+    graph, nodes = pair_graph(server, name, size, folder, box=box)
+    result = server.run(graph, WORKFLOW)
+    root = server.base / "output" / folder / "metal"
+    image = Image.open(root / "test" / "scratch" / "000000.png")
+    mask = np.asarray(Image.open(root / "ground_truth" / "scratch" / "000000_mask.png"))
+    wanted = np.zeros((size[1], size[0]), dtype=bool)
+    wanted[box[1] : box[3], box[0] : box[2]] = True
+    assert np.array_equal(mask, wanted * np.uint8(255))
+    assert np.array_equal(np.asarray(image)[~wanted], photo[~wanted])
+    assert not np.array_equal(np.asarray(image)[wanted], photo[wanted])
+    assert json.loads(image.text["workflow"]) == WORKFLOW
+    assert json.loads(image.text["prompt"])[nodes["save"].node]["class_type"] == "ADiffSavePairs"
+    (measured,) = json.loads(result.text(nodes["measures"]))
+    assert measured["leak"] == 0
+    assert 0 <= measured["fill"] <= 1
+    record = json.loads((root / "pairs" / "scratch" / "000000.json").read_text())
+    assert record["fill"] == measured["fill"]
+    assert result.images(nodes["save"]).shape == (1, size[1], 3 * size[0], 3)
+
+
+def test_nothing_is_ever_overwritten(server, photos):
+    name, _ = photos[64, 64]
+    folder = next(folders)
+    images = server.base / "output" / folder / "metal" / "test" / "scratch"
+    for number in range(3):
+        graph, _ = pair_graph(server, name, (64, 64), folder, box=[13, 17, 50, 44], seed=number)
+        before = {path.name: path.read_bytes() for path in images.glob("*")}
+        server.run(graph)
+        after = {path.name: path.read_bytes() for path in images.glob("*")}
+        assert sorted(after) == [f"{i:06d}.png" for i in range(number + 1)]
+        assert before.items() <= after.items()
+
+
+def test_a_refined_mask_lies_in_the_drawn_one(server, photos):
+    name, _ = photos[64, 64]
+    folder = next(folders)
+    graph, _ = pair_graph(server, name, (64, 64), folder, box=[13, 17, 50, 44], refine=True)
+    server.run(graph)
+    path = server.base / "output" / folder / "metal" / "ground_truth" / "scratch" / "000000_mask.png"
+    mask = np.asarray(Image.open(path)) > 0
+    assert mask.any()
+    mask[17:44, 13:50] = False
+    assert not mask.any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"folder": "../outside"}, "leads out of ComfyUI's output folder"),
+        ({"folder": "inside/../../outside"}, "leads out of ComfyUI's output folder"),
+        ({"folder": "/tmp/outside"}, "leads out of ComfyUI's output folder"),
+        ({"product": "../metal"}, "product '../metal' has '/' in it"),
+        ({"product": ".."}, "product '..'"),
+        ({"defect": "a/b"}, "defect 'a/b' has '/' in it"),
+        ({"defect": "good"}, "would count as normal"),
+    ],
+)
+def test_a_name_that_leads_elsewhere_is_refused(server, photos, changes, message):
+    name, _ = photos[64, 64]
+    given = {"folder": next(folders)} | changes
+    graph, _ = pair_graph(server, name, (64, 64), box=[13, 17, 50, 44], **given)
+    with pytest.raises(GraphError, match=message):
+        server.run(graph)
+    assert not (server.base / "outside").exists()
+
+
+def test_a_batch_is_saved_with_its_records(server):
+    graph, folder = Graph(), next(folders)
+    images = graph("ADiffDrawSurface", product="metal", count=3, size=64, seed=1)
+    mask = graph("ProbeMasks", width=64, height=64, boxes="[[8, 8, 24, 24]]")
+    target = {"folder": folder, "product": "metal", "defect": "scratch"}
+    saved = graph("ADiffSavePairs", images=images, masks=mask, **target)
+    result = server.run(graph)
+    root = server.base / "output" / folder / "metal"
+    assert len(list((root / "test" / "scratch").glob("*.png"))) == 3
+    assert len(list((root / "ground_truth" / "scratch").glob("*.png"))) == 3
+    assert result.images(saved).shape == (3, 64, 128, 3)

@@ -1,0 +1,117 @@
+"""The pack as ComfyUI loads it: a bare copy in custom_nodes, quick, documented, with a schema that stays."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.comfyui import NAME, ROOT
+from tests.e2e.scenes import make_scene
+
+NODES = (
+    "ADiffLoadDefect", "ADiffLoadSpatialEncoder", "ADiffLoadDemoModel", "ADiffDrawSurface", "ADiffGenerateMasks",
+    "ADiffFilterMasks", "ADiffAnomalyConditioning", "ADiffApplyReweighting", "ADiffKSampler", "ADiffFinishPair",
+    "ADiffSavePairs",
+)  # fmt: skip
+SNAPSHOT = Path(__file__).with_name("object_info.json")
+OF_THE_MACHINE = {"defect", "encoder", "sampler_name", "scheduler"}
+"""Combos whose options depend on what is installed."""
+IMPORT_LIMIT = 0.3
+"""Seconds."""
+
+
+def test_every_node_is_there(server):
+    ours = {name for name, about in server.object_info().items() if about["python_module"] == f"custom_nodes.{NAME}"}
+    assert ours == set(NODES)
+
+
+def test_the_schema_has_not_changed(server):
+    """Ids, names, order, types and defaults are for ever; ADIFF_WRITE_SNAPSHOT=1 writes what has been added."""
+    now = {name: _schema(server.object_info()[name]) for name in NODES}
+    if os.environ.get("ADIFF_WRITE_SNAPSHOT") == "1":
+        SNAPSHOT.write_text(json.dumps(now, indent=1) + "\n")
+    assert now == json.loads(SNAPSHOT.read_text())
+
+
+def _schema(about: dict) -> dict:
+    """What saved graphs depend on."""
+    inputs = []
+    for kind in ("required", "optional"):
+        for name in about["input_order"].get(kind, []):
+            type_, more = about["input"][kind][name]
+            kept = {k: more[k] for k in ("default", "min", "max", "control_after_generate", "options") if k in more}
+            if name in OF_THE_MACHINE:
+                kept.pop("options", None)
+            inputs.append({"name": name, "type": type_, "optional": kind == "optional", **kept})
+    outputs = [{"type": t, "name": n} for t, n in zip(about["output"], about["output_name"], strict=True)]
+    return {"inputs": inputs, "outputs": outputs, "output_node": about["output_node"]}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_everything_is_explained(server, name):
+    about = server.object_info()[name]
+    assert about["description"]
+    for kind in ("required", "optional"):
+        for given, (_, more) in about["input"].get(kind, {}).items():
+            assert more.get("tooltip"), given
+    assert all(about["output_tooltips"])
+    assert f"# {about['display_name']}" in server.page(f"/extensions/{NAME}/docs/{name}.md")
+
+
+@pytest.mark.parametrize("language", ["zh", "ja", "ko"])
+def test_everything_is_translated(server, language):
+    translated = json.loads(server.page("/i18n"))[language]["nodeDefs"]
+    for name in NODES:
+        about, ours = server.object_info()[name], translated[name]
+        assert ours["display_name"] and ours["description"]
+        for kind in ("required", "optional"):
+            for given in about["input"].get(kind, {}):
+                assert ours["inputs"][given]["tooltip"], (name, given)
+
+
+def test_a_library_list_says_where_files_go(server):
+    assert "models/adiff_libraries" in server.object_info()["ADiffLoadDefect"]["description"]
+    assert "models/adiff_encoders" in server.object_info()["ADiffLoadSpatialEncoder"]["description"]
+    assert (server.base / "models" / "adiff_libraries").is_dir()
+
+
+def test_libraries_of_extra_model_paths_are_listed_and_other_files_are_not(server):
+    listed = {option.partition(" / ")[0] for option in server.options("ADiffLoadDefect", "defect")}
+    assert listed - {"demo (built in)"} == {"things.safetensors", "plain.safetensors"}
+    encoders = server.options("ADiffLoadSpatialEncoder", "encoder")
+    assert encoders == ["demo (built in)", "other.safetensors", "small.safetensors"]
+
+
+def test_the_import_is_quick(server):
+    line = re.search(rf"([\d.]+) seconds( \(IMPORT FAILED\))?: \S*{NAME}$", server.log, re.MULTILINE)
+    assert line and not line[2]
+    assert float(line[1]) <= IMPORT_LIMIT
+
+
+def test_nothing_runs_again_that_has_not_changed(server, graph):
+    scene = make_scene(server, graph)
+    scene.save(scene.ours())
+    server.run(graph)
+    assert set(server.run(graph).cached) == set(graph.nodes)
+
+
+def test_requirements_change_no_installed_package(comfyui):
+    _, python = comfyui
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    there = subprocess.run([*pip, "list", "--format", "json"], capture_output=True, text=True)
+    if there.returncode:
+        pytest.skip(f"{python} has no pip")
+    command = [*pip, "install", "--dry-run", "--quiet", "--report", "-", "-r", str(ROOT / "requirements.txt")]
+    asked = subprocess.run(command, capture_output=True, text=True)
+    if asked.returncode:
+        pytest.skip(f"pip could not look: {asked.stderr.strip().splitlines()[-1]}")
+    installed = {_canonical(one["name"]) for one in json.loads(there.stdout)}
+    wanted = {_canonical(one["metadata"]["name"]) for one in json.loads(asked.stdout)["install"]}
+    assert not wanted & installed
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
