@@ -184,7 +184,8 @@ def measure(what: str, inputs: Path, work: Path, options: argparse.Namespace) ->
         found = listing(folder)
         differ = sorted(n for n in {*found, *expected} if found.get(n) != expected.get(n))
         rounds.append({"kills": [asdict(kill) for kill in kills], "happened": happened, "differ": differ})
-        shutil.rmtree(folder)
+        if not differ:  # else it is left to be looked at
+            shutil.rmtree(folder)
         print(f"{what} {number}: {happened} kills, {len(differ)} files differ", file=sys.stderr)
     return {"command": what, "seconds": seconds, "files": len(expected), "rounds": rounds}
 
@@ -220,9 +221,10 @@ def main() -> None:
     for what in chosen.what:
         rows.append(measure(what, work / "inputs", work, chosen))
         (chosen.out / "kill.json").write_text(json.dumps({"seed": chosen.seed, "rows": rows}, indent=1))
-    shutil.rmtree(work)
     print(table(rows))
-    sys.exit(any(one["differ"] for row in rows for one in row["rounds"]))
+    if any(one["differ"] for row in rows for one in row["rounds"]):
+        sys.exit(f"the rounds that differ are in {work}")
+    shutil.rmtree(work)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@
 PYTHON is ComfyUI's interpreter; ComfyUI is found through COMFYUI_PATH (default ~/comfy/ComfyUI). One process, one
 model, the same CONDITIONING, noise and steps; all variants in turn in each round, so that what else runs cancels; the
 ratios, of wall time and of the process's CPU time, are medians over the rounds. A context of 12 tokens (ours alone)
-cannot share a batch with a negative of 77: two model calls a step at cfg > 1, with any sampler; the lines marked 12 show
-that cost on its own. Prints a Markdown table with the share of the time spent outside the U-Net, and the process's peak
-memory; writes sampler_overhead.json.
+cannot share a batch with a negative of 77: two model calls a step at cfg > 1, with any sampler; the lines marked 12
+show that cost on its own. Prints a Markdown table with the share of the time spent outside the U-Net, and the process's
+peak memory; writes sampler_overhead.json.
 """
 
 from __future__ import annotations

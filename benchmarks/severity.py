@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -31,12 +32,11 @@ ALL = "all"
 """Row of the table over all combinations."""
 
 
-def measure(backbone, encoder, seed: int, count: int) -> list[dict]:
-    """Return one row for each combination and severity: the fill of each pair."""
+def measure(backbone, encoder, seed: int, count: int) -> Iterator[dict]:
+    """Give one row for each combination and severity: the fill of each pair."""
     shots = {key: [(bad.image, bad.mask) for bad, _ in draw(key, seed, "shots", SHOTS)] for key in WITHHELD}
     settings = AnomalySettings(steps=STEPS, batch=12)
     learned = train_anomalies(backbone, shots, encoder, freeze_encoder=True, settings=settings, seed=seed)
-    rows = []
     for key in WITHHELD:
         masks = [bad.mask for bad, _ in draw(key, seed, "masks", count)]
         normals = [good.image for _, good in draw(key, seed, "normals", count)]
@@ -46,8 +46,7 @@ def measure(backbone, encoder, seed: int, count: int) -> list[dict]:
             generators = [generator_for(seed, "pair", i) for i in range(count)]
             pairs = make_pairs(backbone, photos, masks, learned.embeddings[key], encoder, chosen, generators)
             fills = [pair.measures["fill"] for pair in pairs]
-            rows.append({"seed": seed, "defect": "/".join(key), "severity": severity, "fill": fills})
-    return rows
+            yield {"seed": seed, "defect": "/".join(key), "severity": severity, "fill": fills}
 
 
 def fills_of(rows: list[dict], defect: str, severity: float) -> list[float]:
@@ -83,8 +82,9 @@ def main() -> None:
     backbone, (encoder, _) = load_backbone("demo"), load_encoder(demo_encoder_path())
     rows: list[dict] = []
     for seed in range(chosen.seeds):
-        rows += measure(backbone, encoder, seed, chosen.masks)
-        (chosen.out / "severity.json").write_text(json.dumps(rows, indent=1))
+        for row in measure(backbone, encoder, seed, chosen.masks):
+            rows.append(row)
+            (chosen.out / "severity.json").write_text(json.dumps(rows, indent=1))
     print(table(rows))
 
 

@@ -145,6 +145,7 @@ class SavePairs(io.ComfyNode):
         cls, images, masks, folder: str, product: str, defect: str, change=None, measures: str | None = None
     ) -> io.NodeOutput:
         """Write every pair whole, then show them."""
+        check_name(product, "product")
         root = _folder(folder)
         masks = to_batch(mask_batch(masks), len(images), "masks").cpu().numpy()
         records = _records(measures, len(images))
@@ -169,7 +170,6 @@ def _folder(name: str) -> Path:
 
 def _next_number(product: Path, defect: str) -> int:
     """Return the first number that no image or mask of this defect has."""
-    check_name(product.name, "product")
     check_name(defect, "defect")
     taken = [*(product / "test" / defect).glob("*.png"), *(product / "ground_truth" / defect).glob("*.png")]
     numbers = [int(match[1]) for path in taken if (match := re.match(r"(\d+)(_mask)?\.png$", path.name))]

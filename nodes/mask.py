@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..adiff.errors import InputError
 from ..adiff.geometry import resize_mask
 from ..adiff.library import check_base
-from ..adiff.masks import MAX_BORDER, MaskRules, check_mask
+from ..adiff.masks import MaskRules, check_mask
 from .host import ComfyBackbone, GraphProgress
 from .sockets import CATEGORY, DefectSocket, LearnedDefect
 
@@ -83,7 +83,8 @@ class GenerateMasks(io.ComfyNode):
             f"mask {i + 1}: area {100 * m.mean():.1f} %, best overlap with a real mask {one.iou:.2f}"
             for i, (one, m) in enumerate(zip(drawn, masks, strict=True))
         )
-        return io.NodeOutput(torch.from_numpy(np.stack(masks)).float(), report)
+        made = torch.from_numpy(np.stack(masks)).float()
+        return io.NodeOutput(made, report, ui=ui.PreviewMask(made, cls=cls))
 
 
 class FilterMasks(io.ComfyNode):
@@ -107,7 +108,7 @@ class FilterMasks(io.ComfyNode):
                 ),
                 io.Int.Input("max_parts", default=100, min=1, max=10_000, tooltip="Parts of a mask, at most"),
                 io.Float.Input(
-                    "max_border", default=MAX_BORDER, min=0.0, max=1.0, step=0.01,
+                    "max_border", default=1.0, min=0.0, max=1.0, step=0.01,
                     tooltip="Share of one border line of the image that a mask may cover",
                 ),
                 DefectSocket.Input("defect", optional=True, tooltip="Also within the range of its real masks"),
@@ -140,7 +141,8 @@ class FilterMasks(io.ComfyNode):
         if not kept:
             counts = ", ".join(f"{rule} ({n})" for rule, n in Counter(r for b in broken for r in b).most_common())
             raise InputError(f"none of {len(broken)} masks passes: {counts}; loosen the rules or make more masks")
-        return io.NodeOutput(masks.reshape(-1, *masks.shape[-2:])[kept], "\n".join(lines))
+        passed = masks.reshape(-1, *masks.shape[-2:])[kept]
+        return io.NodeOutput(passed, "\n".join(lines), ui=ui.PreviewMask(passed, cls=cls))
 
 
 def _binary(masks: torch.Tensor) -> np.ndarray:

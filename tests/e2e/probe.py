@@ -1,9 +1,12 @@
 """Nodes for the tests alone: made-up inputs, and a second pack, a sampler order and a memory as other machines have."""
 
 import json
+import os
 
+import folder_paths
 import torch
 from comfy.ldm.modules.attention import optimized_attention
+from safetensors.torch import save_file
 
 INT = ("INT", {"default": 0, "min": 0, "max": 1 << 30})
 
@@ -126,6 +129,30 @@ class LittleMemory:
         return (model,)
 
 
+class Inputs:
+    """What the model is given, call by call, written as x0, sigma0, x1, ... to `name`.safetensors in the output folder."""
+
+    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("MODEL",), "patch"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "name": ("STRING", {"default": "inputs"})}}
+
+    def patch(self, model, name):
+        path = os.path.join(folder_paths.get_output_directory(), f"{name}.safetensors")
+        seen = {}
+
+        def call(apply_model, given):
+            number = len(seen) // 2
+            seen[f"x{number}"], seen[f"sigma{number}"] = given["input"].clone(), given["timestep"].clone()
+            save_file(seen, path)
+            return apply_model(given["input"], given["timestep"], **given["c"])
+
+        model = model.clone()
+        model.set_model_unet_function_wrapper(call)
+        return (model,)
+
+
 NODE_CLASS_MAPPINGS = {
-    f"Probe{kind.__name__}": kind for kind in (Tokens, Normal, Masks, OtherPack, Swapped, LittleMemory)
+    f"Probe{kind.__name__}": kind for kind in (Tokens, Normal, Masks, OtherPack, Swapped, LittleMemory, Inputs)
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.e2e.comfyui import Graph, Link, Server
 
-SETTINGS = {"seed": 5, "steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+SETTINGS = {"seed": 5, "steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 REWEIGHTING = {"reweighting": "balanced", "reweighting_strength": 1.0, "distance": "latent"}
 CELL = 8
 """Pixels of a latent cell's side."""

@@ -4,7 +4,11 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from adiff.generation.seeds import generator_for
+from adiff.reweighting import dilated_mask
+from tests.e2e.checkpoints import SD15_SCALE
 from tests.e2e.comfyui import Graph
 from tests.e2e.scenes import ROUNDING, make_scene, masks, rounding
 
@@ -74,6 +78,27 @@ def test_fresh_noise_repeats_and_is_not_fixed_noise(server, graph):
     outside = torch.ones(8, 8, dtype=bool)
     outside[3:7, 2:6] = False
     assert rounding(once[..., outside], result.latent(normal)[..., outside]) < ROUNDING
+
+
+@pytest.mark.parametrize("mode", ["balanced", "release"])
+def test_around_the_mask_the_model_sees_the_normal_noised_anew_at_each_step(server, graph, mode):
+    """Eq. 1; the release's mask is larger at first, and what is between it and the drawn one is the sampler's own."""
+    scene = make_scene(server, graph, boxes=((3, 3, 5, 5),))
+    model = graph("ProbeInputs", model=scene.model, name=mode)
+    scene.save(scene.ours(model=model, cfg=1.0, steps=3, reweighting=mode, blending="fresh noise"))
+    normal = scene.save(scene.normal)
+    y = SD15_SCALE * server.run(graph).latent(normal)
+    seen = load_file(server.base / "output" / f"{mode}.safetensors")
+    m = torch.zeros(1, 1, 8, 8)
+    m[..., 3:5, 3:5] = 1
+    draws = generator_for(5, "fresh", 0)
+    for number in range(3):
+        sigma = seen[f"sigma{number}"]
+        wanted = y + sigma * torch.randn(4, 8, 8, generator=draws)
+        alike = torch.isclose(seen[f"x{number}"], wanted, rtol=1e-5, atol=1e-5).all(1, keepdim=True)
+        inside = dilated_mask(m, 999, 3) if (mode, number) == ("release", 0) else m
+        if mode == "balanced" or number == 0:
+            assert torch.equal(alike, inside == 0)
 
 
 @pytest.mark.parametrize("blending", ["fixed noise", "fresh noise"])

@@ -38,7 +38,7 @@ def as_tensor(images: np.ndarray) -> Tensor:
 
 
 def train_judge(bank: Bank, *, seed: int, steps: int = 500, batch: int = 32) -> Judge:
-    """Train on the bank's real pictures, half of them softened: a judge of content, not of the VAE's sharpness."""
+    """Train on the bank's real pictures."""
     torch.manual_seed(seed)
     judge = Judge()
     optimiser = torch.optim.AdamW(judge.parameters(), 2e-3)
@@ -48,10 +48,7 @@ def train_judge(bank: Bank, *, seed: int, steps: int = 500, batch: int = 32) -> 
     for _ in range(steps):
         index = rng.integers(len(bank.images), size=batch)
         masks = torch.from_numpy(bank.masks[index])[:, None].float()
-        images = as_tensor(bank.images[index])
-        soft = F.interpolate(F.avg_pool2d(images[::2], 2), scale_factor=2, mode="bilinear")
-        images[::2] = soft + 0.05 * torch.randn(soft.shape)
-        product, where = judge(images)
+        product, where = judge(as_tensor(bank.images[index]))
         target = (F.adaptive_avg_pool2d(masks, GRID)[:, 0] > 0.2).float()
         loss = F.cross_entropy(product, torch.from_numpy(labels[index]))
         loss = loss + 2 * F.binary_cross_entropy_with_logits(where, target, pos_weight=torch.tensor(3.0))
