@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -254,37 +255,40 @@ def memory(rounds: int) -> dict:
                 "generate", folder / "library.safetensors", "/".join(KEY), "--normals", folder / "good", "-n", count,
                 "--masks", folder / "masks", "--steps", 2, "--out", folder / f"run-{count}",
             ]  # fmt: skip
-            found[str(count)] = peak_memory([sys.executable, "-m", "adiff", *map(str, command)])
+            usage = run_process([sys.executable, "-m", "adiff", *map(str, command)])
+            found[str(count)] = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     rows = "\n".join(f"| {count} | {mib:.0f} |" for count, mib in found.items())
     found["ratio"] = found[str(MANY)] / found[str(FEW)]
     print(f"\n| pairs | peak memory, MiB |\n|---|---|\n{rows}\n\nratio: {found['ratio']:.3f}")
     return found
 
 
-def peak_memory(command: list[str]) -> float:
-    """Run a process; returns the largest memory it held, MiB."""
+def run_process(command: list[str]) -> resource.struct_rusage:
+    """Run a process to its end; returns what it used (ru_maxrss: the largest memory it held; ru_utime: CPU seconds)."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
-    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return usage
 
 
 def help_time(rounds: int) -> dict:
     """Time `adiff --help` in processes of its own, and see whether torch came along."""
     command = [sys.executable, "-m", "adiff", "--help"]
     imports = subprocess.run([command[0], "-X", "importtime", *command[1:]], capture_output=True, text=True).stderr
-    taken = []
-    for _ in range(max(rounds, 5)):
+    taken: dict[str, list[float]] = {"wall": [], "cpu": []}
+    for _ in range(rounds):
         began = time.perf_counter()
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-        taken.append(time.perf_counter() - began)
-    found = {"median": statistics.median(taken), "least": min(taken), "most": max(taken),
-             "torch": any(line.endswith("| torch") for line in imports.splitlines())}  # fmt: skip
-    print(f"\n`adiff --help`: {found['median']:.2f} s ({found['least']:.2f} - {found['most']:.2f}), "
-          f"torch {'is' if found['torch'] else 'is not'} imported")  # fmt: skip
-    return found
+        usage = run_process(command)
+        taken["wall"].append(time.perf_counter() - began)
+        taken["cpu"].append(usage.ru_utime + usage.ru_stime)
+    print("\n| `adiff --help` | seconds |\n|---|---|")
+    for kind, seconds in taken.items():
+        print(f"| {kind} | {statistics.median(seconds):.2f} ({min(seconds):.2f} - {max(seconds):.2f}) |")
+    torch_came = any(line.endswith("| torch") for line in imports.splitlines())
+    print(f"\ntorch {'is' if torch_came else 'is not'} imported")
+    return {**taken, "torch": torch_came}
 
 
 PARTS = {"reweighting": reweighting, "batch": batching, "training": training, "memory": memory, "help": help_time}

@@ -50,7 +50,7 @@ def killed_at_a_pair(arguments, folder, number):
 
 
 def test_a_run_ends_with_the_same_files_wherever_it_was_killed(inputs, unbroken, tmp_path):
-    """The writes are run.json, then image, mask and record of each pair."""
+    """The writes are run.json, then image, mask and record of each pair, then the report."""
     arguments, run = generate(inputs, tmp_path, PAIRS), tmp_path / "run"
     # before run.json has its name
     assert not finish(start(arguments, tmp_path, Kill(1, "before")))
@@ -60,11 +60,14 @@ def test_a_run_ends_with_the_same_files_wherever_it_was_killed(inputs, unbroken,
     assert not finish(start(arguments, tmp_path, Kill(6, "before")))
     assert [path.name for path in (run / "pairs").iterdir() if path.suffix == ".json"] == ["000000.json"]
     assert len(list((run / "image").glob("0*.png"))) == 2 and len(list((run / "mask").glob(".*.tmp"))) == 1
-    # while the second batch, or what follows it, is being made
+    # while the second batch is being made
     killed_at_a_pair(arguments, tmp_path, 1)
+    # all pairs are there, the report is written but has no name: after image, mask and record of pairs 2, 3 and 4
+    assert not finish(start(arguments, tmp_path, Kill(10, "before")))
+    assert len(list((run / "pairs").glob("0*.json"))) == PAIRS and not (run / "report.html").exists()
     assert finish(start(arguments, tmp_path))
     assert listing(tmp_path) == unbroken["generate"]
-    assert len(unbroken["generate"]) == 1 + 3 * PAIRS
+    assert len(unbroken["generate"]) == 2 + 3 * PAIRS
 
 
 def test_a_training_ends_with_the_same_library_wherever_it_was_killed(inputs, unbroken, tmp_path):

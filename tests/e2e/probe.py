@@ -130,7 +130,7 @@ class LittleMemory:
 
 
 class Inputs:
-    """What the model is given, call by call, written as x0, sigma0, x1, ... to `name`.safetensors in the output folder."""
+    """What the model is given, call by call: x0, sigma0, x1, ... in `name`.safetensors in the output folder."""
 
     CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("MODEL",), "patch"
 

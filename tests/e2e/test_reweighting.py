@@ -40,7 +40,7 @@ def test_apply_reweighting_serves_any_sampler_node_and_several_in_turn(server, g
     scene = make_scene(server, graph)
     patched = scene.reweighted()
     latent = {"positive": scene.positive, "negative": scene.negative, "latent_image": scene.masked()}
-    named = {"sampler_name": "euler", "scheduler": "normal"}
+    named = {"sampler_name": "euler", "scheduler": "simple"}
     advanced = graph(
         "KSamplerAdvanced", model=patched, add_noise="enable", noise_seed=5, steps=2, cfg=2.0, start_at_step=0,
         end_at_step=10000, return_with_leftover_noise="disable", **named, **latent,
@@ -48,7 +48,7 @@ def test_apply_reweighting_serves_any_sampler_node_and_several_in_turn(server, g
     custom = graph(
         "SamplerCustom", model=patched, add_noise=True, noise_seed=5, cfg=2.0,
         sampler=graph("KSamplerSelect", sampler_name="euler"),
-        sigmas=graph("BasicScheduler", model=scene.model, scheduler="normal", steps=2, denoise=1.0), **latent,
+        sigmas=graph("BasicScheduler", model=scene.model, scheduler="simple", steps=2, denoise=1.0), **latent,
     )  # fmt: skip
     samplers = [scene.ours(), scene.stock(model=patched), advanced, custom]
     saved = [scene.save(one) for one in samplers]
@@ -209,7 +209,7 @@ def test_other_samplers(server, graph, sampler):
 
 def test_a_guider_that_counts_its_conditions_otherwise(server, graph):
     scene = make_scene(server, graph)
-    sigmas = graph("BasicScheduler", model=scene.model, scheduler="normal", steps=2, denoise=1.0)
+    sigmas = graph("BasicScheduler", model=scene.model, scheduler="simple", steps=2, denoise=1.0)
     sampler = graph("KSamplerSelect", sampler_name="euler")
     noise = graph("RandomNoise", noise_seed=5)
 
