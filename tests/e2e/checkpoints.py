@@ -20,7 +20,7 @@ HINT = (3, 16, 16, 32, 32, 96, 96, 256, 320)
 RANK = 4
 SHARPER = 4
 """Factor on the cross-attention's queries and keys: as drawn, all tokens would get nearly the same share."""
-LOUDER = 16
+LOUDER = 10
 """Factor on its values and its output: as drawn, a weight of 2 would hardly show in the result."""
 
 

@@ -56,7 +56,7 @@ def test_apply_reweighting_serves_any_sampler_node_and_several_in_turn(server, g
     result = server.run(graph)
     first, *others = (result.latent(one) for one in saved)
     assert all(torch.equal(other, first) for other in others)
-    assert rounding(first, result.latent(plain)) > 10 * ROUNDING
+    assert rounding(first, result.latent(plain)) > 5 * ROUNDING
 
 
 def test_the_last_reweighting_counts_once(server, graph):
@@ -105,7 +105,7 @@ def test_release_weighs_our_tokens_behind_and_before_a_prompt(server, graph):
     result = server.run(graph)
     first, *others = (result.latent(one) for one in weighed)
     assert all(rounding(other, first) < ROUNDING for other in others)
-    assert rounding(result.latent(plain), first) > 10 * ROUNDING
+    assert rounding(result.latent(plain), first) > 5 * ROUNDING
 
 
 def test_release_leaves_other_tokens_alone(server, graph):
@@ -136,7 +136,7 @@ def test_rows_mode_weighs_every_token_wherever_it_stands(server, graph):
     off = scene.save(scene.ours(positive=both, reweighting="off"))
     result = server.run(graph)
     assert all(result.latent(one).isfinite().all() for one in latents)
-    assert rounding(result.latent(off), result.latent(latents[0])) > 10 * ROUNDING
+    assert rounding(result.latent(off), result.latent(latents[0])) > 5 * ROUNDING
 
 
 @pytest.mark.parametrize(("mode", "by_transformer"), [*((mode, False) for mode in MODES), ("balanced", True)])
@@ -149,8 +149,8 @@ def test_another_pack_applied_before_ours_is_still_called(server, graph, mode, b
     both = scene.save(scene.ours(model=other, reweighting=mode))
     result = server.run(graph)
     assert torch.equal(result.latent(none), result.latent(alone))
-    assert rounding(result.latent(alone), result.latent(without)) > 10 * ROUNDING
-    assert rounding(result.latent(both), result.latent(alone)) > 10 * ROUNDING
+    assert rounding(result.latent(alone), result.latent(without)) > 5 * ROUNDING
+    assert rounding(result.latent(both), result.latent(alone)) > 5 * ROUNDING
 
 
 def test_another_pack_applied_after_ours_takes_ours_out(server, graph):
@@ -171,8 +171,8 @@ def test_a_lora_stays_in(server, graph):
     behind = scene.save(scene.stock(model=after))
     result = server.run(graph)
     assert torch.equal(result.latent(ours), result.latent(stock))
-    assert rounding(result.latent(weighed), result.latent(without)) > 10 * ROUNDING
-    assert rounding(result.latent(weighed), result.latent(ours)) > 10 * ROUNDING
+    assert rounding(result.latent(weighed), result.latent(without)) > 5 * ROUNDING
+    assert rounding(result.latent(weighed), result.latent(ours)) > 5 * ROUNDING
     assert torch.equal(result.latent(behind), result.latent(weighed))
 
 
@@ -191,7 +191,7 @@ def test_a_controlnet_stays_in(server, graph):
     without = scene.save(scene.ours())
     result = server.run(graph)
     assert torch.equal(result.latent(ours), result.latent(stock))
-    assert rounding(result.latent(weighed[0]), result.latent(without)) > 10 * ROUNDING
+    assert rounding(result.latent(weighed[0]), result.latent(without)) > 5 * ROUNDING
     assert all(rounding(result.latent(one), result.latent(ours)) > ROUNDING for one in weighed)
 
 
