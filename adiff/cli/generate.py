@@ -268,7 +268,8 @@ def _run_all(
             raise InputError(f"{job.name}: {error}" if len(given.jobs) > 1 else str(error)) from error
         if result.cancelled:
             raise KeyboardInterrupt
-        report_of_run(job.out, normals=job.normals[0].parent)
+        with run_lock(job.out):  # one that is killed here leaves its lock, and what it wrote is removed next time
+            report_of_run(job.out, normals=job.normals[0].parent)
         results.append(result)
     return results
 
