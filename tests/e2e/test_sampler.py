@@ -1,6 +1,7 @@
 """Anomaly KSampler against the stock one, and everything that a batch, a size or a cancel may do to it."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -101,21 +102,31 @@ def test_around_the_mask_the_model_sees_the_normal_noised_anew_at_each_step(serv
             assert torch.equal(alike, inside == 0)
 
 
-@pytest.mark.parametrize("blending", ["fixed noise", "fresh noise"])
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "heun"])
-def test_a_batch_is_its_images_one_by_one(server, graph, sampler, blending):
-    """heun's second calls amplify the rounding of the random model; another image's noise or mask would differ by 1."""
+def test_a_batch_is_its_images_one_by_one(server, graph, sampler):
+    """But for float32: sums over another batch round otherwise, and the steps enlarge that; no more than in the stock."""
     scene = make_scene(server, graph, boxes=THREE, batch=3)
-    changes = {"sampler_name": sampler, "blending": blending, "steps": 3}
-    batch, singles = scene.save(scene.ours(**changes)), []
+    changes = {"sampler_name": sampler, "steps": 3}
+    alone = []
     for number, box in enumerate(THREE):
-        mask = masks(graph, [box])
         normal = graph("LatentFromBatch", samples=scene.normal, batch_index=number, length=1)
-        alone = scene.ours(positive=scene.condition(mask), normal=normal, mask=mask, **changes)
-        singles.append(scene.save(alone))
+        mask = masks(graph, [box])
+        alone.append(replace(scene, normal=normal, mask=mask, positive=scene.condition(mask)))
+
+    def both(sample):
+        return scene.save(sample(scene)), [scene.save(sample(one)) for one in alone]
+
+    kinds = {
+        "stock": both(lambda one: one.stock(**changes)),
+        "fixed": both(lambda one: one.ours(**changes)),
+        "fresh": both(lambda one: one.ours(blending="fresh noise", **changes)),
+    }
     result = server.run(graph)
-    together = torch.cat([result.latent(one) for one in singles])
-    assert rounding(result.latent(batch), together) < (100 if sampler == "heun" else 1) * ROUNDING
+    apart = {
+        kind: rounding(result.latent(batch), torch.cat([result.latent(one) for one in singles]))
+        for kind, (batch, singles) in kinds.items()
+    }
+    assert max(apart.values()) < 10 * apart["stock"] < 0.01
 
 
 def test_one_normal_serves_many_masks_and_one_mask_many_normals(server, graph):
