@@ -104,7 +104,7 @@ def test_around_the_mask_the_model_sees_the_normal_noised_anew_at_each_step(serv
 
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "heun"])
 def test_a_batch_is_its_images_one_by_one(server, graph, sampler):
-    """But for float32: sums over another batch round otherwise, and the steps enlarge that; no more than in the stock."""
+    """But for float32: sums over another batch round otherwise, and the steps enlarge that, as in the stock sampler."""
     scene = make_scene(server, graph, boxes=THREE, batch=3)
     changes = {"sampler_name": sampler, "steps": 3}
     alone = []
