@@ -25,7 +25,7 @@ PACK = ("__init__.py", "nodes", "adiff", "web", "locales", "workflows", "pyproje
 """What ComfyUI needs of a clone."""
 NAME = "anomaly-diffusion"
 NEEDED = ("torch", "aiohttp", "torchsde", "av", "comfyui_frontend_package")
-START_LIMIT = RUN_LIMIT = 180
+START_LIMIT = RUN_LIMIT = 300
 """Seconds."""
 
 
