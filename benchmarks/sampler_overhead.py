@@ -47,6 +47,7 @@ def start_comfyui(gpu: bool) -> dict:
     import comfy.options
 
     comfy.options.enable_args_parsing()
+    import utils.extra_config  # noqa: F401, I001 - first, as its main.py does: `nodes` puts another `utils` on the path
     import nodes
 
     if not asyncio.run(nodes.load_custom_node(str(ROOT))):
