@@ -5,15 +5,19 @@ The two inversions themselves are in `training`; here their results become libra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from .datasets.readers import Dataset, few_shot_split, read_shots
+from .datasets.readers import Dataset, Shot, few_shot_split, read_shots
 from .errors import InputError
 from .geometry import context_box, crop_resize, resize_mask
 from .library import Defect, Key, Library, check_base, check_name, load_library
@@ -25,10 +29,17 @@ from .versions import versions
 if TYPE_CHECKING:
     from .backbone import Backbone
     from .progress import Progress
-    from .training import AnomalySettings, MaskSettings, Outcome
+    from .training import AnomalyResult, AnomalySettings, MaskResult, MaskSettings, Outcome
 
+    Preview = Callable[[int, Mapping[Key, Tensor]], None]
+
+log = logging.getLogger("adiff")
 PREVIEW = 96
 """Side of a library's pictures, pixels."""
+DIGEST = 16
+"""Hexadecimal digits kept of a shot's digest."""
+CURVE_DIGITS = 4
+"""Significant digits of the losses in a recorded curve."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +57,16 @@ class Shots:
 
 
 def open_shots(dataset: Dataset, count: int | None) -> dict[Key, Shots]:
-    """Split every defect of a data set (`few_shot_split`) and open the shots to learn from."""
-    opened = {}
+    """Split every defect of a data set (`few_shot_split`) and open the shots to learn from.
+
+    Warns of image files that are the same, byte for byte, as one to learn from.
+    """
+    opened, splits = {}, []
     for (product, defect), shots in dataset.shots.items():
         check_name(product, "product")
         check_name(defect, "defect")
         taken, rest = few_shot_split(shots, count)
+        splits.append((taken, rest))
         files = read_shots(taken)
         opened[product, defect] = Shots(
             pairs=[(photo.rgb, mask.mask) for photo, mask in files],
@@ -59,11 +74,14 @@ def open_shots(dataset: Dataset, count: int | None) -> dict[Key, Shots]:
             held_out=tuple(shot.image.relative_to(dataset.root).as_posix() for shot in rest),
             grey_masks=tuple(shot.mask.name for shot, (_, mask) in zip(taken, files, strict=True) if mask.grey),
         )
+    _warn_of_repeated(dataset.root, splits)
     return opened
 
 
 def new_defect(key: Key, shots: Shots, backbone: Backbone) -> Defect:
     """An entry that nothing has been learned for yet: its picture, its shots' masks, descriptors and record."""
+    from .training.shots import digest_of
+
     image, mask = shots.pairs[0]
     size = backbone.native_size
     picture = crop_resize(image, context_box(mask, size), PREVIEW)
@@ -73,6 +91,7 @@ def new_defect(key: Key, shots: Shots, backbone: Backbone) -> Defect:
         info={
             "shots": list(shots.files),
             "held_out": list(shots.held_out),
+            "digests": [digest_of(pair)[:DIGEST] for pair in shots.pairs],
             "grey_masks": list(shots.grey_masks),
             "versions": versions(),
         },
@@ -92,9 +111,12 @@ def learn_anomalies(
     seed: int,
     progress: Progress | None = None,
     state: Path | None = None,
+    preview: Preview | None = None,
+    preview_every: int = 50,
 ) -> tuple[dict[Key, Defect], SpatialEncoder | None]:
     """Learn e_a for each entry, all types together (`training.train_anomalies`).
 
+    preview(steps done, e_a of each defect): called every `preview_every` steps; changes nothing of what is learned.
     Returns the entries and the encoder. Raises Cancelled if stopped (the state is kept), InputError if the loss was
     not finite from the start; later on the last good state counts, see `check_finite`.
     """
@@ -102,11 +124,12 @@ def learn_anomalies(
 
     result = train_anomalies(
         backbone, {key: shots[key].pairs for key in entries}, encoder, freeze_encoder=freeze_encoder,
-        settings=settings, seed=seed, progress=progress, state=state,
+        settings=settings, seed=seed, progress=progress, state=state, names={key: shots[key].files for key in entries},
+        preview=preview, preview_every=preview_every,
     )  # fmt: skip
     about = _told(result.outcome, seed) | {"encoder": fingerprint(result.encoder) if result.encoder else None}
     learned = {
-        key: replace(entry, anomaly=result.embeddings[key], info=_noted(entry, "anomaly", about, result.losses))
+        key: replace(entry, anomaly=result.embeddings[key], info=_noted(entry, "anomaly", about, result, shots[key]))
         for key, entry in entries.items()
     }
     return learned, result.encoder
@@ -121,15 +144,20 @@ def learn_masks(
     seed: int,
     progress: Progress | None = None,
     state: Path | None = None,
+    preview: Preview | None = None,
+    preview_every: int = 50,
 ) -> dict[Key, Defect]:
     """Learn e_m for each entry (`training.train_masks`); returns the entries; raises as `learn_anomalies`."""
     from .training import train_masks
 
     masks = {key: shots[key].masks for key in entries}
-    result = train_masks(backbone, masks, settings=settings, seed=seed, progress=progress, state=state)
+    result = train_masks(
+        backbone, masks, settings=settings, seed=seed, progress=progress, state=state,
+        names={key: shots[key].files for key in entries}, preview=preview, preview_every=preview_every,
+    )  # fmt: skip
     about = _told(result.outcome, seed)
     return {
-        key: replace(entry, mask=result.embeddings[key], info=_noted(entry, "mask", about, result.losses))
+        key: replace(entry, mask=result.embeddings[key], info=_noted(entry, "mask", about, result, shots[key]))
         for key, entry in entries.items()
     }
 
@@ -148,15 +176,24 @@ def open_library(path: Path, backbone: Backbone) -> Library:
     return library
 
 
+def changed_shots(entry: Defect, shots: Shots) -> list[str]:
+    """Return the files among an entry's shots whose picture or mask is not the one that it was learned from."""
+    from .training.shots import digest_of
+
+    before = dict(zip(entry.info.get("shots", ()), entry.info.get("digests", ()), strict=False))
+    now = {file: digest_of(pair)[:DIGEST] for file, pair in zip(shots.files, shots.pairs, strict=True)}
+    return [file for file, digest in now.items() if before.get(file, digest) != digest]
+
+
 def check_finite(entries: Mapping[Key, Defect]) -> None:
     """Raise InputError if the training of an entry stopped at a loss that was not finite, saying what is kept."""
     for entry in entries.values():
         for kind in ("anomaly", "mask"):
             about = entry.info.get(kind, {})
-            if about.get("stopped"):
+            if about.get("stopped") == "not finite":
                 raise InputError(
-                    f"the loss of {entry.name}'s {kind} embedding was {about['stopped']}; what is kept is the state "
-                    f"of step {about['steps']}; --restart with another seed learns it again"
+                    f"the loss of {entry.name}'s {kind} embedding was not finite; what is kept is the state "
+                    f"of step {about['best']}; --restart with another seed learns it again"
                 )
 
 
@@ -164,11 +201,42 @@ def _told(outcome: Outcome, seed: int) -> dict[str, Any]:
     """The record of a training; raises for one that has nothing to keep."""
     if outcome.stopped == "cancelled":
         raise Cancelled(f"stopped at step {outcome.steps}")
-    if outcome.stopped and outcome.steps == 0:
+    if outcome.stopped and outcome.best == 0:
         raise InputError(f"the loss was {outcome.stopped} from the start, nothing was learned; look at the shots")
-    about = {"seed": seed, "steps": outcome.steps}
-    return about | {"stopped": outcome.stopped} if outcome.stopped else about
+    curve = [[step, _short(loss), None if held is None else _short(held)] for step, loss, held in outcome.curve]
+    return {
+        "seed": seed, "steps": outcome.steps, "stopped": outcome.stopped, "best": outcome.best, "curve": curve
+    }  # fmt: skip
 
 
-def _noted(entry: Defect, kind: str, about: Mapping[str, Any], losses: Mapping[Key, float]) -> dict[str, Any]:
-    return {**entry.info, kind: {**about, "loss": losses.get(entry.key)}}
+def _short(loss: float) -> float:
+    return float(f"{loss:.{CURVE_DIGITS}g}")
+
+
+def _noted(
+    entry: Defect, kind: str, about: Mapping[str, Any], result: AnomalyResult | MaskResult, shots: Shots
+) -> dict[str, Any]:
+    """An entry's record with that of a training; `validation`: the shot that only decided when to stop, or None."""
+    held_out = result.held_out.get(entry.key)
+    validation = None if held_out is None else shots.files[held_out]
+    return {**entry.info, kind: {**about, "loss": result.losses.get(entry.key), "validation": validation}}
+
+
+def _warn_of_repeated(root: Path, splits: Sequence[tuple[Sequence[Shot], Sequence[Shot]]]) -> None:
+    """Warn of images that are learned from and are the same file as another shot's, to be tested on or learned from."""
+    taken = {shot.image: None for learned, _ in splits for shot in learned}
+    rest = {shot.image: None for _, others in splits for shot in others}
+    sizes = Counter(path.stat().st_size for path in (*taken, *rest))
+    first: dict[str, Path] = {}
+    for path in (*taken, *rest):
+        if sizes[path.stat().st_size] == 1:  # the same file has the same size: most need not be read
+            continue
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        known = first.setdefault(digest, path) if path in taken else first.get(digest, path)
+        if known != path:
+            names = path.relative_to(root).as_posix(), known.relative_to(root).as_posix()
+            if path in taken:
+                log.warning("%s and %s are the same image, learned from twice; leave one out", *names)
+            else:
+                log.warning("%s is held out for tests and is the same image as %s, which is learned from: tests on it "
+                            "say too much; leave one out", *names)  # fmt: skip

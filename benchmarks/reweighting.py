@@ -44,7 +44,7 @@ def draw(key: tuple[str, str], seed: int, split: str, count: int) -> list:
 def measure(backbone, encoder, seed: int, modes: list[str], count: int) -> list[dict]:
     """Return one row for each combination and mode."""
     shots = {key: [(b.image, b.mask) for b, _ in draw(key, seed, "shots", SHOTS)] for key in WITHHELD}
-    settings = AnomalySettings(steps=STEPS, batch=12)
+    settings = AnomalySettings(steps=STEPS, batch=12, early_stop=False)
     learned = train_anomalies(backbone, shots, encoder, freeze_encoder=True, settings=settings, seed=seed)
     rows = []
     for key in WITHHELD:

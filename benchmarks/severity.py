@@ -35,7 +35,7 @@ ALL = "all"
 def measure(backbone, encoder, seed: int, count: int) -> Iterator[dict]:
     """Give one row for each combination and severity: the fill of each pair."""
     shots = {key: [(bad.image, bad.mask) for bad, _ in draw(key, seed, "shots", SHOTS)] for key in WITHHELD}
-    settings = AnomalySettings(steps=STEPS, batch=12)
+    settings = AnomalySettings(steps=STEPS, batch=12, early_stop=False)
     learned = train_anomalies(backbone, shots, encoder, freeze_encoder=True, settings=settings, seed=seed)
     for key in WITHHELD:
         masks = [bad.mask for bad, _ in draw(key, seed, "masks", count)]

@@ -70,8 +70,11 @@ def test_names_that_cannot_be_in_a_library_are_refused_before_learning(photos):
 
 
 def test_an_outcome_is_recorded_or_raised():
-    assert _told(Outcome(9, 0.1), 3) == {"seed": 3, "steps": 9}
-    assert _told(Outcome(9, math.nan, "not finite"), 3) == {"seed": 3, "steps": 9, "stopped": "not finite"}
+    curve = ((4, 0.123456, None), (8, 0.2, 0.31))
+    assert _told(Outcome(9, 0.1, "early", curve, 8), 3) == {
+        "seed": 3, "steps": 9, "stopped": "early", "best": 8, "curve": [[4, 0.1235, None], [8, 0.2, 0.31]]
+    }  # fmt: skip
+    assert _told(Outcome(9, math.nan, "not finite", best=4), 3)["best"] == 4
     with pytest.raises(Cancelled):
         _told(Outcome(9, 0.1, "cancelled"), 3)
     with pytest.raises(InputError, match="from the start"):
@@ -79,9 +82,9 @@ def test_an_outcome_is_recorded_or_raised():
 
 
 def test_a_training_that_broke_off_is_said():
-    good = Defect("a", "b", info={"anomaly": {"steps": 9}})
+    good = Defect("a", "b", info={"anomaly": {"steps": 9, "stopped": "early"}})
     check_finite({good.key: good})
-    bad = Defect("a", "c", info={"mask": {"steps": 4, "stopped": "not finite"}})
+    bad = Defect("a", "c", info={"mask": {"steps": 7, "best": 4, "stopped": "not finite"}})
     with pytest.raises(InputError, match="a/c's mask embedding was not finite.*step 4"):
         check_finite({good.key: good, bad.key: bad})
 

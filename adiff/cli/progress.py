@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
-from rich.progress import Progress as Bars
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
 
 LINE_EVERY = 10.0
 """Seconds between two plain lines."""
@@ -22,7 +22,11 @@ class CliProgress:
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic):
-        self._console = console or Console(stderr=True)
+        if console is None:
+            from rich.console import Console  # here, as no help needs it
+
+            console = Console(stderr=True)
+        self._console = console
         self._clock = clock
         self._bars: Bars | None = None
         self._what, self._total, self._done = "", 0, 0
@@ -45,8 +49,9 @@ class CliProgress:
         self._first = None
         self._began = self._said = self._clock()
         if self._console.is_terminal:
-            columns = TextColumn("{task.description}"), BarColumn(bar_width=28), MofNCompleteColumn(), _Rate(self)
-            self._bars = Bars(*columns, console=self._console)
+            from .bars import make_bars
+
+            self._bars = make_bars(self._console, self.state)
             self._bars.start()
             self._task = self._bars.add_task(what, total=total)
 
@@ -54,7 +59,7 @@ class CliProgress:
         """Say how many steps are done; info: what to show beside it (loss=0.12)."""
         if self._first is None:
             self._first = self._clock(), done  # the rate counts from here: work may have been resumed
-        self._done, self._info = done, info
+        self._done, self._info = done, self._info | info
         if self._bars is not None:
             self._bars.update(self._task, completed=done)
         elif self._clock() - self._said >= LINE_EVERY:
@@ -84,17 +89,6 @@ class CliProgress:
         self._said = self._clock()
         text = ", ".join(part for part in (f"{self._what}: {self._done}/{self._total}", self.state()) if part)
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-class _Rate(ProgressColumn):
-    """Rate, time left and info of the running work."""
-
-    def __init__(self, progress: CliProgress):
-        super().__init__()
-        self._progress = progress
-
-    def render(self, task: Task) -> Text:
-        return Text(self._progress.state(), style="dim")
 
 
 def duration(seconds: float) -> str:

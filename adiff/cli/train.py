@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -20,6 +25,21 @@ if TYPE_CHECKING:
     from ..learning import Shots
     from ..library import Defect, Key, Library
     from ..spatial_encoder import SpatialEncoder
+
+
+class Timesteps(str, Enum):
+    """How noise levels are drawn and weighted (`training.LAWS`)."""
+
+    uniform = "uniform"
+    min_snr = "min-snr"
+    shifted = "shifted"
+
+
+class Normalisation(str, Enum):
+    """What a sample's masked loss is divided by (`training.NORMALISATIONS`)."""
+
+    area = "area"
+    release = "release"
 
 
 def train(
@@ -50,31 +70,48 @@ def train(
         int | None,
         typer.Option("--steps", min=1, help="Training steps of each kind.  [dim]default: the method's[/dim]"),
     ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", min=1, help="Samples a step, over all defects.  [dim]default: the method's[/dim]"),
+    ] = None,
+    timesteps: Annotated[
+        Timesteps, typer.Option("--timesteps", help="How noise levels are drawn and weighted.")
+    ] = Timesteps.uniform,
+    normalisation: Annotated[
+        Normalisation, typer.Option("--normalisation", help="Loss over the mask's area, or over all cells.")
+    ] = Normalisation.area,
+    early_stop: Annotated[
+        bool,
+        typer.Option("--early-stop/--no-early-stop", help="Where every defect has 4 or more shots, learn nothing from "
+                     "the last of each and stop when its loss falls no more; keep the best state."),
+    ] = True,
     seed: Seed = 0,
     resume: Resume = True,
 ) -> None:
-    """Learn defects from a few photos of them with their masks."""
+    """Learn defects from a few photos of them with their masks.
+
+    Each shot is drawn and encoded in 16 augmented views, once, before the first step.
+    """
     from ..datasets.readers import read_dataset
     from ..learning import check_finite, open_shots
 
     _check_paths(out, encoder, freeze_encoder, resume)
+    given = {"steps": steps, "batch": batch, "timesteps": timesteps.value, "early_stop": early_stop}
+    chosen = {name: value for name, value in given.items() if value is not None}
     opened = open_shots(read_dataset(data, product or (), defect or ()), shots)
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
+    from ..training.processes import is_first, joined
 
-    backbone = load_backbone(base, loras=parse_loras(lora))
-    with run_lock(state_folder(out)):
-        remove_leftovers(out, encoder or encoder_beside(out))  # of the same command, killed
-        library = _begin(out, backbone, resume)
-        todo = _missing(library, opened, what, backbone)
-        if not any(todo):
-            typer.echo(f"{out} holds all of it already; --restart learns it again")
-            return
-        kept = f"what is learned is in {out} and {state_folder(out)}; the same command without --restart goes on"
-        with CliProgress() as progress, keeping(kept):
-            task = _Task(out, backbone, opened, steps, seed, progress)
-            library = _learn(task, library, todo, encoder, freeze_encoder)
-        clear_folder(state_folder(out))
-    _say_what_was_learned(out, library, todo)
+    with joined() as device, nullcontext() if is_first() else _silence():
+        backbone = load_backbone(base, device=device, loras=parse_loras(lora))
+        with run_lock(state_folder(out)) if is_first() else nullcontext():
+            with CliProgress() as progress:
+                task = _Task(out, backbone, opened, chosen, normalisation.value, seed, progress)
+                library, todo = _work(task, what, encoder, freeze_encoder, resume)
+            if is_first() and any(todo):
+                clear_folder(state_folder(out))
+        if any(todo):
+            _say_what_was_learned(out, library, todo)
     check_finite({key: library.defects[key] for key in todo.anomalies + todo.masks})
 
 
@@ -89,14 +126,10 @@ class _Task(NamedTuple):
     out: Path
     backbone: Backbone
     shots: dict[Key, Shots]
-    steps: int | None
+    chosen: dict[str, Any]  # settings of both kinds of training
+    normalisation: str
     seed: int
     progress: CliProgress
-
-    @property
-    def chosen(self) -> dict[str, int]:
-        """Settings that differ from the method's."""
-        return {} if self.steps is None else {"steps": self.steps}
 
 
 def state_folder(out: Path) -> Path:
@@ -107,6 +140,36 @@ def state_folder(out: Path) -> Path:
 def encoder_beside(library: Path) -> Path:
     """Where a library's own spatial encoder lies unless told otherwise."""
     return library.with_suffix(f".encoder{library.suffix}")
+
+
+def _work(task: _Task, what: What, encoder: Path | None, freeze: bool, resume: bool) -> tuple[Library, _Todo]:
+    """Learn and write what is not there yet; of several processes the first one writes."""
+    from ..training.processes import is_first, wait_for_all
+
+    out, folder = task.out, state_folder(task.out)
+    if is_first():
+        remove_leftovers(out, encoder or encoder_beside(out))  # of the same command, killed
+    library = _begin(out, task.backbone, resume)
+    wait_for_all()  # until --restart has cleared the state that the others would go on from
+    todo = _missing(library, task.shots, what, task.backbone)
+    if not any(todo):
+        typer.echo(f"{out} holds all of it already; --restart learns it again")
+        return library, todo
+    with keeping(f"what is learned is in {out} and {folder}; the same command without --restart goes on"):
+        return _learn(task, library, todo, encoder, freeze), todo
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Say nothing for a while, on the terminal or in the log; errors are said when it is over."""
+    log = logging.getLogger("adiff")
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        log.setLevel(before)
 
 
 def _check_paths(out: Path, encoder: Path | None, freeze_encoder: bool, resume: bool) -> None:
@@ -122,21 +185,31 @@ def _check_paths(out: Path, encoder: Path | None, freeze_encoder: bool, resume: 
 def _begin(out: Path, backbone: Backbone, resume: bool) -> Library:
     """The library to add to; with --restart an empty one, the old file and state being put aside."""
     from ..learning import open_library
+    from ..training.processes import is_first
 
     if not resume:
-        clear_folder(state_folder(out))
+        if is_first():
+            clear_folder(state_folder(out))
         return open_library(out.with_name(f".{out.name}.none"), backbone)
     return open_library(out, backbone)
 
 
 def _missing(library: Library, opened: dict[Key, Shots], what: What, backbone: Backbone) -> _Todo:
     """What the library does not hold yet; says what it does. InputError if an entry came from other shots."""
+    from ..learning import changed_shots
+
     for key, shots in opened.items():
         entry = library.defects.get(key)
         if entry is not None and entry.info.get("shots", list(shots.files)) != list(shots.files):
             raise InputError(
                 f"the library's {entry.name} was learned from {', '.join(entry.info['shots'])}; "
                 "ask for the same shots, another --out, or --restart"
+            )
+        changed = [] if entry is None else changed_shots(entry, shots)
+        if changed:
+            raise InputError(
+                f"{', '.join(changed)} changed since the library's {entry.name} was learned from it; put back what was "
+                "there, or give another --out, or --restart"
             )
     known = {key: library.defects.get(key) for key in opened}
     anomalies = [key for key, entry in known.items() if entry is None or entry.anomaly is None]
@@ -152,12 +225,13 @@ def _learn(task: _Task, library: Library, todo: _Todo, encoder: Path | None, fre
     """Learn what is missing; each kind is written as soon as it is learned."""
     from ..learning import learn_masks, new_defect
     from ..training import MaskSettings
+    from ..training.processes import is_first
 
     entries = {
         key: library.defects.get(key) or new_defect(key, task.shots[key], task.backbone)
         for key in dict.fromkeys(todo.anomalies + todo.masks)
     }
-    if task.out.exists():
+    if is_first() and task.out.exists():
         write_whole(task.out.with_suffix(f".previous{task.out.suffix}"), lambda path: shutil.copy2(task.out, path))
     if todo.anomalies:
         library = _learn_anomalies(task, library, {key: entries[key] for key in todo.anomalies}, encoder, freeze)
@@ -178,22 +252,26 @@ def _learn_anomalies(
     from ..learning import learn_anomalies
     from ..spatial_encoder import fingerprint, save_encoder
     from ..training import AnomalySettings
+    from ..training.processes import is_first
 
     network, path, freeze = _encoder(task, library, encoder, freeze)
     learned, network = learn_anomalies(
-        task.backbone, entries, task.shots, network, freeze_encoder=freeze, settings=AnomalySettings(**task.chosen),
+        task.backbone, entries, task.shots, network, freeze_encoder=freeze,
+        settings=AnomalySettings(**task.chosen, normalisation=task.normalisation),
         seed=task.seed, progress=task.progress, state=state_folder(task.out) / "anomalies.safetensors",
     )  # fmt: skip
-    if not freeze:
+    if not freeze and is_first():
         save_encoder(path, network, {"shots": {entry.name: entry.info["shots"] for entry in learned.values()}})
     return _saved(task.out, replace(library, encoder_fingerprint=fingerprint(network)), learned)
 
 
 def _saved(out: Path, library: Library, learned: dict[Key, Defect]) -> Library:
     from ..library import save_library
+    from ..training.processes import is_first
 
     library = replace(library, defects={**library.defects, **learned})
-    save_library(out, library)
+    if is_first():
+        save_library(out, library)
     return library
 
 
@@ -229,9 +307,20 @@ def _say_what_was_learned(out: Path, library: Library, todo: _Todo) -> None:
         entry = library.defects[key]
         table.add_row(entry.name, str(len(entry.info["shots"])), _told(entry, "anomaly"), _told(entry, "mask"))
     Console().print(table)
+    for kind, name, keys in (("anomaly", "appearances", todo.anomalies), ("mask", "masks", todo.masks)):
+        if keys and (line := _why_stopped(library.defects[keys[0]].info[kind])):
+            typer.echo(f"{name}: {line}")
     typer.echo(f"{out}: {len(library.defects)} {'defect' if len(library.defects) == 1 else 'defects'}")
 
 
 def _told(entry: Defect, kind: str) -> str:
     about = entry.info.get(kind)
     return f"{about['steps']} steps, loss {about['loss']:.3f}" if about else "–"
+
+
+def _why_stopped(about: dict[str, Any]) -> str:
+    """Where a training by held-out shots ended and which step is kept; nothing of one without."""
+    if about["validation"] is None or about["stopped"] == "not finite":
+        return ""
+    best = f"step {about['best']}, the lowest loss of the held-out shots, is kept"
+    return f"stopped early at step {about['steps']}, as nothing got better; {best}" if about["stopped"] else best

@@ -5,8 +5,8 @@ Loss = || eps - eps_theta(z_t, t, e_m) ||^2 with z the encoded mask, white on bl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,34 +16,39 @@ from torch import Tensor
 from ..backbone import Backbone
 from ..datasets.augmentation import augment_pair
 from ..embedding import K_MASK, join_condition, random_embedding
-from ..errors import InputError
+from ..library import Key
 from ..progress import Progress
-from .anomaly import Key, RecentLosses, check_counts, digest_of
-from .loop import Outcome, Schedule, fit
+from .batch import Batch, first_scale
+from .loop import Outcome, fit, step_generator
 from .noising import add_noise, noise_like
+from .settings import InversionSettings
+from .shots import RecentLosses, check_shots, shot_digests
+from .timesteps import draw_timesteps, fixed_timesteps, timestep_weights
+from .validation import HELD_OUT, hold_out, samples_of_each
 
 
 @dataclass(frozen=True)
-class MaskSettings:
-    """How mask embeddings are learned. draws: augmented views of each mask, encoded once. Raises InputError."""
+class MaskSettings(InversionSettings):
+    """How mask embeddings are learned. Raises InputError for what is not possible."""
 
     steps: int = 150
     batch: int = 8
     lr: float = 3e-2
     tokens: int = K_MASK
-    draws: int = 16
-
-    def __post_init__(self) -> None:
-        check_counts(self, "steps", "batch", "tokens", "draws")
 
 
 @dataclass(frozen=True)
 class MaskResult:
-    """embeddings: e_m (k', D) of each defect; losses: recent loss of each; outcome: of the loop."""
+    """What was learned.
+
+    embeddings: e_m (k', D) of each defect. losses: recent loss of each. outcome: of the loop. held_out: place of each
+    defect's held-out mask among its masks, empty where all were learned from.
+    """
 
     embeddings: dict[Key, Tensor]
     losses: dict[Key, float]
     outcome: Outcome
+    held_out: dict[Key, int] = field(default_factory=dict)
 
 
 def train_masks(
@@ -54,51 +59,103 @@ def train_masks(
     seed: int = 0,
     progress: Progress | None = None,
     state: Path | None = None,
+    names: Mapping[Key, Sequence[str]] | None = None,
+    preview: Callable[[int, Mapping[Key, Tensor]], None] | None = None,
+    preview_every: int = 50,
 ) -> MaskResult:
-    """Learn e_m of every defect from its masks (H, W) bool, all in one loop; the backbone stays as it is."""
+    """Learn e_m of every defect from its masks (H, W) bool, all in one loop; the backbone stays as it is.
+
+    names: the masks' files, for messages. preview(steps done, e_m of each defect): called every `preview_every` steps.
+    """
     settings = settings or MaskSettings()
-    empty = ["/".join(key) for key, of_defect in masks.items() if not len(of_defect)]
-    if not masks or empty:
-        raise InputError(
-            f"no masks to learn from{': ' + ', '.join(empty) if empty else ''}; give at least one a defect"
-        )
-    keys = sorted(masks)
-    start = torch.Generator().manual_seed(seed + 1)
-    embeddings = {
-        key: random_embedding(settings.tokens, backbone.context_dim, start).to(backbone.device) for key in keys
-    }
-    banks = [_encode(backbone, masks[key], settings, (seed, number)) for number, key in enumerate(keys)]
-    losses = RecentLosses(keys)
-
-    def loss_at(step: int, generator: torch.Generator) -> Tensor:
-        owners = [(step * settings.batch + i) % len(keys) for i in range(settings.batch)]
-        z = torch.stack([banks[o][int(torch.randint(len(banks[o]), (), generator=generator))] for o in owners])
-        t = torch.randint(0, len(backbone.alphas_cumprod), (len(z),), generator=generator)
-        noise = noise_like(z, generator)
-        context = join_condition(torch.stack([embeddings[keys[o]] for o in owners])).context.to(z.dtype)
-        predicted = backbone.predict_noise(add_noise(backbone, z, noise, t), t, context)
-        per_sample = (predicted.float() - noise.float()).square().mean((1, 2, 3))
-        losses.note(owners, per_sample)
-        return per_sample.mean()
-
-    parameters = {f"mask {p} {d}": e for (p, d), e in embeddings.items()}
-    about = {"settings": asdict(settings), "shots": digest_of(masks), "base": backbone.fingerprint}
+    check_shots(masks, "masks")
+    taken, held = hold_out(masks, settings.early_stop)
+    task = _Inversion(backbone, taken, settings, seed)
+    about = {"settings": asdict(settings), "shots": shot_digests(masks, names), "base": backbone.fingerprint}
     outcome = fit(
-        parameters, loss_at, Schedule(settings.steps, settings.lr), seed=seed, what="mask embeddings",
-        progress=progress, state=state, about=about, notes=losses.notes,
+        task.parameters, task.batch, settings.schedule(), seed=seed, what="mask embeddings",
+        progress=progress, state=state, about=about, notes=task.recent.notes,
+        validation=settings.validation(task.held_out_loss(held)) if held else None,
+        preview=preview and (lambda done: preview(done, task.detached())), preview_every=preview_every,
+        loss_scale=first_scale(backbone.dtype),
     )  # fmt: skip
-    return MaskResult({k: e.detach().float().cpu() for k, e in embeddings.items()}, losses.by_key(), outcome)
+    found = {key: e.float().cpu() for key, e in task.detached().items()}
+    return MaskResult(found, task.recent.by_key(), outcome, {key: len(taken[key]) for key in held})
+
+
+class _Inversion:
+    """The embeddings, the bank of latents of each defect's masks, and the loss of samples of them."""
+
+    def __init__(
+        self, backbone: Backbone, masks: Mapping[Key, Sequence[np.ndarray]], settings: MaskSettings, seed: int
+    ):
+        self.backbone, self.keys, self.settings, self.seed = backbone, sorted(masks), settings, seed
+        start = torch.Generator().manual_seed(seed + 1)
+        self.embeddings = {
+            key: random_embedding(settings.tokens, backbone.context_dim, start).to(backbone.device) for key in self.keys
+        }
+        self.parameters = {f"mask {p} {d}": e for (p, d), e in self.embeddings.items()}
+        self.banks = [self._encode(masks[key], number, settings.draws) for number, key in enumerate(self.keys)]
+        self.recent = RecentLosses(self.keys)
+
+    def detached(self) -> dict[Key, Tensor]:
+        """A copy of e_m of each defect."""
+        return {key: e.detach().clone() for key, e in self.embeddings.items()}
+
+    def batch(self, step: int, generator: torch.Generator) -> Batch:
+        """Draw the samples of a step: the defects take turns; views, timesteps, noise."""
+        size, law = self.settings.batch, self.settings.timesteps
+        owners = [(step * size + i) % len(self.keys) for i in range(size)]
+        banks = [self.banks[owner] for owner in owners]
+        z = torch.stack([bank[int(torch.randint(len(bank), (), generator=generator))] for bank in banks])
+        t = draw_timesteps(law, size, len(self.backbone.alphas_cumprod), generator)
+        noise = noise_like(z, generator)
+        weights = timestep_weights(law, self.backbone.alphas_cumprod, t)
+
+        def losses(part: slice) -> Tensor:
+            plain = self._losses(z[part], owners[part], t[part], noise[part])
+            return plain * weights[part].to(plain)
+
+        return Batch(size, losses, lambda found: self.recent.note(owners, found))
+
+    def held_out_loss(self, masks: Mapping[Key, np.ndarray]) -> Callable[[], float]:
+        """Return what measures Eq. 9 on views of one mask of each defect, at fixed timesteps, with fixed noise.
+
+        At uniform timesteps and unweighted whatever is trained with, so that runs can be compared.
+        """
+        each = samples_of_each(len(masks))
+        z = torch.cat([self._encode([masks[key]], number, each) for number, key in enumerate(self.keys)])
+        t = fixed_timesteps(len(masks), each, len(self.backbone.alphas_cumprod))
+        noise, owners = noise_like(z, step_generator(self.seed, HELD_OUT)), np.repeat(np.arange(len(masks)), each)
+        parts = [slice(i, i + self.settings.batch) for i in range(0, len(t), self.settings.batch)]
+
+        def measure() -> float:
+            return sum(float(self._losses(z[p], owners[p], t[p], noise[p]).double().sum()) for p in parts) / len(t)
+
+        return measure
+
+    def _losses(self, z: Tensor, owners: Sequence[int], t: Tensor, noise: Tensor) -> Tensor:
+        """Eq. 9 of samples: z, noise (B, 4, h, w), the numbers of their defects, t (B,). Returns (B,) float32."""
+        e_m = torch.stack([self.embeddings[self.keys[owner]] for owner in owners])
+        context = join_condition(e_m).context.to(z.dtype)
+        predicted = self.backbone.predict_noise(add_noise(self.backbone, z, noise, t), t, context)
+        return (predicted.float() - noise.float()).square().mean((1, 2, 3))
+
+    def _encode(self, masks: Sequence[np.ndarray], number: int, draws: int) -> Tensor:
+        return encode_masks(self.backbone, masks, draws, (self.seed, number), self.settings.batch)
 
 
 @torch.no_grad()
-def _encode(backbone: Backbone, masks: Sequence[np.ndarray], settings: MaskSettings, seed: tuple[int, int]) -> Tensor:
+def encode_masks(
+    backbone: Backbone, masks: Sequence[np.ndarray], draws: int, seed: tuple[int, int], batch: int
+) -> Tensor:
     """Return latents (N, 4, h, w) of augmented masks as pictures, of the whole frame: e_m learns place and size too."""
     pictures = []
     for place, mask in enumerate(masks):
         picture = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=-1)
-        for draw in range(settings.draws):
+        for draw in range(draws):
             rng = np.random.default_rng((*seed, place, draw))
             _, view = augment_pair(picture, mask, backbone.native_size, rng, crop=False)
-            pictures.append(np.repeat(view[None].astype(np.float32) * 2 - 1, 3, axis=0))
-    stacked = torch.from_numpy(np.stack(pictures))
-    return torch.cat([backbone.encode(part) for part in stacked.split(settings.batch)])
+            pictures.append(view)
+    parts = [torch.from_numpy(np.stack(pictures[i : i + batch])) for i in range(0, len(pictures), batch)]
+    return torch.cat([backbone.encode((part[:, None].float() * 2 - 1).repeat(1, 3, 1, 1)) for part in parts])

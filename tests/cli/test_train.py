@@ -5,6 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
+from adiff import training
+from adiff.cli.train import Normalisation, Timesteps
 from adiff.datasets.images import write_png
 from adiff.library import load_library
 from adiff.spatial_encoder import load_encoder
@@ -112,7 +114,7 @@ def test_ctrl_c_keeps_the_state_and_the_same_command_ends_alike(run, tiny, data,
 @pytest.mark.parametrize(("good_calls", "kept"), [(0, False), (2, True)])
 def test_a_loss_that_is_not_finite_stops_and_says_so(run, tiny, data, tmp_path, monkeypatch, good_calls, kept):
     out, whole, calls = tmp_path / "lib.safetensors", tiny.predict_noise, []
-    monkeypatch.setattr("adiff.training.loop.RECENT", 1)
+    monkeypatch.setattr("adiff.training.state.RECENT", 1)
 
     def diverge(*given):
         calls.append(given)
@@ -125,6 +127,82 @@ def test_a_loss_that_is_not_finite_stops_and_says_so(run, tiny, data, tmp_path, 
     if kept:
         assert load_library(out).get("metal/hole").info["anomaly"]["stopped"] == "not finite"
         assert load_library(out).get("metal/hole").anomaly.isfinite().all()
+
+
+def test_with_four_shots_one_decides_when_to_stop(run, tiny, data, tmp_path, monkeypatch):
+    """The measure falls once, then rises: a stop five measures later."""
+    measures = iter([0.5, 0.4, *[0.6] * 99])
+    monkeypatch.setattr("adiff.training.anomaly._Inversion.held_out_loss", lambda *_: lambda: next(measures))
+    out = tmp_path / "lib.safetensors"
+    given = ("train", data, "--defect", "scratch", "--shots", "4", "--what", "defects")
+    result = run(*given, "--steps", "200", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert "appearances: stopped early at step 70" in result.stdout and "step 20, the lowest loss" in result.stdout
+    about = load_library(out).get("metal/scratch").info["anomaly"]
+    assert (about["steps"], about["best"], about["stopped"]) == (70, 20, "early")
+    assert about["validation"] == "metal/test/scratch/003.png"
+    assert [held for _, _, held in about["curve"] if held] == [0.5, 0.4, 0.6, 0.6, 0.6, 0.6, 0.6]
+    whole = tmp_path / "whole.safetensors"
+    result = run(*given, "--steps", "12", "--no-early-stop", "--out", whole)
+    about = load_library(whole).get("metal/scratch").info["anomaly"]
+    assert (about["steps"], about["best"], about["stopped"], about["validation"]) == (12, 12, "", None)
+    assert "held-out" not in result.stdout
+
+
+def test_settings_reach_the_training(run, tiny, data, tmp_path, monkeypatch):
+    seen, whole = [], training.train_anomalies
+    monkeypatch.setattr(training, "train_anomalies", lambda *a, **k: (seen.append(k["settings"]), whole(*a, **k))[1])
+    given = ("--batch", "3", "--timesteps", "min-snr", "--normalisation", "release", "--what", "defects")
+    run("train", data, "--out", tmp_path / "lib.safetensors", "--defect", "hole", *given, *FEW)
+    assert seen == [training.AnomalySettings(steps=3, batch=3, timesteps="min-snr", normalisation="release")]
+
+
+def test_the_choices_are_the_library_s():
+    assert tuple(law.value for law in Timesteps) == training.LAWS
+    assert tuple(one.value for one in Normalisation) == training.NORMALISATIONS
+
+
+def test_the_same_image_twice_is_named(run, tiny, data, tmp_path):
+    scratch = data / "metal/test/scratch"
+    shutil.copyfile(scratch / "000.png", scratch / "003.png")
+    shutil.copyfile(scratch / "000.png", scratch / "001.png")
+    result = run("train", data, "--out", tmp_path / "lib.safetensors", "--defect", "scratch", *FEW)
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stderr.split())
+    assert "metal/test/scratch/001.png and metal/test/scratch/000.png are the same image" in said
+    assert "scratch/003.png is held out for tests and is the same image as metal/test/scratch/000.png" in said
+    assert "002.png" not in said
+
+
+def test_a_shot_that_changes_while_a_training_is_interrupted_is_named(run, refused, tiny, data, tmp_path, monkeypatch):
+    out, calls, whole = tmp_path / "lib.safetensors", [], tiny.predict_noise
+
+    def break_off(*given):
+        calls.append(given)
+        if len(calls) == 5:  # the defects are learned with 3 steps, then the masks
+            raise KeyboardInterrupt
+        return whole(*given)
+
+    given = ("train", data, "--out", out, "--defect", "hole", *FEW)
+    monkeypatch.setattr(tiny, "predict_noise", break_off)
+    assert run(*given).exit_code == 130 and load_library(out).get("metal/hole").mask is None
+    path = data / "metal/test/hole/001.png"
+    before = path.read_bytes()
+    shutil.copyfile(data / "metal/test/hole/002.png", path)
+    assert "metal/test/hole/001.png changed since the library's metal/hole was learned" in refused(*given)
+    path.write_bytes(before)
+    assert run(*given).exit_code == 0 and load_library(out).get("metal/hole").mask is not None
+
+
+def test_a_shot_that_changes_before_anything_is_learned_is_named(run, tiny, data, tmp_path, monkeypatch):
+    given = ("train", data, "--out", tmp_path / "lib.safetensors", "--defect", "hole", *FEW)
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny, "predict_noise", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(*given).exit_code == 130
+    write_png(data / "metal/ground_truth/hole/000_mask.png", np.eye(64, dtype=bool))
+    result = run(*given)
+    assert result.exit_code == 2
+    assert "since it was begun metal/hole: metal/test/hole/000.png has changed" in result.stderr
 
 
 def change(data, what: str) -> None:

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from adiff.backbone.diffusers_host import DiffusersBackbone
+from adiff.embedding import random_embedding
 from adiff.errors import InputError
 from adiff.spatial_encoder import SpatialEncoder
 from adiff.training import AnomalySettings, masked_loss, train_anomalies
-from adiff.training.anomaly import _choose, digest_of, draw_views
+from adiff.training.loop import step_generator
+from adiff.training.views import choose_views
 
 FEW = AnomalySettings(steps=6, batch=3, draws=2)
 
@@ -84,7 +87,7 @@ def test_the_start_is_random_and_of_the_seed(backbone, shots):
 def test_the_loss_falls_on_one_shot(backbone, shots, stopper, monkeypatch):
     """With the same draws at each step, so that nothing but learning moves it."""
     monkeypatch.setattr("adiff.training.loop.step_generator", lambda seed, step: torch.Generator().manual_seed(0))
-    monkeypatch.setattr("adiff.training.loop.RECENT", 1)
+    monkeypatch.setattr("adiff.training.state.RECENT", 1)
     told, one = stopper(), {("metal", "hole"): shots["metal", "hole"][:1]}
     settings = AnomalySettings(steps=20, batch=2, draws=1, lr=5e-2)
     train_anomalies(backbone, one, None, freeze_encoder=True, settings=settings, progress=told)
@@ -95,6 +98,158 @@ def test_a_resumed_training_is_the_unbroken_one_to_the_bit(backbone, shots, stop
     def train(**options):
         encoder = SpatialEncoder("small")
         return train_anomalies(backbone, shots, encoder, freeze_encoder=False, settings=FEW, seed=1, **options)
+
+    unbroken, state = train(), tmp_path / "s"
+    assert train(state=state, progress=stopper(2)).outcome.stopped == "cancelled"
+    resumed = train(state=state)
+    assert resumed.losses == unbroken.losses and resumed.outcome == unbroken.outcome
+    assert same(resumed.embeddings, unbroken.embeddings)
+    assert same(weights(resumed.encoder), weights(unbroken.encoder))
+
+
+@pytest.fixture
+def many(shots):
+    """Two defects with 4 and 5 shots."""
+    one, other = shots["metal", "hole"], shots["wood", "stain"]
+    return {("metal", "hole"): one * 2, ("wood", "stain"): other * 4 + one[:1]}
+
+
+def test_the_last_shot_of_each_defect_decides_when_to_stop_and_nothing_else(backbone, many, stopper):
+    settings = replace(FEW, steps=4, validate_every=2)
+
+    def train(shots, **options):
+        return train_anomalies(backbone, shots, None, freeze_encoder=True, **options)
+
+    told = stopper()
+    result = train(many, settings=settings, progress=told)
+    assert result.held_out == {("metal", "hole"): 3, ("wood", "stain"): 4}
+    measured = {done: info["validation"] for done, info in told.told if "validation" in info}
+    assert list(measured) == [2, 4] and result.outcome.best == min(measured, key=measured.get)
+    assert result.outcome.curve == tuple((done, info["loss"], info.get("validation")) for done, info in told.told)
+    # learned from the others alone, to the same step
+    fewer = {key: of_defect[:-1] for key, of_defect in many.items()}
+    plain = train(fewer, settings=replace(settings, early_stop=False))
+    if result.outcome.best == 4:
+        assert same(result.embeddings, plain.embeddings)
+    assert plain.held_out == {} and plain.outcome.best == 4
+    assert [loss for _, loss, _ in plain.outcome.curve] == [loss for _, loss, _ in result.outcome.curve]
+
+
+def test_with_fewer_shots_of_one_defect_all_are_learned_from(backbone, many):
+    given = {**many, ("wood", "stain"): many["wood", "stain"][:3]}
+    result = train_anomalies(backbone, given, None, freeze_encoder=True, settings=replace(FEW, steps=1))
+    assert result.held_out == {} and result.outcome.curve[-1][2] is None
+
+
+def test_the_held_out_loss_is_the_same_whatever_is_trained_with(backbone, many, stopper):
+    first = []
+    for changes in ({}, {"normalisation": "release", "timesteps": "shifted", "batch": 2}):
+        told = stopper()
+        settings = replace(FEW, steps=1, lr=1e-9, validate_every=1, **changes)
+        train_anomalies(backbone, many, None, freeze_encoder=True, settings=settings, progress=told)
+        first.append(told.told[0][1])
+    assert first[0]["validation"] == pytest.approx(first[1]["validation"], rel=1e-4)
+    assert first[0]["loss"] != pytest.approx(first[1]["loss"], rel=1e-2)
+
+
+def test_min_snr_weighs_each_sample(backbone, shots, stopper):
+    """One sample a step: its loss is the uniform one times min(1, 5 (1 - alpha_bar) / alpha_bar)."""
+    losses = []
+    for law in ("uniform", "min-snr"):
+        told = stopper()
+        settings = AnomalySettings(steps=1, batch=1, draws=1, timesteps=law)
+        train_anomalies(backbone, shots, None, freeze_encoder=True, settings=settings, progress=told, seed=3)
+        losses.append(told.told[0][1]["loss"])
+    generator = step_generator(3, 0)
+    choose_views(np.array([0, 0, 1]), 2, 1, 0, generator)
+    alpha_bar = float(backbone.alphas_cumprod[torch.randint(0, 1000, (1,), generator=generator)])
+    assert alpha_bar > 5 / 6  # or the weight would be 1
+    assert losses[1] == pytest.approx(losses[0] * 5 * (1 - alpha_bar) / alpha_bar, rel=1e-4)
+
+
+def test_a_learned_encoder_sees_each_mask_once(backbone, shots, encoder):
+    """Two views in all: of 6 samples 2 masks are encoded, and the tokens go to the samples they belong to."""
+    one, seen = {("metal", "hole"): shots["metal", "hole"]}, []
+    encoder.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
+    settings = AnomalySettings(steps=2, batch=6, draws=1)
+    train_anomalies(backbone, one, encoder, freeze_encoder=False, settings=settings)
+    assert seen == [2, 2]
+
+
+def test_previews_change_nothing(backbone, many, encoder):
+    settings, seen = replace(FEW, steps=4, validate_every=2), {}
+
+    def look(done, embeddings):
+        assert not torch.is_grad_enabled()
+        seen[done] = embeddings
+        for e in embeddings.values():
+            e.zero_()
+        torch.randn(5)
+
+    plain = train_anomalies(backbone, many, encoder, freeze_encoder=True, settings=settings)
+    watched = train_anomalies(
+        backbone, many, encoder, freeze_encoder=True, settings=settings, preview=look, preview_every=2
+    )
+    assert list(seen) == [2, 4] and set(seen[2]) == set(many)
+    assert watched.outcome == plain.outcome and same(watched.embeddings, plain.embeddings)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_backbone_learns_the_float32_one_s_embeddings(tiny_parts, backbone, shots, encoder, dtype):
+    half = DiffusersBackbone("tiny", tiny_parts(), torch.device("cpu"), dtype)
+    settings = replace(FEW, steps=2, lr=1e-3)
+    found, expected = (
+        train_anomalies(model, shots, encoder, freeze_encoder=True, settings=settings) for model in (half, backbone)
+    )
+    assert found.outcome.loss == pytest.approx(expected.outcome.loss, rel=0.05)
+    moved = [
+        result.embeddings["metal", "hole"] - start
+        for result, start in ((found, first_e_a(8)), (expected, first_e_a(8)))
+    ]
+    assert found.embeddings["metal", "hole"].dtype == torch.float32
+    assert torch.cosine_similarity(moved[0].flatten(), moved[1].flatten(), dim=0) > 0.7
+
+
+def first_e_a(tokens):
+    return random_embedding(tokens, 768, torch.Generator().manual_seed(0))
+
+
+def test_out_of_memory_learns_the_same_in_smaller_parts(backbone, shots, monkeypatch, caplog):
+    whole = train_anomalies(backbone, shots, None, freeze_encoder=True, settings=FEW, seed=1)
+    predict, sizes = type(backbone).predict_noise, []
+
+    def small(self, z, *given):
+        sizes.append(len(z))
+        if len(z) > 2:
+            raise torch.cuda.OutOfMemoryError("not this much")
+        return predict(self, z, *given)
+
+    monkeypatch.setattr(type(backbone), "predict_noise", small)
+    parted = train_anomalies(backbone, shots, None, freeze_encoder=True, settings=FEW, seed=1)
+    assert sizes == [3] + [2, 1] * 6 and "taken in parts of 2" in caplog.text
+    assert parted.outcome.loss == pytest.approx(whole.outcome.loss, rel=1e-3)
+    for key in shots:
+        torch.testing.assert_close(parted.embeddings[key], whole.embeddings[key], rtol=0, atol=2e-2)
+        assert parted.losses[key] == pytest.approx(whole.losses[key], rel=1e-3)
+
+
+def test_a_mask_of_few_cells_is_named_where_the_frame_is_not_cropped(backbone, shots, make_mask, caplog):
+    image = shots["metal", "hole"][0][0]
+    given = {("metal", "dot"): [(image, make_mask(4, 4, 48, 48)), (image, make_mask(0, 0, 3, 3))]}
+    settings, names = replace(FEW, steps=1), {("metal", "dot"): ["a.png", "b.png"]}
+    train_anomalies(backbone, given, None, freeze_encoder=True, settings=settings, names=names)
+    assert not caplog.text
+    train_anomalies(backbone, given, None, freeze_encoder=True, settings=replace(settings, crop=False), names=names)
+    assert "metal/dot: b.png" in caplog.text and "a.png" not in caplog.text and "crop" in caplog.text
+
+
+def test_early_stopping_resumes_to_the_bit(backbone, many, stopper, tmp_path, monkeypatch):
+    monkeypatch.setattr("adiff.training.validation.SAMPLES", 2)
+    settings = replace(FEW, steps=5, validate_every=1, patience=2)
+
+    def train(**options):
+        encoder = SpatialEncoder("small")
+        return train_anomalies(backbone, many, encoder, freeze_encoder=False, settings=settings, seed=1, **options)
 
     unbroken, state = train(), tmp_path / "s"
     assert train(state=state, progress=stopper(2)).outcome.stopped == "cancelled"
@@ -120,41 +275,6 @@ def test_a_training_of_other_settings_does_not_go_on(backbone, shots, stopper, t
         train(given, replace(FEW, **changes.get(other, {})), encoder, freeze)
 
 
-def test_defects_take_turns_whatever_their_number_of_shots():
-    owner = np.array([0] * 10 + [1] * 2 + [2])
-    for batch in (1, 3, 4):
-        counts = np.zeros(3, int)
-        for step in range(12):
-            index = _choose(owner, 3, batch, step, torch.Generator().manual_seed(step))
-            counts += np.bincount(owner[index.numpy()], minlength=3)
-        assert counts.tolist() == [4 * batch] * 3
-
-
-def test_all_views_of_a_defect_are_chosen():
-    owner = np.array([0, 1, 0, 1, 0])
-    seen = {int(i) for s in range(40) for i in _choose(owner, 2, 2, s, torch.Generator().manual_seed(s))}
-    assert seen == {0, 1, 2, 3, 4}
-
-
-def test_views_keep_their_defect_and_carry_a_cell_for_each_pixel(backbone, shots):
-    views = draw_views(backbone, [shots[key] for key in sorted(shots)], FEW, seed=0)
-    assert views.owner.tolist() == [0, 0, 0, 0, 1, 1]
-    assert views.latents.shape == (6, 4, 8, 8) and views.masks.shape == (6, 1, 64, 64)
-    assert torch.equal(views.cells, torch.nn.functional.max_pool2d(views.masks, 8))
-    assert (views.masks.flatten(1).sum(1) > 0).all()
-
-
-def test_the_digest_sees_each_shot_and_its_defect(shots):
-    key = ("metal", "hole")
-    image, mask = shots[key][0]
-    others = [
-        {**shots, key: shots[key][::-1]}, {**shots, key: shots[key][:1]},
-        {**shots, key: [(image, ~mask), shots[key][1]]},
-        {("metal", "holes"): shots[key], ("wood", "stain"): shots["wood", "stain"]},
-    ]  # fmt: skip
-    assert len({digest_of(given) for given in [shots, *others]}) == 5
-
-
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -168,6 +288,9 @@ def test_the_digest_sees_each_shot_and_its_defect(shots):
         (lambda s: AnomalySettings(batch=0), "batch is 0"),
         (lambda s: AnomalySettings(draws=0), "draws is 0"),
         (lambda s: AnomalySettings(steps=0), "steps is 0"),
+        (lambda s: AnomalySettings(timesteps="late"), "'late' is unknown"),
+        (lambda s: AnomalySettings(patience=0), "patience is 0"),
+        (lambda s: AnomalySettings(average=1.0), "averaging decay is 1.0"),
     ],
 )
 def test_bad_input_is_named(backbone, shots, make, said):

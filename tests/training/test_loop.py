@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from adiff.errors import InputError
+from adiff.training.batch import Batch
 from adiff.training.loop import Schedule, discard_state, fit, step_generator
+from adiff.training.validation import Validation
 
 PLAN = Schedule(steps=12, lr=0.1, average=0.9)
 
@@ -30,6 +32,10 @@ class Problem:
 
     def result(self):
         return self.w, self.w2
+
+    def held_out(self, target=2.0, every=2, patience=2):
+        """|| w - target ||^2 for a target that the training passes by."""
+        return Validation(lambda: float((self.w[2] - target).square()), every, patience)
 
 
 def test_rates_by_hand():
@@ -93,6 +99,116 @@ def test_a_slower_parameter_moves_less():
     problem.fit(Schedule(steps=1, lr=0.1))
     assert problem.w.abs().tolist() == pytest.approx([0.1] * 3, rel=1e-4)
     assert (1 - problem.w2).tolist() == pytest.approx([0.05] * 2, rel=1e-4)
+
+
+def test_a_run_stops_where_nothing_gets_better_and_keeps_the_best(stopper):
+    """w[2] grows from 0 towards 3 and passes 0.5: measures at 2, 4, ... fall until it does."""
+    plain, seen = Problem(), {}
+    whole = plain.loss_at
+    plain.loss_at = lambda step, g: (seen.update({step: plain.w.detach().clone()}), whole(step, g))[1]
+    plain.fit(Schedule(steps=40, lr=0.1))
+    held = {step: float((seen[step][2] - 0.5).square()) for step in range(2, 40, 2)}
+    best = min(held, key=held.get)
+    assert 2 < best < 30 and held[best + 2] > held[best] < held[best - 2]
+    problem, told = Problem(), stopper()
+    outcome = problem.fit(Schedule(steps=40, lr=0.1), validation=problem.held_out(0.5), progress=told)
+    assert (outcome.steps, outcome.best, outcome.stopped) == (best + 4, best, "early")
+    assert torch.equal(problem.w, seen[best]) and not problem.w.requires_grad
+    assert {step: value for step, _, value in outcome.curve if value is not None} == {
+        step: value for step, value in held.items() if step <= best + 4
+    }
+    assert [done for done, info in told.told if "validation" in info] == list(range(2, best + 5, 2))
+    assert told.told[1][1]["validation"] == held[2] and told.ended
+
+
+def test_the_last_step_is_measured_too():
+    problem = Problem()
+    outcome = problem.fit(Schedule(steps=5, lr=0.1), validation=problem.held_out(10.0, every=3))
+    assert [step for step, _, value in outcome.curve if value is not None] == [3, 5]
+    assert (outcome.steps, outcome.best, outcome.stopped) == (5, 5, "")
+
+
+def test_a_measure_that_is_never_finite_keeps_the_last_state():
+    problem, plain = Problem(), Problem()
+    outcome = problem.fit(validation=Validation(lambda: math.nan, 2, 3))
+    assert (outcome.steps, outcome.best, outcome.stopped) == (6, 6, "early")
+    plain.fit(validation=Validation(lambda: 0.0, 6, 9))  # best at step 6
+    assert torch.equal(problem.w, plain.w)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize("after", [1, 4, 9, 10, 13])
+def test_a_resumed_run_with_early_stopping_is_the_unbroken_one_to_the_bit(tmp_path, stopper, after, average):
+    schedule = Schedule(steps=40, lr=0.1, average=average)
+    unbroken, first, second = Problem(), Problem(), Problem()
+    expected = unbroken.fit(schedule, validation=unbroken.held_out(0.5))
+    assert expected.stopped == "early"
+    broken = first.fit(schedule, validation=first.held_out(0.5), state=tmp_path / "s", progress=stopper(after))
+    assert broken.stopped == "cancelled" or after > expected.steps
+    outcome = second.fit(schedule, validation=second.held_out(0.5), state=tmp_path / "s")
+    assert outcome == expected and second.notes == unbroken.notes
+    assert all(torch.equal(a, b) for a, b in zip(second.result(), unbroken.result(), strict=True))
+
+
+def test_ctrl_c_within_a_measure_leaves_it_to_the_next_run(tmp_path):
+    unbroken, first, second = Problem(), Problem(), Problem()
+    expected = unbroken.fit(validation=unbroken.held_out(0.5))
+    calls, held = [], first.held_out(0.5)
+
+    def measure():
+        calls.append(0)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return held.measure()
+
+    assert first.fit(state=tmp_path / "s", validation=Validation(measure, 2, 2)).stopped == "cancelled"
+    assert second.fit(state=tmp_path / "s", validation=second.held_out(0.5)) == expected
+    assert torch.equal(second.w, unbroken.w) and second.notes == unbroken.notes
+
+
+def test_cancelling_keeps_the_best_so_far(stopper):
+    whole, cancelled = Problem(), Problem()
+    whole.fit(Schedule(steps=40, lr=0.1), validation=whole.held_out(0.5, patience=50))
+    best = whole.w.clone()
+    outcome = cancelled.fit(
+        Schedule(steps=40, lr=0.1), validation=cancelled.held_out(0.5, patience=50), progress=stopper(20)
+    )
+    assert outcome.stopped == "cancelled" and outcome.best < 20 and torch.equal(cancelled.w, best)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_preview_sees_what_a_run_would_end_with_and_changes_nothing(average):
+    schedule, seen = Schedule(steps=12, lr=0.1, average=average), {}
+    plain, watched = Problem(), Problem()
+    expected = plain.fit(schedule)
+    outcome = watched.fit(
+        schedule, preview=lambda done: (seen.update({done: watched.w.clone()}), torch.randn(3)), preview_every=4
+    )
+    assert outcome == expected and torch.equal(watched.w, plain.w)
+    assert list(seen) == [4, 8, 12] and torch.equal(seen[12], plain.w)
+    assert not any(w.requires_grad for w in seen.values())
+
+
+def test_a_curve_has_at_most_200_points():
+    problem = Problem()
+    outcome = problem.fit(Schedule(steps=450, lr=0.01), validation=problem.held_out(99.0, every=1, patience=999))
+    assert len(outcome.curve) == 200 and outcome.curve[0][0] == 1 and outcome.curve[-1][0] == 450
+    bare = Problem().fit(Schedule(steps=450, lr=0.01)).curve
+    assert [step for step, *_ in bare] == list(range(9, 451, 9)) and all(held is None for *_, held in bare)
+
+
+def test_a_batch_is_the_same_as_its_mean_loss(tmp_path):
+    """Two samples of the one loss, in parts: the parameters go the same way, the notes hear of it once a step."""
+    alone, parted, heard = Problem(), Problem(), []
+    alone.fit(rates={})
+
+    def batch_at(step, generator):
+        loss = Problem.loss_at(parted, step, generator)
+        return Batch(2, lambda part: loss.expand(2)[part], heard.append)
+
+    fit({"w": parted.w, "w2": parted.w2}, batch_at, PLAN, seed=1, what="test", notes=parted.notes)
+    torch.testing.assert_close(parted.w, alone.w)
+    assert len(heard) == 12 and heard[0].shape == (2,)
 
 
 @pytest.mark.parametrize("after", [1, 5, 11])
@@ -160,6 +276,15 @@ def test_a_state_of_other_settings_is_refused(tmp_path, stopper, other):
         Problem().fit(state=tmp_path / "s", **other)
 
 
+def test_a_shot_that_has_changed_is_named(tmp_path, stopper):
+    digests = {"metal/hole: a.png": "1", "metal/hole: b.png": "2"}
+    Problem().fit(state=tmp_path / "s", progress=stopper(2), about={"shots": digests})
+    with pytest.raises(InputError, match="metal/hole: b.png has changed; put back"):
+        Problem().fit(state=tmp_path / "s", about={"shots": {**digests, "metal/hole: b.png": "3"}})
+    with pytest.raises(InputError, match="other settings or shots"):
+        Problem().fit(state=tmp_path / "s", about={"shots": {"metal/hole: a.png": "1"}})
+
+
 def test_a_damaged_state_is_refused(tmp_path):
     (tmp_path / "s").write_bytes(b"no state")
     with pytest.raises(InputError, match="no readable training state"):
@@ -168,7 +293,7 @@ def test_a_damaged_state_is_refused(tmp_path):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_goes_back_to_the_last_good_state(monkeypatch, bad):
-    monkeypatch.setattr("adiff.training.loop.RECENT", 4)
+    monkeypatch.setattr("adiff.training.state.RECENT", 4)
     diverging = Problem()
     diverging.bad = lambda step: bad if step >= 6 else 1.0
     seen = []
@@ -177,6 +302,15 @@ def test_a_loss_that_is_not_finite_goes_back_to_the_last_good_state(monkeypatch,
     outcome = diverging.fit(Schedule(steps=12, lr=0.1))
     assert (outcome.steps, outcome.stopped) == (4, "not finite")  # states are kept at steps 0, 4, 8
     assert torch.equal(diverging.w, seen[4]) and math.isfinite(outcome.loss) and math.isfinite(diverging.notes["sum"])
+
+
+def test_a_loss_that_is_not_finite_keeps_the_best_state(caplog):
+    diverging, plain = Problem(), Problem()
+    diverging.bad = lambda step: math.nan if step >= 7 else 1.0
+    outcome = diverging.fit(validation=diverging.held_out(9.0))
+    plain.fit(validation=Validation(lambda: 0.0, 6, 9))  # best at step 6
+    assert (outcome.stopped, outcome.best) == ("not finite", 6) and torch.equal(diverging.w, plain.w)
+    assert "not finite at step 8; went back to step 6" in caplog.text
 
 
 def test_a_loss_that_is_never_finite_leaves_the_start():

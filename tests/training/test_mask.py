@@ -5,7 +5,7 @@ import torch
 
 from adiff.errors import InputError
 from adiff.training import MaskSettings, train_masks
-from adiff.training.mask import _encode
+from adiff.training.mask import encode_masks
 
 FEW = MaskSettings(steps=4, batch=3, draws=2)
 
@@ -29,7 +29,7 @@ def test_a_mask_is_encoded_white_on_black(backbone, make_mask, monkeypatch):
         type(backbone), "encode", lambda self, images: (seen.append(images), torch.zeros(len(images), 4, 8, 8))[1]
     )
     mask = make_mask()
-    latents = _encode(backbone, [mask], MaskSettings(draws=3, batch=2), (0, 0))
+    latents = encode_masks(backbone, [mask], draws=3, seed=(0, 0), batch=2)
     assert latents.shape == (3, 4, 8, 8) and [len(images) for images in seen] == [2, 1]
     for channel in seen[0][0]:
         assert torch.equal(channel, torch.from_numpy(mask).float() * 2 - 1)
@@ -47,6 +47,34 @@ def test_a_training_of_other_settings_does_not_go_on(backbone, masks, stopper, t
     train_masks(backbone, masks, settings=FEW, state=tmp_path / "s", progress=stopper(1))
     with pytest.raises(InputError, match="other settings"):
         train_masks(backbone, masks, settings=replace(FEW, draws=3), state=tmp_path / "s")
+
+
+@pytest.fixture
+def many(masks):
+    return {key: of_defect * 4 for key, of_defect in masks.items()}
+
+
+def test_early_stopping_resumes_to_the_bit(backbone, many, stopper, tmp_path, monkeypatch):
+    monkeypatch.setattr("adiff.training.validation.SAMPLES", 2)
+    settings = replace(FEW, steps=5, validate_every=1, patience=2)
+    unbroken = train_masks(backbone, many, settings=settings, seed=1)
+    assert train_masks(backbone, many, settings=settings, seed=1, state=tmp_path / "s", progress=stopper(2)).outcome
+    resumed = train_masks(backbone, many, settings=settings, seed=1, state=tmp_path / "s")
+    assert all(torch.equal(resumed.embeddings[key], unbroken.embeddings[key]) for key in many)
+    assert resumed.outcome == unbroken.outcome
+    assert resumed.held_out == {key: len(of_defect) - 1 for key, of_defect in many.items()}
+
+
+def test_previews_change_nothing(backbone, masks):
+    seen = {}
+    plain = train_masks(backbone, masks, settings=FEW)
+    watched = train_masks(
+        backbone, masks, settings=FEW, preview=lambda done, e: seen.update({done: e, "grad": torch.is_grad_enabled()}),
+        preview_every=4,
+    )  # fmt: skip
+    assert watched.outcome == plain.outcome and set(seen) == {4, "grad"} and not seen["grad"]
+    assert all(torch.equal(seen[4][key], plain.embeddings[key]) for key in masks)
+    assert all(torch.equal(watched.embeddings[key], plain.embeddings[key]) for key in masks)
 
 
 def test_bad_input_is_named(backbone):

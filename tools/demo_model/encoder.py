@@ -22,7 +22,7 @@ def train_encoder(
         of_kind = shots.setdefault((product, defect), [])
         if len(of_kind) < SHOTS:
             of_kind.append((bank.images[index], bank.masks[index]))
-    settings = AnomalySettings(steps=steps, batch=16, lr=1e-2, encoder_lr=1e-3, draws=3)
+    settings = AnomalySettings(steps=steps, batch=16, lr=1e-2, encoder_lr=1e-3, draws=3, early_stop=False)
     result = train_anomalies(backbone, shots, SpatialEncoder("small", dim=backbone.context_dim, seed=seed),
                              freeze_encoder=False, settings=settings, seed=seed, progress=progress, state=state)
     info = {"base": backbone.name, "base_fingerprint": backbone.fingerprint, "steps": steps, "seed": seed,

@@ -129,7 +129,7 @@ def withheld_gate(backbone: Backbone, words: torch.Tensor, encoder: SpatialEncod
     settings = settings or GenerationSettings()
     shots = {key: shots_of(seed, key, SHOTS, "shots") for key in WITHHELD}
     learned = train_anomalies(backbone, shots, encoder, freeze_encoder=True, seed=seed,
-                              settings=AnomalySettings(steps=steps, batch=12))
+                              settings=AnomalySettings(steps=steps, batch=12, early_stop=False))
     out = {}
     for key in WITHHELD:
         product, _ = key
@@ -156,7 +156,7 @@ def withheld_gate(backbone: Backbone, words: torch.Tensor, encoder: SpatialEncod
 def mask_gate(backbone: Backbone, seed: int, count: int = 32, steps: int = 150) -> dict:
     """Gate (c): masks inverted from 5 shots of each withheld combination: which pass the rules, and how they vary."""
     masks = {key: [m for _, m in shots_of(seed, key, SHOTS, "shots")] for key in WITHHELD}
-    learned = train_masks(backbone, masks, seed=seed, settings=MaskSettings(steps=steps, batch=12))
+    learned = train_masks(backbone, masks, seed=seed, settings=MaskSettings(steps=steps, batch=12, early_stop=False))
     out = {}
     for key in WITHHELD:
         rules = MaskRules.from_shots(masks[key])

@@ -24,9 +24,9 @@ def train_library(backbone: Backbone, encoder: SpatialEncoder, path: Path, *, se
         shots[key] = Shots(shots_of(seed, key, SHOTS, "shots"), files, (), ())
     entries = {key: new_defect(key, shots[key], backbone) for key in shots}
     entries, _ = learn_anomalies(backbone, entries, shots, encoder, freeze_encoder=True, seed=seed, progress=progress,
-                                 settings=AnomalySettings(steps=STEPS, batch=12))  # fmt: skip
+                                 settings=AnomalySettings(steps=STEPS, batch=12, early_stop=False))  # fmt: skip
     entries = learn_masks(backbone, entries, shots, seed=seed, progress=progress,
-                          settings=MaskSettings(steps=STEPS, batch=12))  # fmt: skip
+                          settings=MaskSettings(steps=STEPS, batch=12, early_stop=False))  # fmt: skip
     about = {"about": "drawn surfaces, withheld from the demo model's training", "licence": "CC0-1.0"}
     entries = {key: replace(entry, info={**entry.info, **about}) for key, entry in entries.items()}
     save_library(path, Library(entries, backbone.fingerprint, backbone.name, backbone.context_dim,

@@ -1,0 +1,58 @@
+"""What both inversions can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import InputError
+from .loop import Schedule
+from .timesteps import LAWS
+from .validation import PATIENCE, Validation, steps_between
+
+
+@dataclass(frozen=True)
+class InversionSettings:
+    """How embeddings are learned. Raises InputError for what is not possible.
+
+    batch: samples a step, over all defects. lr: peak learning rate of the embeddings. tokens: of each. draws: augmented
+    views of each shot. They are drawn and encoded once, before the first step, and serve the whole run: at 512 pixels a
+    view takes 64 KB as float32 latents and, for anomalies, 256 KB as a mask. timesteps: how noise levels are drawn and
+    weighted (`timesteps.LAWS`). average: decay of the moving average that a run ends with, 0 for none. early_stop: end
+    by the loss of held-out shots where every defect has 4 or more (`validation.hold_out`). validate_every: steps
+    between two such measures, None for a twentieth of the run and at least 10. patience: measures without a lower one
+    after which the run ends.
+    """
+
+    steps: int
+    batch: int
+    lr: float
+    tokens: int
+    draws: int = 16
+    timesteps: str = "uniform"
+    average: float = 0.0
+    early_stop: bool = True
+    validate_every: int | None = None
+    patience: int = PATIENCE
+
+    def __post_init__(self) -> None:
+        check_choice("timesteps", self.timesteps, LAWS)
+        for name in ("steps", "batch", "tokens", "draws", "validate_every", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1")
+        self.schedule()
+
+    def schedule(self) -> Schedule:
+        """Return the schedule of a run."""
+        return Schedule(self.steps, self.lr, average=self.average)
+
+    def validation(self, measure: Callable[[], float]) -> Validation:
+        """Return when a held-out loss is measured, and when it ends the run."""
+        return Validation(measure, self.validate_every or steps_between(self.steps), self.patience)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise InputError for a setting that is none of its choices."""
+    if value not in choices:
+        raise InputError(f"{name} {value!r} is unknown; choose one of {choices}")

@@ -1,0 +1,28 @@
+import numpy as np
+import torch
+
+from adiff.training.views import choose_views, draw_views
+
+
+def test_defects_take_turns_whatever_their_number_of_shots():
+    owner = np.array([0] * 10 + [1] * 2 + [2])
+    for batch in (1, 3, 4):
+        counts = np.zeros(3, int)
+        for step in range(12):
+            index = choose_views(owner, 3, batch, step, torch.Generator().manual_seed(step))
+            counts += np.bincount(owner[index.numpy()], minlength=3)
+        assert counts.tolist() == [4 * batch] * 3
+
+
+def test_all_views_of_a_defect_are_chosen():
+    owner = np.array([0, 1, 0, 1, 0])
+    seen = {int(i) for s in range(40) for i in choose_views(owner, 2, 2, s, torch.Generator().manual_seed(s))}
+    assert seen == {0, 1, 2, 3, 4}
+
+
+def test_views_keep_their_defect_and_carry_a_cell_for_each_pixel(backbone, shots):
+    views = draw_views(backbone, [shots[key] for key in sorted(shots)], draws=2, seed=0)
+    assert views.owner.tolist() == [0, 0, 0, 0, 1, 1]
+    assert views.latents.shape == (6, 4, 8, 8) and views.masks.shape == (6, 1, 64, 64)
+    assert torch.equal(views.cells, torch.nn.functional.max_pool2d(views.masks.float(), 8))
+    assert (views.masks.flatten(1).sum(1) > 0).all()
