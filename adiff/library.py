@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .errors import InputError
-from .storage import write_whole
+from .storage import check_readable, write_whole
 
 logger = logging.getLogger("adiff")
 
@@ -180,6 +181,7 @@ def load_library(path: str | Path) -> Library:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no library at {path}")
+    check_readable(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -190,7 +192,9 @@ def load_library(path: str | Path) -> Library:
     try:
         return _rebuild(metadata, tensors)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is a damaged library: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(
+            f"{path} is a damaged library ({' '.join(str(error).split())[:200]}); copy or download it again"
+        ) from error
 
 
 def _tensors_of(entry: Defect) -> dict[str, Tensor]:
@@ -238,11 +242,13 @@ def _metadata(library: Library) -> dict[str, str]:
 
 def _check_kind(path: Path, metadata: Mapping[str, str], names: list[str]) -> None:
     if metadata.get("kind") != KIND:
-        what = f"a file of kind {metadata['kind']!r}" if "kind" in metadata else "a safetensors file of another program"
-        raise InputError(f"{path} is {what} ({', '.join(sorted(names)[:2])}, ...), not a library")
+        kind = metadata.get("kind")
+        what = "a safetensors file of another program" if kind is None else f"a file of kind {kind[:40]!r}"
+        held = ", ".join(name[:40] for name in sorted(names)[:2]) or "no tensor"
+        raise InputError(f"{path} is {what} ({held}, ...), not a library; give a file that `adiff train` has written")
     version = metadata.get("adiff_format", "")
-    if not version.isdecimal():
-        raise InputError(f"{path} is a library of unknown format {version!r}")
+    if not re.fullmatch("[1-9][0-9]{0,5}", version):
+        raise InputError(f"{path} is a library of unknown format {version[:40]!r}; copy or download it again")
     if int(version) > FORMAT:
         raise InputError(f"{path} is a library of format {version}, this version reads up to {FORMAT}; update adiff")
 

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
-import platform
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +39,12 @@ NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP))
 """What a file system without locks says."""
 
 
+def check_readable(path: Path) -> None:
+    """Raise the system's own error for a file that cannot be opened; safetensors calls every such one missing."""
+    with open(path, "rb"):
+        pass
+
+
 def write_whole(path: Path | str, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it; folders are made.
 
@@ -52,7 +55,7 @@ def write_whole(path: Path | str, write: Callable[[Path], object]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # beside the target, as only then the rename is one step; the target's own name may be of full length
-    temporary = path.with_name(f".{_digest(path.name)}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{_digest(path.name)}.{os.urandom(8).hex()}.tmp")
     try:
         write(temporary)
         os.replace(temporary, path)
@@ -117,8 +120,7 @@ def run_lock(folder: Path) -> Iterator[None]:
         try:
             if file.seek(0, os.SEEK_END):  # the one who wrote into it was killed
                 remove_leftovers(folder, *(path for path in folder.iterdir() if path.is_dir()))
-            about = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-            file.write(json.dumps(about).encode() + b"\n")
+            _sign(file, folder)
             yield
         finally:
             _release(file, folder)
@@ -150,6 +152,17 @@ def _acquire(folder: Path) -> IO[bytes]:
         file.close()
 
 
+def _sign(file: IO[bytes], folder: Path) -> None:
+    """Write into the lock's file who has it."""
+    import platform  # here, as no help waits for it
+
+    about = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    try:
+        file.write(json.dumps(about).encode() + b"\n")
+    except OSError as error:  # it does not tell its file
+        raise OSError(error.errno, error.strerror, str(folder / LOCK)) from error
+
+
 def _release(file: IO[bytes], folder: Path) -> None:
     if fcntl is not None:  # while it is locked, so that whoever opened it before sees that it is gone
         (folder / LOCK).unlink(missing_ok=True)
@@ -178,4 +191,6 @@ def _holder(path: Path) -> str:
 
 
 def _digest(name: str) -> str:
+    import hashlib  # here, as no help waits for it
+
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]

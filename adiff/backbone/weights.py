@@ -7,11 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..storage import check_readable
 from ..unpickling import BROKEN, read_pickled, reason
+
+PICKLED = (".ckpt", ".pt", ".pth", ".bin")
+"""Suffixes of pickled files; most but the first hold no whole model, and are told for what they are."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,13 @@ class Weights:
 
 @contextmanager
 def open_weights(path: Path, called: str | None = None) -> Iterator[Weights]:
-    """Open a .safetensors or .ckpt file, whose values stay on disk until they are read.
+    """Open a .safetensors file or a pickled one, whose values stay on disk until they are read.
 
     called: what errors call it, by default its name. Raises InputError for another kind of file, one that is damaged,
-    and a .ckpt that holds more than weights.
+    and a pickled one that holds more than weights.
     """
     suffix, called = path.suffix.lower(), called or path.name
-    if suffix == ".ckpt":
+    if suffix in PICKLED:
         tensors = _unpickled(path)
         yield Weights(called, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, {}, tensors.__getitem__)
     elif suffix == ".safetensors":
@@ -40,10 +45,11 @@ def open_weights(path: Path, called: str | None = None) -> Iterator[Weights]:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
             yield Weights(called, shapes, file.metadata() or {}, lambda key: _read(file, key, called))
     else:
-        raise InputError(f"{called}: weights are a .safetensors or .ckpt file")
+        raise InputError(f"{called}: weights are a .safetensors or .ckpt file; give one, or convert it")
 
 
 def _opened(path: Path, called: str) -> safe_open:
+    check_readable(path)
     try:
         return safe_open(path, "pt")
     except BROKEN as error:
@@ -58,8 +64,10 @@ def _read(file: safe_open, key: str, called: str) -> Tensor:
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .ckpt; a training's other contents are left out."""
+    """The tensors of a pickled file; a training's other contents are left out."""
     loaded = read_pickled(path)
+    if isinstance(loaded, Mapping) and "string_to_param" in loaded:
+        return {"emb_params": torch.empty(0)}  # a textual inversion of A1111's, called as in its other format
     weights = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
     if not isinstance(weights, Mapping):
         raise InputError(f"{path.name} holds no table of weights; give a checkpoint of the SD 1.x family")

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,18 @@ from ..errors import InputError
 from ..progress import Cancelled
 
 BAD_INPUT, STOPPED = 2, 130
+WAYS_OUT = {
+    errno.ENOSPC: "make room, then give the same command again",
+    errno.EDQUOT: "make room, then give the same command again",
+    errno.EFBIG: "the system allows no file of that length there; give another place",
+    errno.EROFS: "nothing can be written there; give another place",
+    errno.EACCES: "change its rights, or give another place",
+    errno.EPERM: "change its rights, or give another place",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOTDIR: "a file stands where a folder is wanted; give another place",
+    errno.EISDIR: "a folder stands where a file is wanted; give another place",
+}
+"""What to do about an error of the system's own."""
 
 
 class OneLineErrors(TyperGroup):
@@ -87,7 +100,15 @@ def root(
 
 def main() -> None:
     """Run the command line; the console script's entry."""
+    for stream in (sys.stdout, sys.stderr):  # a file's name need not be text that the terminal can show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal would obey; it may be a stranger's, out of a file."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager
@@ -100,13 +121,14 @@ def keeping(what: str) -> Iterator[None]:
 
 
 def _say(kind: str, text: str) -> None:
-    typer.echo(f"{kind}: {' '.join(text.split())}", err=True)
+    typer.echo(f"{kind}: {printable(' '.join(text.split()))}", err=True)
 
 
 def _line_of(error: Exception) -> str:
-    """What an error says; the system's own lose their number and quotes."""
+    """What an error says; the system's own lose their number and quotes, and say what to do."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        return f"{what}; {WAYS_OUT[error.errno]}" if error.errno in WAYS_OUT else what
     return str(error)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 DEFECTS = (("metal", "scratch"), ("tile", "stain"), ("wood", "hole"))
 """Withheld from the demo model: it has never seen one of these on this product."""
 SHOTS, IMAGES, SIZE = 5, 12, 128
-ANOMALY: dict[str, Any] = {"steps": 90, "batch": 9}
-MASK: dict[str, Any] = {"steps": 70, "batch": 9}
+ANOMALY: dict[str, Any] = {"steps": 90, "batch": 9, "early_stop": False}
+MASK: dict[str, Any] = {"steps": 70, "batch": 9, "early_stop": False}
 """What the demo, to take three minutes, learns with otherwise than `AnomalySettings` and `MaskSettings` say."""
 TITLE = "Defects from five photos each"
 LEAD = (
@@ -201,7 +202,8 @@ class _Demo:
 
     @property
     def command(self) -> str:
-        return f"adiff demo --out {self.out} --pairs {self.pairs} --seed {self.seed}"
+        words = ["--out", self.out, "--pairs", self.pairs, "--seed", self.seed]
+        return shlex.join(["adiff", "demo", *map(str, words)])
 
     def _settings(self, backbone: Backbone) -> dict[str, dict[str, Any]]:
         from ..generation import GenerationSettings

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -11,6 +12,7 @@ import typer
 from ..errors import InputError
 from ..storage import LOCK, clear_folder, run_lock
 from .app import keeping
+from .command import given_command
 from .masks import check_has_masks
 from .options import Base, Blending, Distance, EncoderFile, LibraryFile, Loras, Resume, Reweighting, Seed, parse_loras
 from .progress import CliProgress
@@ -19,7 +21,7 @@ from .train import encoder_beside
 if TYPE_CHECKING:
     from ..backbone import Backbone
     from ..generation import GenerationSettings, MaskSource, RunResult
-    from ..library import Defect, Library
+    from ..library import Defect, Key, Library
     from ..spatial_encoder import SpatialEncoder
 
 RUN_PARTS = {"run.json", "image", "mask", "pairs", "report.html"}
@@ -61,6 +63,7 @@ PreviewDecoder = Annotated[
 
 
 def generate(
+    ctx: typer.Context,
     library: LibraryFile,
     normals: Normals,
     out: Out,
@@ -93,6 +96,8 @@ def generate(
 ) -> None:
     """Paint learned defects into normal images; each pair has its image, its mask and a record of its measures."""
     _check_asked(defects or [], every, count, per_defect, masks or [])
+    if preview_decoder is not None:
+        _check_decoder(preview_decoder)
     given = _read(library, defects or [], normals, masks or [], encoder, out)
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
     from ..generation import GenerationSettings
@@ -105,10 +110,12 @@ def generate(
     )  # fmt: skip
     backbone = load_backbone(base, loras=parse_loras(lora))
     check_base(given.library, backbone)
+    plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, out))
+    _check_jobs(given, backbone, plan.count)
     if not resume:
         clear_runs([job.out for job in given.jobs])
     with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):
-        results = _run_all(given, backbone, count or per_defect or PAIRS, settings, seed, progress)
+        results = _run_all(given, backbone, plan, progress)
     _tell(given.jobs, results, out, every)
 
 
@@ -123,6 +130,19 @@ class _Job(NamedTuple):
     @property
     def name(self) -> str:
         return " and ".join(entry.name for entry in self.entries)
+
+    @property
+    def wanted(self) -> list[tuple[Key, MaskSource]]:
+        return [(entry.key, masks) for entry, masks in zip(self.entries, self.masks, strict=True)]
+
+
+class _Plan(NamedTuple):
+    """What every run is made by: its number of pairs, settings and seed, and the command that asked for it."""
+
+    count: int
+    settings: GenerationSettings
+    seed: int
+    command: str
 
 
 class _Given(NamedTuple):
@@ -145,6 +165,13 @@ def _check_asked(
         raise InputError("--per-defect goes with --all; give -n")
     if masks and len(masks) != len(defects):
         raise InputError(f"{len(masks)} --masks for {len(defects)} PRODUCT/DEFECT; give one for each, in their order")
+
+
+def _check_decoder(path: Path) -> None:
+    """Raise InputError or FileNotFoundError for what is no preview decoder; a run opens it with its first batch."""
+    from ..backbone.preview import PreviewDecoder
+
+    PreviewDecoder(path)
 
 
 def _read(
@@ -249,29 +276,48 @@ def mask_source(entry: Defect, files: list[Path] | None = None) -> MaskSource:
     return LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots)
 
 
-def _run_all(
-    given: _Given, backbone: Backbone, count: int, settings: GenerationSettings, seed: int, progress: CliProgress
-) -> list[RunResult]:
+def _command(ctx: typer.Context, out: Path) -> str:
+    """The command that makes the run again; of its folder only the name: a run tells the same wherever it lies."""
+    return given_command(ctx, out=out.resolve().name or out, resume=None)
+
+
+def _run_all(given: _Given, backbone: Backbone, plan: _Plan, progress: CliProgress) -> list[RunResult]:
     """Fill the runs one after another; those that are finished already are passed over."""
     from ..generation import generate_run
     from ..report import report_of_run
 
     results = []
     for job in given.jobs:
-        (key, masks), *also = [(e.key, source) for e, source in zip(job.entries, job.masks, strict=True)]
-        try:
+        (key, masks), *also = job.wanted
+        with _naming(job, given):
             result = generate_run(
-                backbone, given.library, key, given.encoder, job.normals, masks, also=also, count=count, out=job.out,
-                settings=settings, seed=seed, progress=progress,
+                backbone, given.library, key, given.encoder, job.normals, masks, also=also, count=plan.count,
+                out=job.out, settings=plan.settings, seed=plan.seed, progress=progress,
             )  # fmt: skip
-        except InputError as error:
-            raise InputError(f"{job.name}: {error}" if len(given.jobs) > 1 else str(error)) from error
         if result.cancelled:
             raise KeyboardInterrupt
         with run_lock(job.out):  # one that is killed here leaves its lock, and what it wrote is removed next time
-            report_of_run(job.out, normals=job.normals[0].parent)
+            report_of_run(job.out, normals=job.normals[0].parent, command=plan.command)
         results.append(result)
     return results
+
+
+def _check_jobs(given: _Given, backbone: Backbone, count: int) -> None:
+    """Raise InputError for a run that cannot be made, before one is begun or an old one removed."""
+    from ..generation import check_run
+
+    for job in given.jobs:
+        with _naming(job, given):
+            check_run(backbone, given.library, job.wanted, given.encoder, job.normals, count)
+
+
+@contextmanager
+def _naming(job: _Job, given: _Given) -> Iterator[None]:
+    """Say of bad input which of many runs it stops."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{job.name}: {error}" if len(given.jobs) > 1 else str(error)) from error
 
 
 def _tell(jobs: Sequence[_Job], results: Sequence[RunResult], out: Path, every: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from .app import printable
 from .options import Base, DefectName
 
 if TYPE_CHECKING:
@@ -265,6 +266,4 @@ def _lines(content: dict[str, Any], under: str = "") -> list[str]:
 
 
 def _plain(value: Any) -> str:
-    """A value without what a terminal would obey; the text may be a stranger's."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from ..errors import InputError
-from ..storage import write_json
+from ..storage import LOCK, run_lock, write_json
 from .app import keeping
 from .options import Base, DefectName, LibraryFile, Loras, Seed, parse_loras
 from .progress import CliProgress
@@ -39,31 +39,22 @@ def masks(
     seed: Seed = 0,
 ) -> None:
     """Sample masks of a learned defect; masks.json tells each one's seed and likeness to the shots."""
-    from ..datasets.images import write_png
     from ..library import check_base, load_library
 
-    entry = load_library(library).get(defect)
+    opened = load_library(library)
+    entry = opened.get(defect)
     check_has_masks(entry)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(path.name != LOCK for path in out.iterdir())):
         raise InputError(f"{out} is not empty; give a new or an empty folder")
     objects = _read_foregrounds(foreground)
     from ..backbone import load_backbone
 
     backbone = load_backbone(base, loras=parse_loras(lora))
-    check_base(load_library(library), backbone)
-    with CliProgress() as progress, keeping(f"no mask is written to {out}"):
-        placed = _sample(backbone, entry, count, seed, objects, progress)
-    records = []
-    for index, one in enumerate(placed):
-        name, area = f"{index:03d}.png", float(one.made.mask.mean())
-        write_png(out / name, one.made.mask)
-        about = {"file": name, "iou": round(one.made.iou, 4), "area": round(area, 5)}
-        about |= {"seed": list(one.seed), "candidate": one.made.candidate}
-        records.append({**about, "foreground": one.foreground} if objects else about)
-    ious = [record["iou"] for record in records]
+    check_base(opened, backbone)
     settings = {"library": str(library), "defect": entry.name, "base": backbone.name, "seed": seed, "count": count}
-    write_json(out / RECORD, {"settings": settings, "median_iou": median(ious), "masks": records})
-    typer.echo(f"{len(records)} masks of {entry.name} in {out}, median overlap with the shots {median(ious):.2f}")
+    with run_lock(out), CliProgress() as progress, keeping(f"no mask is written to {out}"):
+        overlap = _write(out, settings, _sample(backbone, entry, count, seed, objects, progress))
+    typer.echo(f"{count} masks of {entry.name} in {out}, median overlap with the shots {overlap:.2f}")
 
 
 class Placed(NamedTuple):
@@ -72,6 +63,27 @@ class Placed(NamedTuple):
     made: GeneratedMask
     seed: tuple[int, int]
     foreground: str | None = None
+
+
+def _write(out: Path, settings: dict[str, Any], placed: list[Placed]) -> float:
+    """Write all masks with their record, or nothing; returns their median overlap with the shots."""
+    from ..datasets.images import write_png
+
+    records = []
+    try:
+        for index, one in enumerate(placed):
+            name, area = f"{index:03d}.png", float(one.made.mask.mean())
+            about = {"file": name, "iou": round(one.made.iou, 4), "area": round(area, 5)}
+            about |= {"seed": list(one.seed), "candidate": one.made.candidate}
+            records.append(about if one.foreground is None else {**about, "foreground": one.foreground})
+            write_png(out / name, one.made.mask)
+        overlap = median(record["iou"] for record in records)
+        write_json(out / RECORD, {"settings": settings, "median_iou": overlap, "masks": records})
+    except BaseException:  # a full disk, or Ctrl-C
+        for record in records:
+            (out / record["file"]).unlink(missing_ok=True)
+        raise
+    return overlap
 
 
 def check_has_masks(entry: Defect) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from .app import keeping
+from .app import keeping, printable
 from .progress import CliProgress, duration
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def status(folder: RunFolder, as_json: AsJson = False) -> None:
         "last pair": "none yet" if last is None else f"{duration(last)} ago",
         "settings": settings,
     }.items():
-        typer.echo(f"{name:<10} {told}")
+        typer.echo(f"{name:<10} {printable(told)}")
 
 
 @run.command(epilog="Example:  adiff run verify run --normals surfaces/wood/train/good")
@@ -79,7 +79,7 @@ def verify(
         typer.echo(json.dumps(asdict(found), indent=1))
     else:
         for line in (*found.wrong, *(f"note: {line}" for line in found.notes)):
-            typer.echo(line)
+            typer.echo(printable(line))
         verdict = f"things wrong: {len(found.wrong)}" if found.wrong else "all of them are whole"
         typer.echo(f"{folder}: {found.pairs} of {plan.count} pairs, {verdict}")
     if found.wrong:
@@ -205,6 +205,8 @@ def _read_object(path: Path) -> dict[str, Any] | str:
     """A JSON file's object, or what is wrong with it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
     except (ValueError, RecursionError) as error:
         return f"no JSON: {' '.join(str(error).split())[:80]}"
     return content if isinstance(content, dict) else "no JSON object"
@@ -212,8 +214,6 @@ def _read_object(path: Path) -> dict[str, Any] | str:
 
 def _faults(folder: Path, path: Path, plan: Plan, normals: dict[str, Path] | None) -> list[str]:
     """What is wrong with one pair."""
-    from ..datasets.images import read_photo
-
     record = _read_object(path)
     if isinstance(record, str):
         return [f"its record is damaged ({record})"]
@@ -223,19 +223,15 @@ def _faults(folder: Path, path: Path, plan: Plan, normals: dict[str, Path] | Non
     told = {name: record.get(name) for name in ("id", "product", "defect")}
     due = {"id": path.stem, "product": plan.product, "defect": plan.defect}
     faults += [f"its record's {n} is {str(told[n])[:40]!r}, expected {due[n]!r}" for n in due if told[n] != due[n]]
-    pictures = {}
-    for kind, name in (("image", f"{path.stem}.png"), ("mask", f"{path.stem}_mask.png")):
-        file = folder / kind / name
-        try:
-            pictures[kind] = read_photo(file).pixels if file.is_file() else None
-        except InputError as error:
-            faults.append(str(error))
-            continue
-        if pictures[kind] is None:
-            faults.append(f"{kind}/{name} is missing")
-    image, mask = pictures.get("image"), pictures.get("mask")
+    image = _picture(folder, f"image/{path.stem}.png", faults)
+    mask = _picture(folder, f"mask/{path.stem}_mask.png", faults)
     of_mask = [] if mask is None else _mask_faults(mask)
     faults += of_mask
+    several = record.get("defects")
+    if isinstance(several, list):
+        labels = _picture(folder, f"mask/{path.stem}_labels.png", faults)
+        if labels is not None and mask is not None and not of_mask:
+            faults += _label_faults(labels, mask, len(several))
     if image is None or mask is None:
         return faults
     if image.shape[:2] != mask.shape[:2]:
@@ -243,6 +239,28 @@ def _faults(folder: Path, path: Path, plan: Plan, normals: dict[str, Path] | Non
     if normals is None or of_mask:
         return faults
     return faults + _leak_faults(image, mask > 0, record, normals)
+
+
+def _picture(folder: Path, name: str, faults: list[str]) -> np.ndarray | None:
+    """The pixels of a run's file, or None, and why is among the faults."""
+    from ..datasets.images import read_photo
+
+    if not (folder / name).is_file():
+        faults.append(f"{name} is missing")
+        return None
+    try:
+        return read_photo(folder / name).pixels
+    except InputError as error:
+        faults.append(str(error))
+        return None
+
+
+def _label_faults(labels: np.ndarray, mask: np.ndarray, count: int) -> list[str]:
+    """Several defects in one image: every pixel of the mask, and no other, has one of their numbers."""
+    if labels.shape != mask.shape or ((labels > 0) != (mask > 0)).any():
+        return ["its labels mark other pixels than its mask"]
+    missing = sorted(set(range(1, count + 1)) ^ set(labels[labels > 0].tolist()))
+    return [f"its labels are not those of {count} defects: {missing[0]} is too many or missing"] if missing else []
 
 
 def _mask_faults(mask: np.ndarray) -> list[str]:

@@ -59,7 +59,7 @@ def sample_masks(
             reasons = ", ".join(f"{rule} ({n})" for rule, n in broken.most_common())
             raise InputError(
                 f"only {len(found)} of {count} masks passed in {drawn} tries; broken: {reasons}; train it longer, "
-                "give more varied shots or use --masks with drawn ones"
+                "from more varied shots, or use drawn masks"
             )
         for number, mask in enumerate(draw_candidates(backbone, embedding, ahead, settings, seed, drawn), drawn):
             mask = clean_mask(mask, rules.min_component)

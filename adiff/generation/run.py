@@ -9,6 +9,7 @@ mask/<id>_labels.png says which is where (0 none, then 1, 2, ... in the record's
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import time
 from collections.abc import Sequence
@@ -32,7 +33,9 @@ from ..versions import versions
 from .layers import Layer, Region, check_folders, label_map, measure_all, paint_layers, surrounding_box
 from .seeds import rng_for
 from .settings import GenerationSettings
-from .sources import Batch, MaskSource
+from .sources import Batch, FolderMasks, MaskSource
+
+logger = logging.getLogger("adiff")
 
 FORMAT = 1
 
@@ -70,14 +73,9 @@ def generate_run(
     settings (saying which), or a run at all with resume=False.
     """
     settings, progress = settings or GenerationSettings(), progress or NullProgress()
-    layers = _layers(library, backbone, [(key, masks), *also])
-    if not normals or count < 1:
-        raise InputError(f"{len(normals)} normal photos for {count} pairs; give at least one of each")
-    if encoder is not None and encoder.dim != backbone.context_dim:
-        raise InputError(
-            f"the spatial encoder's tokens are {encoder.dim} wide, the context of base {backbone.name!r} "
-            f"{backbone.context_dim}; give the encoder that was learned with the library"
-        )
+    wanted = [(key, masks), *also]
+    check_run(backbone, library, wanted, encoder, normals, count)
+    layers = _layers(library, backbone, wanted)
     identity = {
         "format": FORMAT, "product": layers[0].key[0], "defect": _defect_of(layers), "count": count, "seed": seed,
         "settings": asdict(settings), "masks": _alone([layer.masks.record() for layer in layers]),
@@ -105,23 +103,46 @@ def generate_run(
         return RunResult(out, read_records(out), time.monotonic() - began, cancelled)
 
 
-def _layers(library: Library, backbone: Backbone, wanted: Sequence[tuple[Key, MaskSource]]) -> list[Layer]:
-    """The run's defects, in the order in which they are painted."""
-    layers = []
-    for (product, defect), masks in wanted:
-        embedding = library.get(f"{product}/{defect}").anomaly
-        if embedding is None:
+def check_run(
+    backbone: Backbone,
+    library: Library,
+    wanted: Sequence[tuple[Key, MaskSource]],
+    encoder: SpatialEncoder | None,
+    normals: Sequence[Path],
+    count: int,
+) -> None:
+    """Raise InputError for what would stop `generate_run` later on, so that nothing old is removed for it.
+
+    wanted: the defects that every image shows, each with its masks; files of masks are read, photos are not.
+    """
+    for (product, defect), _ in wanted:
+        if library.get(f"{product}/{defect}").anomaly is None:
             raise InputError(
                 f"{product}/{defect} has no anomaly embedding; train it with `--what defects` or `--what both`"
             )
-        shots = ShotReference.of(library, (product, defect), backbone)
-        layers.append(Layer((product, defect), embedding, masks, shots))
-    if others := [layer.key for layer in layers if layer.key[0] != layers[0].key[0]]:
+    own = wanted[0][0][0]
+    if others := [key for key, _ in wanted if key[0] != own]:
+        raise InputError(f"{'/'.join(others[0])} is not a defect of {own}; one image shows defects of one product")
+    if not normals or count < 1:
+        raise InputError(f"{len(normals)} normal photos for {count} pairs; give at least one of each")
+    if encoder is not None and encoder.dim != backbone.context_dim:
         raise InputError(
-            f"{'/'.join(others[0])} is not a defect of {layers[0].key[0]}; one image shows defects of one product"
+            f"the spatial encoder's tokens are {encoder.dim} wide, the context of base {backbone.name!r} "
+            f"{backbone.context_dim}; give the encoder that was learned with the library"
         )
-    check_folders([layer.masks for layer in layers])
-    return layers
+    sources = [masks for _, masks in wanted]
+    check_folders(sources)
+    for source in sources:
+        if isinstance(source, FolderMasks):
+            source.check(count)
+
+
+def _layers(library: Library, backbone: Backbone, wanted: Sequence[tuple[Key, MaskSource]]) -> list[Layer]:
+    """The run's defects, in the order in which they are painted."""
+    return [
+        Layer(key, library.defects[key].anomaly, masks, ShotReference.of(library, key, backbone))
+        for key, masks in wanted
+    ]
 
 
 def _defect_of(layers: Sequence[Layer]) -> str:
@@ -147,8 +168,9 @@ def read_records(out: Path) -> list[dict[str, Any]]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); remove it, or its folder, to make it again") from None
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:80]
+        raise InputError(f"{path} is damaged ({reason}); remove it, or its folder, to make it again") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} is no record of a run or a pair; remove it, or choose another folder")
     return content
@@ -181,21 +203,28 @@ def _write(out: Path, number: int, layers: Sequence[Layer], photo: Photo, region
 def _open(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool) -> None:
     """Make the run's folder, or check that the one there is this run."""
     record = out / "run.json"
+    environment = {
+        **versions(), "python": platform.python_version(), "device": backbone.device.type, "dtype": str(backbone.dtype),
+        "threads": torch.get_num_threads(),
+    }  # fmt: skip
     if record.exists():
-        other = _differences(identity, _read_json(record))
+        there = _read_json(record)
+        if isinstance(newer := there.get("format"), int) and newer > FORMAT:
+            raise InputError(f"{record} is of format {newer}, this version reads up to {FORMAT}; update adiff")
+        other = _differences(identity, there)
         if other:
             raise InputError(f"{out} holds another run ({'; '.join(other)}); choose another folder or --restart")
         if not resume:
             raise InputError(f"{out} holds this run already; resume it or choose another folder")
+        begun = there.get("environment")
+        if changed := _differences(environment, begun if isinstance(begun, dict) else {}):
+            told = "%s was begun elsewhere (%s): pairs may differ from an unbroken run's by 2 grey levels"
+            logger.warning(told, out, "; ".join(changed))
         return
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; choose a new or empty folder")
     if out.exists() and any(path.name != LOCK for path in out.iterdir()):
         raise InputError(f"{out} is not empty and holds no run; choose a new or empty folder")
-    environment = {
-        **versions(), "python": platform.python_version(), "device": backbone.device.type, "dtype": str(backbone.dtype),
-        "threads": torch.get_num_threads(),
-    }  # fmt: skip
     write_json(record, {**identity, "environment": environment})
 
 

@@ -52,6 +52,11 @@ class FolderMasks:
         if not self.paths:
             raise InputError("no mask files were given; give at least one")
 
+    def check(self, count: int) -> None:
+        """Read all that a run of `count` pairs wants, so that none stops it halfway; raises as `read_mask`."""
+        for path in self.paths[:count]:
+            read_mask(path)
+
     def masks(self, backbone: Backbone, photos: Sequence[Photo], batch: Batch) -> list[Chosen]:
         """Read the pairs' masks. Raises InputError for a mask of another aspect than its photo."""
         found = []

@@ -33,7 +33,8 @@ def test_the_help_comes_without_torch_and_quickly():
         "sys.argv = ['adiff', '--help']\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
-        "heavy = {'torch', 'numpy', 'scipy', 'diffusers', 'PIL', 'jinja2'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'diffusers', 'PIL', 'jinja2', 'safetensors', 'rich.progress', 'hashlib'}\n"
+        "heavy &= set(sys.modules)\n"
         "print('heavy:', sorted(heavy)); print('seconds:', time.perf_counter() - began)"
     )
     result = in_process(code)
@@ -103,7 +104,10 @@ def make_app(raised: BaseException) -> typer.Typer:
         (InputError("no\nimages  here"), 2, "error: no images here"),
         (FileNotFoundError("there is no library at x"), 2, "error: there is no library at x"),
         (FileNotFoundError(2, "No such file or directory", "a.png"), 2, "error: No such file or directory: a.png"),
-        (OSError(28, "No space left on device"), 2, "error: No space left on device"),
+        (OSError(28, "No space"), 2, "error: No space; make room, then give the same command again"),
+        (OSError(30, "Read-only", "/x"), 2, "error: Read-only: /x; nothing can be written there; give another place"),
+        (PermissionError(13, "Denied", "/x"), 2, "error: Denied: /x; change its rights, or give another place"),
+        (InputError("of kind '\x1b[2J\u202e'"), 2, "error: of kind '\\x1b[2J\\u202e'"),
         (KeyboardInterrupt(), 130, "stopped: half of it is in x"),
         (Cancelled(), 130, "stopped: half of it is in x"),
     ],

@@ -25,6 +25,7 @@ def runs(monkeypatch):
         return adiff.generation.RunResult(options["out"], pairs * options["count"], 1.0)
 
     monkeypatch.setattr(adiff.generation, "generate_run", generate_run)
+    monkeypatch.setattr(adiff.generation, "check_run", lambda *_: None)
     monkeypatch.setattr(adiff.report, "report_of_run", lambda *_, **__: None)
     return calls
 
@@ -125,6 +126,25 @@ def test_pairs_are_really_made(start, data, tmp_path, listing):
     assert start(*options).exit_code == 0 and listing(tmp_path / "run") == made
     result = start(*options, "--seed", "1")
     assert result.exit_code == 2 and "another run" in result.stderr and listing(tmp_path / "run") == made
+
+
+def test_a_restart_that_is_refused_loses_nothing(start, refused, library, data, tmp_path, listing):
+    """No stand-in here: the old run goes only when the new one can be made."""
+    masks = ("--masks", data / "metal/ground_truth/hole")
+    assert start("-n", "1", "--steps", "1", *masks).exit_code == 0
+    made = listing(tmp_path / "run")
+    save_encoder(tmp_path / "wide.safetensors", SpatialEncoder("small", dim=32), {})
+    write_png(tmp_path / "none" / "0.png", np.zeros((64, 64), bool))
+    for bad, said in (
+        (("--encoder", tmp_path / "wide.safetensors", *masks), "32 wide"),
+        (("--masks", tmp_path / "none"), "is empty"),
+        (("--distance", "preview", *masks), "needs a preview decoder"),
+        (("--preview-decoder", tmp_path / "none.safetensors", *masks), "is not there"),
+        (("--preview-decoder", library, *masks), "no TAESD decoder"),
+    ):
+        result = start("-n", "1", "--restart", *bad)
+        assert result.exit_code == 2 and said in result.stderr, result.stderr
+        assert listing(tmp_path / "run") == made
 
 
 def filed_as(entry, *keys):

@@ -1,6 +1,7 @@
 """`adiff masks`: masks and their record, within a foreground if there is one."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -68,6 +69,22 @@ def test_too_small_a_foreground_is_said_and_nothing_written(refused, library, sa
     where = ("--out", tmp_path / "out", "--foreground", tmp_path / "objects")
     line = refused("masks", library, "metal/hole", "-n", "2", *where)
     assert "0 of 2 masks" in line and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("broken", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_write_that_breaks_off_leaves_no_half_set(run, library, sampled, tmp_path, monkeypatch, broken):
+    rename, made = os.replace, []
+
+    def fail_at_the_third(source, target):
+        made.append(target)
+        if len(made) == 3:
+            raise broken
+        rename(source, target)
+
+    monkeypatch.setattr("adiff.storage.os.replace", fail_at_the_third)
+    result = run("masks", library, "metal/scratch", "-n", "3", "--out", tmp_path / "out")
+    assert result.exit_code == (2 if isinstance(broken, OSError) else 130) and len(made) == 3
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_does_not_fit_is_refused(refused, library, tmp_path, tiny):

@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
+from adiff.cli import app
 from adiff.library import Defect, Library, save_library
 from adiff.spatial_encoder import SpatialEncoder, save_encoder
 
@@ -61,6 +63,11 @@ def folder_of_sdxl(path):
     (path.with_suffix("") / "unet" / "config.json").write_text('{"cross_attention_dim": 2048}')
 
 
+def torch_saved(content, suffix=".pt"):
+    """A writer of a file as torch pickles it."""
+    return lambda path: torch.save(content, path.with_suffix(suffix))
+
+
 BASES = {
     "SDXL": (sd(2048, conditioner__embedders__1__model__ln_final__bias=(2,)), "is SDXL"),
     "SD 2": (sd(1024), "is Stable Diffusion 2.x"),
@@ -73,6 +80,11 @@ BASES = {
         tensors(encoder__down__0__block__0__conv1__weight=(2, 2, 3, 3), quant_conv__bias=(8,)),
         "autoencoder (VAE)",
     ),
+    "embedding as .pt": (torch_saved({"string_to_param": {"*": torch.zeros(2, 768)}}), "is a textual inversion"),
+    "embedding as .bin": (torch_saved({"<rust>": torch.zeros(768)}, ".bin"), "is a textual inversion"),
+    "VAE as .pt": (torch_saved({"state_dict": {"decoder.conv_in.weight": torch.zeros(2)}}), "autoencoder (VAE)"),
+    "LoRA as .ckpt": (torch_saved({"a.lora_down.weight": torch.zeros(2, 2)}, ".ckpt"), "is a LoRA"),
+    "quantised": (lambda path: path.with_suffix(".gguf").write_bytes(b"GGUF"), "base.gguf: weights are a .safetensors"),
     "CLIP": (tensors(text_model__final_layer_norm__bias=(2,), logit_scale=()), "text encoder (CLIP) alone"),
     "ControlNet": (tensors(input_hint_block__0__weight=(2, 3, 3, 3)), "is a ControlNet"),
     "library": (lambda path: save_library(path, Library({}, "f", "demo", 768)), "a defect library"),
@@ -93,7 +105,8 @@ BASES = {
 def made(write, path):
     """Let `write` make a file or folder at `path`, or one like it; returns what there is."""
     write(path)
-    return next((p for p in (path, path.with_suffix(".ckpt"), path.with_suffix("")) if p.exists()), path)
+    like = [path, *map(path.with_suffix, (".ckpt", ".pt", ".bin", ".gguf", ""))]
+    return next((p for p in like if p.exists()), path)
 
 
 @pytest.mark.parametrize("kind", BASES)
@@ -137,6 +150,8 @@ LIBRARIES = {
     "of another program": (tensors(weight=(2, 2)), "another program"),
     "encoder": (lambda path: save_encoder(path, SpatialEncoder("small", dim=8), {}), "kind 'spatial_encoder'"),
     "newer": (lambda path: metadata_of(path, adiff_format="99"), "format 99, this version reads up to"),
+    "a format beyond reason": (lambda path: metadata_of(path, adiff_format="9" * 9999), "unknown format '9999"),
+    "a kind beyond reason": (lambda path: metadata_of(path, kind="\x1b[2J" * 999), r"of kind '\x1b[2J"),
     "metadata of others": (lambda path: metadata_of(path, adiff_format="one"), "unknown format 'one'"),
     "damaged metadata": (lambda path: metadata_of(path, defects="[" * 99999), "damaged"),
     "nothing": (lambda path: path.unlink(), "no library at"),
@@ -179,6 +194,22 @@ def test_what_is_no_encoder_is_named(refused, place, tiny, kind, generate):
     write, said = ENCODERS[kind]
     write(place / "enc.safetensors")
     assert said in refused(*generate("--encoder", place / "enc.safetensors"))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the super-user may read everything")
+@pytest.mark.parametrize("kind", ["library", "base", "embedding"])
+def test_a_file_without_the_right_to_read_is_not_called_missing(place, kind, train):
+    sd()(place / "base.safetensors")
+    tensors(emb_params=(8, 768))(place / "rust.safetensors")
+    given, path = {
+        "library": (("library", "list", place / "lib.safetensors"), place / "lib.safetensors"),
+        "base": (train("--base", place / "base.safetensors"), place / "base.safetensors"),
+        "embedding": (("library", "import", place / "rust.safetensors", "metal/rust", "--to",
+                       place / "new.safetensors"), place / "rust.safetensors"),
+    }[kind]  # fmt: skip
+    path.chmod(0)
+    result = CliRunner().invoke(app, [str(argument) for argument in given])
+    assert result.exit_code == 2 and f"error: Permission denied: {path}; change its rights" in result.stderr
 
 
 def test_another_width_is_an_error_and_another_base_or_encoder_a_warning(

@@ -13,9 +13,10 @@ from adiff.storage import LOCK, run_lock
 
 SIZE = 64
 RUNS = {
-    "newer": ({"format": 99}, "format"),
+    "newer": ({"format": 99}, "run.json is of format 99, this version reads up to 1; update adiff"),
     "of others": (["mine"], "run.json"),
     "damaged": ("{", "run.json is damaged"),
+    "deep": ("[" * 99999, "run.json is damaged"),
 }
 
 
@@ -90,9 +91,26 @@ def test_a_mask_that_marks_nothing_is_refused_and_the_run_goes_on_with_a_better_
     refused, place, tiny, value, done, generate
 ):
     write_png(place / "none" / "0.png", np.full((SIZE, SIZE), value, np.uint8))
-    assert "is empty" in refused(*generate(masks="none"), may_add="run/run.json")
+    assert "is empty" in refused(*generate(masks="none"))
     (place / "masks" / "0.png").replace(place / "none" / "0.png")
     done(*generate(masks="none"))
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_the_last_of_many_masks_is_looked_at_before_the_first_pair(refused, place, tiny, value, generate):
+    write_png(place / "masks" / "1.png", np.full((SIZE, SIZE), value, np.uint8))
+    assert "masks/1.png" in refused(*generate())
+    assert "masks/1.png" in refused(*generate("--restart"))
+
+
+def test_a_run_that_goes_on_elsewhere_says_what_may_differ(place, tiny, done, generate):
+    done(*generate())
+    record = json.loads((place / "run" / "run.json").read_text())
+    assert "begun elsewhere" not in done(*generate())
+    record["environment"] |= {"threads": 99, "device": "cuda"}
+    (place / "run" / "run.json").write_text(json.dumps(record))
+    said = done(*generate())
+    assert "was begun elsewhere (device cuda, now cpu; threads 99, now " in said and "2 grey levels" in said
 
 
 @pytest.mark.parametrize("size", [(3, 2), (17, 40), (40, 200)])
@@ -104,6 +122,12 @@ def test_a_normal_that_is_smaller_than_the_crop_is_painted_in_whole(place, tiny,
     for crop in ("--crop", "--no-crop"):
         done(*generate(crop, normals="small", masks="dots", out=f"run{crop}"))
         assert len(list((place / f"run{crop}" / "image").iterdir())) == 2
+
+
+def test_the_second_process_that_samples_masks_says_who_is_the_first(refused, place, tiny):
+    with run_lock(place / "new"):
+        line = refused("masks", place / "lib.safetensors", "metal/scratch", "--out", place / "new")
+    assert f"process {os.getpid()} on " in line
 
 
 @pytest.mark.parametrize("command", ["generate", "generate --restart", "train", "train --restart"])

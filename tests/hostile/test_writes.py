@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
+
+from adiff.cli import app
 
 WRITES = ("train", "generate", "library rename", "library split", "library export", "surfaces")
 
@@ -35,6 +38,32 @@ def test_a_full_disk_or_a_read_only_folder_is_one_line(refused, place, tiny, mon
     assert line.startswith(f"error: {os.strerror(fault)}: {place}") and ".tmp" not in line
 
 
+@pytest.mark.parametrize("writes", [0, 1, 4])
+def test_a_run_goes_on_after_the_disk_was_full(place, tiny, monkeypatch, generate, done, listing, writes):
+    """Before run.json, after it, or after the first pair; nothing that was done is lost."""
+    done(*generate(out="unbroken"))
+    whole, rename, made = listing(), os.replace, []
+
+    def fail_later(source, target):
+        if len(made) == writes:
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        made.append(target)
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("adiff.storage.os.replace", fail_later)
+        result = CliRunner().invoke(app, [str(a) for a in generate()])
+    assert result.exit_code == 2 and "; make room, then give the same command again\n" in result.stderr
+    assert len(list((place / "run").glob("*/*.*"))) + (place / "run/run.json").exists() == writes
+    assert not list(place.rglob("*.tmp")) and not list(place.rglob(".lock"))
+    done(*generate())
+    of_run = {name: content for name, content in listing().items() if name.startswith("run/")}
+    unbroken = {name.replace("unbroken", "run", 1): c for name, c in whole.items() if name.startswith("unbroken/")}
+    assert {n: c for n, c in of_run.items() if n != "run/report.html"} == {
+        n: c for n, c in unbroken.items() if n != "run/report.html"  # it tells the folder's name
+    } and "run/report.html" in of_run
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the super-user may write everywhere")
 @pytest.mark.parametrize("command", WRITES)
 def test_a_folder_without_the_right_to_write_is_one_line(refused, place, tiny, commands, command):
@@ -61,5 +90,6 @@ def test_the_systems_own_refusal_in_the_middle_of_a_write_is_one_line(place, lis
     arguments = ["library", "rename", str(place / "lib.safetensors"), "metal/scratch", "metal/line"]
     result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == f"error: {os.strerror(errno.EFBIG)}: {place / 'lib.safetensors'}\n"  # all of it
+    what = f"error: {os.strerror(errno.EFBIG)}: {place / 'lib.safetensors'}; "
+    assert result.stderr == f"{what}the system allows no file of that length there; give another place\n"  # all of it
     assert listing() == before
