@@ -292,12 +292,12 @@ def _run_all(given: _Given, backbone: Backbone, plan: _Plan, progress: CliProgre
         with _naming(job, given):
             result = generate_run(
                 backbone, given.library, key, given.encoder, job.normals, masks, also=also, count=plan.count,
-                out=job.out, settings=plan.settings, seed=plan.seed, progress=progress,
+                out=job.out, settings=plan.settings, seed=plan.seed, command=plan.command, progress=progress,
             )  # fmt: skip
         if result.cancelled:
             raise KeyboardInterrupt
         with run_lock(job.out):  # one that is killed here leaves its lock, and what it wrote is removed next time
-            report_of_run(job.out, normals=job.normals[0].parent, command=plan.command)
+            report_of_run(job.out, normals=job.normals[0].parent)
         results.append(result)
     return results
 

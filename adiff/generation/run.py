@@ -64,13 +64,15 @@ def generate_run(
     settings: GenerationSettings | None = None,
     seed: int = 0,
     resume: bool = True,
+    command: str | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Fill `out` with `count` pairs of the library's defect `key`, (product, defect); what exists of the run is kept.
 
-    also: further defects of the product that every image shows beside the first, each with its masks. Ctrl-C or
-    Cancelled ends the run with the pairs done so far. Raises InputError when `out` holds something else, a run of other
-    settings (saying which), or a run at all with resume=False.
+    also: further defects of the product that every image shows beside the first, each with its masks. command: what
+    makes the run again, for run.json; it may be another one when the run goes on. Ctrl-C or Cancelled ends the run with
+    the pairs done so far. Raises InputError when `out` holds something else, a run of other settings (saying which), or
+    a run at all with resume=False.
     """
     settings, progress = settings or GenerationSettings(), progress or NullProgress()
     wanted = [(key, masks), *also]
@@ -84,7 +86,7 @@ def generate_run(
         "encoder": None if encoder is None else encoder_fingerprint(encoder), **_several(layers),
     }  # fmt: skip
     with run_lock(out):
-        _open(out, identity, backbone, resume)
+        _open(out, identity, backbone, resume, {} if command is None else {"command": command})
         began, done, cancelled = time.monotonic(), 0, False
         progress.start(count, f"pairs {key[0]}/{_defect_of(layers)}")
         try:
@@ -200,8 +202,8 @@ def _write(out: Path, number: int, layers: Sequence[Layer], photo: Photo, region
     write_json(_record_path(out, number), record)
 
 
-def _open(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool) -> None:
-    """Make the run's folder, or check that the one there is this run."""
+def _open(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool, told: dict[str, str]) -> None:
+    """Make the run's folder, with what is `told` of the run besides, or check that the one there is this run."""
     record = out / "run.json"
     environment = {
         **versions(), "python": platform.python_version(), "device": backbone.device.type, "dtype": str(backbone.dtype),
@@ -218,14 +220,14 @@ def _open(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool)
             raise InputError(f"{out} holds this run already; resume it or choose another folder")
         begun = there.get("environment")
         if changed := _differences(environment, begun if isinstance(begun, dict) else {}):
-            told = "%s was begun elsewhere (%s): pairs may differ from an unbroken run's by 2 grey levels"
-            logger.warning(told, out, "; ".join(changed))
+            warning = "%s was begun elsewhere (%s): pairs may differ from an unbroken run's by 2 grey levels"
+            logger.warning(warning, out, "; ".join(changed))
         return
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; choose a new or empty folder")
     if out.exists() and any(path.name != LOCK for path in out.iterdir()):
         raise InputError(f"{out} is not empty and holds no run; choose a new or empty folder")
-    write_json(record, {**identity, "environment": environment})
+    write_json(record, {**identity, **told, "environment": environment})
 
 
 def _differences(asked: dict[str, Any], there: dict[str, Any], under: str = "") -> list[str]:
