@@ -1,0 +1,141 @@
+"""Runs become one data set in a format that training programs read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import InputError
+from ..progress import NullProgress, Progress
+from ..storage import LOCK, remove_leftovers, run_lock, write_json
+from .coco import CocoWriter
+from .folders import FolderWriter, MvtecWriter
+from .layout import Target, Writer
+from .runs import TRAIN, VALIDATION, Run, Sample, normals_of_products, pairs_of, split_of
+from .voc import VocWriter
+from .yolo import YoloWriter
+
+FORMATS: dict[str, Callable[[Target], Writer]] = {
+    "mvtec": MvtecWriter, "coco": CocoWriter, "yolo": YoloWriter, "voc": VocWriter, "folder": FolderWriter,
+}  # fmt: skip
+RECORD, KIND = "export.json", "export"
+"""The file that says what a folder was exported from, and by which settings."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """pairs, normals: images of each split; categories: product/defect, in the order of their numbers."""
+
+    out: Path
+    pairs: dict[str, int]
+    normals: dict[str, int]
+    categories: tuple[str, ...]
+
+
+def export_runs(
+    runs: Sequence[Run],
+    out: Path,
+    format: str,
+    *,
+    normals: Mapping[str, Sequence[Path]] | None = None,
+    validation: float = 0.0,
+    polygons: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write the finished pairs of runs (`read_runs`) to `out` as one data set; the runs are only read.
+
+    normals: product -> normal images to add. validation: share of the images for validation, by their numbers; which
+    ones follows from the seed. polygons: COCO with polygons instead of run lengths. Images keep their names if there is
+    one run, else the run's stands before them. Files are written whole, what lists them last; the same export again
+    completes what is missing. Raises InputError, nothing written, for a folder that holds something else or lies in a
+    run, and for options that do not fit; InputError, naming the pair, for a damaged one.
+    """
+    normals, progress = normals or {}, progress or NullProgress()
+    _check_options(runs, out, format, polygons, validation, normals)
+    split_by = (0.0 if format == "mvtec" else validation, seed)  # MVTec's defects are all for testing
+    pairs = _count(chain.from_iterable((int(name) for name in run.ids) for run in runs), *split_by)
+    good = _count(range(sum(map(len, normals.values()))), validation, seed)
+    _check_splits(good if format == "mvtec" else pairs, validation)
+    categories = tuple(dict.fromkeys(category for run in runs for category in run.categories))
+    origin = {"synthetic": True, "runs": [run.origin() for run in runs]}
+    target = Target(out, categories, (TRAIN, VALIDATION)[: 1 + bool(validation)], origin, polygons)
+    writer = FORMATS[format](target)
+    settings = {
+        "format": format, "polygons": polygons, "validation": validation, "seed": seed,
+        "pairs": {run.name: [len(run.ids), run.digest()] for run in runs},
+        "normals": {product: [path.name for path in paths] for product, paths in normals.items()},
+    }  # fmt: skip
+    with run_lock(out):
+        _claim(out, settings, origin)
+        samples = chain(pairs_of(runs, *split_by), normals_of_products(normals, validation, seed))
+        _write_all(writer, samples, sum(pairs.values()) + sum(good.values()), progress)
+    return Exported(out, pairs, good, categories)
+
+
+def _write_all(writer: Writer, samples: chain[Sample], total: int, progress: Progress) -> None:
+    progress.start(total, "exporting images")
+    for done, sample in enumerate(samples, 1):
+        writer.add(sample)
+        progress.update(done)
+    writer.finish()
+    progress.finish()
+
+
+def _count(numbers: Iterable[int], share: float, seed: int) -> dict[str, int]:
+    """Images of each split."""
+    splits = [split_of(number, share, seed) for number in numbers]
+    return {split: splits.count(split) for split in (TRAIN, VALIDATION)}
+
+
+def _check_options(
+    runs: Sequence[Run], out: Path, format: str, polygons: bool, share: float, normals: Mapping[str, Sequence[Path]]
+) -> None:
+    if format not in FORMATS:
+        raise InputError(f"there is no format {format!r}; choose from {', '.join(FORMATS)}")
+    if not runs:
+        raise InputError("no run to export; give the folder that `adiff generate --out` wrote")
+    if polygons and format != "coco":
+        what = "always polygons" if format == "yolo" else "always pixels"
+        raise InputError(f"polygons were asked for, but {format} holds {what}; leave --polygons out, or take coco")
+    if not 0 <= share < 1:
+        raise InputError(f"a validation share of {share}; expected 0 or more, below 1")
+    if share and format == "mvtec" and not any(normals.values()):
+        raise InputError("MVTec's layout has all defects in test/: a validation share picks normal images for "
+                         "test/good; give --normals too, or leave --validation out")  # fmt: skip
+    places = [run.folder for run in runs] + [path.parent for paths in normals.values() for path in paths[:1]]
+    for place in places:
+        if out.resolve().is_relative_to(place.resolve()):
+            raise InputError(f"{out} lies in {place}, which is exported; give a folder outside it")
+
+
+def _check_splits(counts: Mapping[str, int], share: float) -> None:
+    empty = [split for split, count in counts.items() if not count]
+    if share and empty:
+        total = sum(counts.values())
+        raise InputError(f"a validation share of {share} of {total} images leaves none for {empty[0]}; "
+                         "give another share")  # fmt: skip
+
+
+def _claim(out: Path, settings: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+    """Mark the folder as this export's, or find that mark; raises InputError for any other content."""
+    path = out / RECORD
+    if not path.is_file():
+        if any(entry.name != LOCK for entry in out.iterdir()):
+            raise InputError(f"{out} is not empty and holds no {RECORD}; give a new or an empty folder")
+        write_json(path, {"kind": KIND, "adiff": __version__, "settings": settings, "origin": origin})
+        return
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        different = [name for name, value in settings.items() if old.get(name) != value]
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        raise InputError(f"{path} is damaged; remove the folder or give another one") from None
+    if different:
+        raise InputError(f"{out} holds another export (it differs in {', '.join(different)}); "
+                         "remove it or give a new folder")  # fmt: skip
+    remove_leftovers(*(folder for folder in out.rglob("*") if folder.is_dir()))  # of a process killed there

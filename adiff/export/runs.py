@@ -1,0 +1,193 @@
+"""The pairs of runs as samples of one data set: what is whole, under names that do not meet, each in its split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..datasets.images import Photo, read_mask, read_photo
+from ..errors import InputError
+from ..library import check_name
+
+TRAIN, VALIDATION = "train", "val"
+FORMAT = 1
+"""Newest format of run.json that is read (`generation.run.FORMAT`)."""
+RECORD = re.compile(r"\d{6,}\.json")
+"""A pair's record: its id, and nothing of a stranger's."""
+UNFIT = re.compile(r"[^\w.+-]+")
+"""What a run's folder may be called, but an image should not."""
+GOLDEN, WORD = 2654435769, 2**32
+"""The golden ratio's part after the point, in 32 bits: its multiples fill [0, 1) evenly, however many there are."""
+ORIGIN = ("library", "base", "embedding", "encoder", "seed")
+"""What run.json tells of where its pairs come from."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's finished pairs. name: the run's own in this data set; ids: of its pairs, in order; plan: its run.json."""
+
+    folder: Path
+    name: str
+    product: str
+    defects: tuple[str, ...]
+    ids: tuple[str, ...]
+    plan: Mapping[str, Any]
+
+    @property
+    def defect(self) -> str:
+        """The defects that each image shows, joined."""
+        return "+".join(self.defects)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """product/defect of each."""
+        return tuple(f"{self.product}/{defect}" for defect in self.defects)
+
+    def origin(self) -> dict[str, Any]:
+        """Where the pairs come from, for a data set's own records."""
+        environment = self.plan.get("environment")
+        adiff = environment.get("adiff") if isinstance(environment, dict) else None
+        known = {name: self.plan[name] for name in ORIGIN if self.plan.get(name) is not None}
+        about = {"name": self.name, "categories": list(self.categories), "synthetic": True, **known}
+        return about if adiff is None else {**about, "adiff": adiff}
+
+    def digest(self) -> str:
+        """A fingerprint of what is exported: the run's settings and its pairs."""
+        text = json.dumps([self.plan, self.ids], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image of a data set, opened.
+
+    stem: its name there. defect: None for a normal image. mask: (H, W) bool. instances: (category, (H, W) bool) of each
+    defect. about: where it comes from, as JSON.
+    """
+
+    stem: str
+    product: str
+    defect: str | None
+    split: str
+    photo: Photo
+    mask: np.ndarray
+    instances: tuple[tuple[str, np.ndarray], ...]
+    about: Mapping[str, Any]
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Find the finished pairs of runs; no pair is opened.
+
+    Several runs get the names of their folders, numbered from the second of a name on. Raises FileNotFoundError for no
+    folder, InputError for one that is no run, is damaged, has no pairs or is given twice.
+    """
+    taken: set[str] = set()
+    seen: set[Path] = set()
+    runs = []
+    for folder in folders:
+        own = folder.resolve()
+        if own in seen:
+            raise InputError(f"the run {folder} is given twice; give it once")
+        seen.add(own)
+        plain = name = UNFIT.sub("-", own.name)[:64] or "run"
+        number = 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{plain}-{number}"
+        taken.add(name.casefold())
+        runs.append(_read_run(folder, name))
+    return runs
+
+
+def _read_run(folder: Path, name: str) -> Run:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no run at {folder}")
+    path = folder / "run.json"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no run.json; give the folder that `adiff generate --out` wrote")
+    plan = _object(path)
+    version, defects = plan.get("format"), plan.get("defects", [plan.get("defect")])
+    if not isinstance(version, int) or version > FORMAT:
+        raise InputError(f"{path} is of format {version}, this version reads up to {FORMAT}; update adiff")
+    names = [plan.get("product"), *(defects if isinstance(defects, list) else [defects])]
+    if len(names) < 2 or not all(isinstance(one, str) for one in names):
+        raise InputError(f"{path} is damaged: it names no product and defect")
+    for one in names:
+        check_name(one, f"the name in {path},")
+    ids = tuple(sorted(p.stem for p in (folder / "pairs").glob("*.json") if RECORD.fullmatch(p.name)))
+    if not ids:
+        raise InputError(f"{folder} holds no finished pair yet; `adiff generate` makes them")
+    return Run(folder, name, names[0], tuple(names[1:]), ids, plan)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({str(error)[:80]})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged (no JSON object)")
+    return content
+
+
+def split_of(number: int, share: float, seed: int) -> str:
+    """Where the image of this number goes; that does not change when others come, and neighbours are spread evenly."""
+    return VALIDATION if (number + seed + 1) * GOLDEN % WORD < share * WORD else TRAIN
+
+
+def pairs_of(runs: Sequence[Run], share: float, seed: int) -> Iterator[Sample]:
+    """Open the pairs of runs one by one; InputError, naming the pair, for one that is damaged."""
+    for run in runs:
+        for name in run.ids:
+            try:
+                record = _record(run, name)
+                photo, mask, instances = _pictures(run, name)
+            except InputError as error:
+                again = "remove its record, and `adiff generate` makes it again"
+                raise InputError(f"pair {name} of {run.folder} is damaged: {error}; {again}") from error
+            about = {"synthetic": True, "run": run.name, "pair": name}
+            about |= {key: record[key] for key in ("seed", "normal") if key in record}
+            stem = f"{run.name}-{name}" if len(runs) > 1 else name
+            split = split_of(int(name), share, seed)
+            yield Sample(stem, run.product, run.defect, split, photo, mask, instances, about)
+
+
+def normals_of_products(normals: Mapping[str, Sequence[Path]], share: float, seed: int) -> Iterator[Sample]:
+    """Open normal images one by one. normals: product -> files."""
+    numbered = ((product, path) for product, paths in normals.items() for path in paths)
+    for number, (product, path) in enumerate(numbered):
+        photo = read_photo(path)
+        about = {"synthetic": False, "file": path.name}
+        split = split_of(number, share, seed)
+        # no pair is called that: an underscore stands before the digits
+        yield Sample(f"normal_{number:06d}", product, None, split, photo, np.zeros(photo.size, bool), (), about)
+
+
+def _record(run: Run, name: str) -> dict[str, Any]:
+    record = _object(run.folder / "pairs" / f"{name}.json")
+    due = {"id": name, "product": run.product, "defect": run.defect}
+    for key, value in due.items():
+        if record.get(key) != value:
+            raise InputError(f"its record's {key} is {str(record.get(key))[:40]!r}, expected {value!r}")
+    return record
+
+
+def _pictures(run: Run, name: str) -> tuple[Photo, np.ndarray, tuple[tuple[str, np.ndarray], ...]]:
+    photo = read_photo(run.folder / "image" / f"{name}.png")
+    mask = read_mask(run.folder / "mask" / f"{name}_mask.png", photo.size).mask
+    if len(run.defects) == 1:
+        return photo, mask, ((run.categories[0], mask),)
+    labels = read_photo(run.folder / "mask" / f"{name}_labels.png").pixels
+    there = np.unique(labels)
+    if labels.shape != mask.shape or not np.array_equal(labels > 0, mask):
+        raise InputError(f"{name}_labels.png does not mark what {name}_mask.png marks")
+    if not np.array_equal(there[there > 0], np.arange(1, len(run.defects) + 1)):
+        raise InputError(f"{name}_labels.png has the labels {there.tolist()}; expected 1 to {len(run.defects)}")
+    return photo, mask, tuple((category, labels == label) for label, category in enumerate(run.categories, 1))

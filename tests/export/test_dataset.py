@@ -1,0 +1,184 @@
+"""Several runs as one set: names, splits, completion after a stop, and what is refused."""
+
+import json
+from shutil import copyfile
+
+import numpy as np
+import pytest
+
+from adiff.datasets.images import write_png
+from adiff.errors import InputError
+from adiff.export import export_runs, read_runs
+from adiff.export.dataset import FORMATS
+from adiff.export.runs import split_of
+from adiff.progress import Cancelled
+from adiff.storage import run_lock, write_json
+
+OPTIONS = {"voc": {"validation": 0.4}, "coco": {"validation": 0.4, "polygons": True}}
+
+
+def listing(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_runs_are_named_after_their_folders_and_numbered_where_they_meet(make_run):
+    runs = read_runs([make_run("x/run"), make_run("y/run"), make_run("z/run-2"), make_run("z/no good:name")])
+    assert [run.name for run in runs] == ["run", "run-2", "run-2-2", "no-good-name"]
+
+
+def test_one_run_keeps_its_ids_and_several_get_their_names(make_run, tmp_path):
+    runs = [make_run("a", pairs=2), make_run("b", pairs=2)]
+    export_runs(read_runs(runs[:1]), tmp_path / "one", "yolo")
+    export_runs(read_runs(runs), tmp_path / "two", "yolo")
+    names = {out: sorted(p.name for p in (tmp_path / out / "images/train").iterdir()) for out in ("one", "two")}
+    assert names["one"] == ["000000.png", "000001.png"]
+    assert names["two"] == ["a-000000.png", "a-000001.png", "b-000000.png", "b-000001.png"]
+
+
+def test_categories_of_several_runs_are_counted_once(make_run, tmp_path):
+    runs = read_runs([make_run("a", "metal", "dent"), make_run("b", "metal", "scratch", "dent"), make_run("c", "wood")])
+    made = export_runs(runs, tmp_path / "out", "coco")
+    assert made.categories == ("metal/dent", "metal/scratch", "wood/scratch")
+
+
+def test_splits_are_even_and_stay_when_images_come():
+    splits = [split_of(number, 0.2, 0) for number in range(1000)]
+    assert splits[:10].count("val") == 2 and splits[:100].count("val") == 20 and abs(splits.count("val") - 200) < 3
+    assert splits != [split_of(number, 0.2, 1) for number in range(1000)]
+    assert all(splits[first::5].count("val") in range(38, 43) for first in range(5))  # masks used in turn fall to both
+
+
+def test_a_pair_without_its_record_is_no_pair(make_run, tmp_path):
+    folder = make_run()
+    (folder / "pairs" / "000002.json").unlink()
+    (folder / "pairs" / "notes.json").write_text("{")
+    made = export_runs(read_runs([folder]), tmp_path / "out", "yolo")
+    assert made.pairs == {"train": 4, "val": 0}
+    assert not (tmp_path / "out/images/train/000002.png").exists()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_stopped_export_lists_nothing_and_is_completed(make_run, tmp_path, stopper, format):
+    runs, options = read_runs([make_run()]), OPTIONS.get(format, {})
+    with pytest.raises(Cancelled):
+        export_runs(runs, tmp_path / "out", format, progress=stopper(after=2), **options)
+    lists = ("annotations/*", "data.yaml", "ImageSets/*", "provenance.json")
+    assert not [path for pattern in lists for path in (tmp_path / "out").glob(pattern)]
+    leftover = next(path for path in (tmp_path / "out").rglob("*.png")).with_name(f".{'0' * 16}.{'1' * 16}.tmp")
+    leftover.write_bytes(b"half")
+    export_runs(runs, tmp_path / "out", format, **options)
+    export_runs(runs, tmp_path / "new", format, **options)
+    assert listing(tmp_path / "out") == listing(tmp_path / "new")
+
+
+def test_the_runs_stay_as_they_are(make_run, tmp_path):
+    folder = make_run()
+    before = listing(folder)
+    export_runs(read_runs([folder]), tmp_path / "out", "coco")
+    assert listing(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"polygons": True}, "differs in polygons"),
+        ({"seed": 1}, "differs in seed"),
+        ({"format": "yolo"}, "differs in format"),
+    ],
+)
+def test_another_export_is_left_alone(make_run, tmp_path, change, said):
+    runs, asked = read_runs([make_run()]), {"format": "coco", **change}
+    export_runs(runs, tmp_path / "out", "coco")
+    before = listing(tmp_path / "out")
+    with pytest.raises(InputError, match=said):
+        export_runs(runs, tmp_path / "out", **asked)
+    assert listing(tmp_path / "out") == before
+
+
+def test_a_run_that_has_grown_is_another_export(make_run, tmp_path):
+    export_runs(read_runs([make_run(pairs=3)]), tmp_path / "out", "coco")
+    with pytest.raises(InputError, match="differs in pairs"):
+        export_runs(read_runs([make_run(pairs=4)]), tmp_path / "out", "coco")
+
+
+def test_folders_that_are_not_free_are_refused(make_run, tmp_path):
+    runs, out = read_runs([make_run()]), tmp_path / "out"
+    for inside in (tmp_path / "run", tmp_path / "run" / "image" / "set"):
+        with pytest.raises(InputError, match="which is exported; give a folder outside it"):
+            export_runs(runs, inside, "coco")
+    out.mkdir()
+    (out / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="is not empty and holds no export.json"):
+        export_runs(runs, out, "coco")
+    (out / "export.json").write_text("[]")
+    with pytest.raises(InputError, match="export.json is damaged"):
+        export_runs(runs, out, "coco")
+    with run_lock(tmp_path / "busy"), pytest.raises(InputError, match="is writing to"):
+        export_runs(runs, tmp_path / "busy", "coco")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"format": "csv"}, "no format 'csv'; choose from mvtec, coco, yolo, voc, folder"),
+        ({"format": "voc", "polygons": True}, "voc holds always pixels"),
+        ({"format": "coco", "validation": 1.0}, "share of 1.0; expected 0 or more, below 1"),
+        ({"format": "coco", "validation": 0.01}, "0.01 of 5 images leaves none for val"),
+        ({"format": "mvtec", "validation": 0.2}, "give --normals too"),
+    ],
+)
+def test_options_that_do_not_fit_write_nothing(make_run, tmp_path, options, said):
+    with pytest.raises(InputError, match=said):
+        export_runs(read_runs([make_run()]), tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_run_is_refused(make_run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no run at"):
+        read_runs([tmp_path / "none"])
+    with pytest.raises(InputError, match="holds no run.json"):
+        read_runs([tmp_path])
+    with pytest.raises(InputError, match="holds no finished pair yet"):
+        read_runs([make_run("empty", pairs=0)])
+    folder = make_run()
+    with pytest.raises(InputError, match="is given twice"):
+        read_runs([folder, folder / ".." / "run"])
+    plan = json.loads((folder / "run.json").read_text())
+    for change, said in (
+        ({"format": 2}, "format 2, this version reads up to 1"),
+        ({"product": 3}, "names no product and defect"),
+        ({"defects": []}, "names no product and defect"),
+        ({"product": "../up"}, "separators and control characters are not allowed"),
+    ):
+        write_json(folder / "run.json", plan | change)
+        with pytest.raises(InputError, match=said):
+            read_runs([folder])
+    (folder / "run.json").write_text("{")
+    with pytest.raises(InputError, match="run.json is damaged"):
+        read_runs([folder])
+
+
+def swap_record(folder):
+    about = json.loads((folder / "pairs" / "000001.json").read_text())
+    write_json(folder / "pairs" / "000001.json", about | {"product": "../../up"})
+
+
+DAMAGE = {
+    "image cut short": lambda f: (f / "image/000001.png").write_bytes((f / "image/000001.png").read_bytes()[:60]),
+    "no image": lambda f: (f / "image/000001.png").unlink(),
+    "no mask": lambda f: (f / "mask/000001_mask.png").unlink(),
+    "mask of another size": lambda f: write_png(f / "mask/000001_mask.png", np.eye(5, dtype=bool)),
+    "record cut short": lambda f: (f / "pairs/000001.json").write_text('{"id": '),
+    "record of another pair": swap_record,
+    "no labels": lambda f: (f / "mask/000001_labels.png").unlink(),
+    "labels of one defect": lambda f: copyfile(f / "mask/000001_mask.png", f / "mask/000001_labels.png"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_pair_is_named_and_nothing_is_listed(make_run, tmp_path, damage):
+    folder = make_run("run", "metal", "scratch", "dent")
+    damage(folder)
+    with pytest.raises(InputError, match="pair 000001 of .*run is damaged: "):
+        export_runs(read_runs([folder]), tmp_path / "out", "coco")
+    assert not (tmp_path / "out" / "annotations").exists()

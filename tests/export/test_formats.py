@@ -1,0 +1,155 @@
+"""Every format comes back through a reader: pycocotools, the data set readers, XML, YAML's and VOC's own rules."""
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from pycocotools.coco import COCO
+
+from adiff.datasets.readers import read_dataset, read_shot
+from adiff.errors import InputError
+from adiff.export import export_runs, read_runs
+
+
+def pixels_of(path):
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+@pytest.fixture
+def several(make_run, tmp_path):
+    """A run of two defects in each image, and where to export it."""
+    return read_runs([make_run("run", "metal", "scratch", "dent")]), tmp_path / "out"
+
+
+@pytest.mark.parametrize("polygons", [False, True], ids=["run lengths", "polygons"])
+def test_coco(several, labels_of, normals, polygons, capsys):
+    runs, out = several
+    export_runs(runs, out, "coco", polygons=polygons, validation=0.4, normals={"metal": normals})
+    seen = 0
+    for split in ("train", "val"):
+        coco = COCO(out / "annotations" / f"instances_{split}.json")
+        assert [c["name"] for c in coco.loadCats(coco.getCatIds())] == ["metal/scratch", "metal/dent"]
+        assert coco.dataset["info"]["synthetic"] and coco.dataset["info"]["runs"][0]["embedding"] == "e" * 64
+        for image in coco.imgs.values():
+            pixels = pixels_of(out / split / image["file_name"])
+            assert pixels.shape[:2] == (image["height"], image["width"])
+            anns = coco.loadAnns(coco.getAnnIds(image["id"]))
+            if not image["adiff"]["synthetic"]:
+                assert anns == [] and image["adiff"]["file"] in {path.name for path in normals}
+                continue
+            labels = labels_of(int(image["adiff"]["pair"]), 2)
+            assert [ann["category_id"] for ann in anns] == [1, 2]
+            for ann in anns:
+                mask = labels == ann["category_id"]
+                rows, columns = np.nonzero(mask)
+                assert np.array_equal(coco.annToMask(ann).astype(bool), mask) and ann["area"] == mask.sum()
+                assert ann["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+            seen += 1
+    assert seen == 5
+
+
+def test_yolo(several, labels_of, normals):
+    yaml = pytest.importorskip("yaml")
+    runs, out = several
+    export_runs(runs, out, "yolo", normals={"metal": normals})
+    about = yaml.safe_load((out / "data.yaml").read_text())
+    assert about["names"] == {0: "metal/scratch", 1: "metal/dent"}
+    assert about["train"] == about["val"] == "images/train"  # there is no validation split
+    provenance = json.loads((out / about["adiff"]["provenance"]).read_text())
+    assert provenance["synthetic"] and provenance["images"]["train/000001.png"]["seed"] == 3
+    images = sorted((out / "images" / "train").iterdir())
+    assert len(images) == 5 + len(normals)
+    for image in images:
+        text = (out / "labels" / "train" / f"{image.stem}.txt").read_text()
+        if image.stem.startswith("normal_"):
+            assert text == ""
+            continue
+        labels = labels_of(int(image.stem), 2)
+        height, width = labels.shape
+        got = np.zeros_like(labels)
+        for line in text.splitlines():
+            number, *places = line.split()
+            corners = (np.array(places, np.float32).reshape(-1, 2) * (width, height)).astype(int)
+            part = Image.new("L", (width, height))
+            ImageDraw.Draw(part).polygon([tuple(corner) for corner in corners.tolist()], fill=1, outline=1)
+            got[np.array(part) > 0] = int(number) + 1
+        assert np.array_equal(got, labels)
+        assert len(text.splitlines()) == 3  # the second defect is of two parts
+
+
+def test_voc(several, labels_of, normals):
+    runs, out = several
+    export_runs(runs, out, "voc", validation=0.4, normals={"metal": normals})
+    assert (out / "labels.txt").read_text() == "metal/scratch\nmetal/dent\n"
+    lists = {p.stem: p.read_text().split() for p in (out / "ImageSets" / "Segmentation").iterdir()}
+    assert sorted(lists["train"] + lists["val"]) == lists["trainval"] and len(lists["trainval"]) == 9
+    for stem in lists["trainval"]:
+        root = ElementTree.parse(out / "Annotations" / f"{stem}.xml").getroot()
+        shape = pixels_of(out / "JPEGImages" / root.findtext("filename")).shape
+        assert shape == tuple(int(root.findtext(f"size/{name}")) for name in ("height", "width", "depth"))
+        classes = pixels_of(out / "SegmentationClass" / f"{stem}.png")
+        if stem.startswith("normal_"):
+            assert not classes.any() and root.find("object") is None
+            continue
+        labels = labels_of(int(stem), 2)
+        assert np.array_equal(classes, labels)
+        assert np.array_equal(pixels_of(out / "SegmentationObject" / f"{stem}.png"), labels)
+        first, second = root.iter("object")
+        columns = np.nonzero(labels == 1)[1]
+        assert (first.findtext("name"), second.findtext("name")) == ("metal/scratch", "metal/dent")
+        assert int(first.findtext("bndbox/xmin")) == columns.min() + 1  # from 1
+        assert int(first.findtext("bndbox/xmax")) == columns.max() + 1
+        assert (first.findtext("truncated"), second.findtext("truncated")) == ("0", "1")  # a dent's pixel at the border
+        assert json.loads(root.findtext("adiff"))["synthetic"]
+
+
+def test_voc_colours_are_those_of_the_development_kit(several):
+    runs, out = several
+    export_runs(runs, out, "voc")
+    with Image.open(out / "SegmentationClass" / "000000.png") as image:
+        assert image.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
+        assert image.getpalette()[3 * 255 :] == [224, 224, 192]
+
+
+@pytest.mark.parametrize("format", ["mvtec", "folder"])
+def test_folders_come_back_through_the_reader(make_run, labels_of, normals, tmp_path, format):
+    runs, out = read_runs([make_run("a"), make_run("b", "metal", "scratch", "dent")]), tmp_path / "out"
+    export_runs(runs, out, format, normals={"metal": normals})
+    data = read_dataset(out if format == "mvtec" else out / "metal")
+    assert {key: len(shots) for key, shots in data.shots.items()} == {
+        ("metal", "scratch"): 5, ("metal", "scratch+dent"): 5,
+    }  # fmt: skip
+    assert len(data.normals["metal"]) == 4
+    shot = data.shots["metal", "scratch+dent"][2]
+    assert shot.image.name == "b-000002.png"
+    photo, marked = read_shot(shot)
+    assert np.array_equal(marked.mask, labels_of(2, 2) > 0)
+    assert np.array_equal(photo.pixels, pixels_of(tmp_path / "b" / "image" / "000002.png"))
+
+
+def test_mvtec_keeps_provenance_and_tests_on_some_normals(make_run, normals, tmp_path):
+    out = tmp_path / "out"
+    made = export_runs(read_runs([make_run()]), out, "mvtec", validation=0.5, normals={"metal": normals})
+    assert made.pairs == {"train": 5, "val": 0}
+    assert len(list((out / "metal/train/good").iterdir())) == made.normals["train"]
+    assert len(list((out / "metal/test/good").iterdir())) == made.normals["val"] > 0
+    about = json.loads((out / "metal/pairs/scratch/000004.json").read_text())
+    assert about == {"synthetic": True, "run": "run", "pair": "000004", "seed": 3, "normal": "n.png"}
+    with Image.open(out / "metal/test/scratch/000004.png") as image:
+        assert json.loads(image.text["adiff"]) == about
+
+
+def test_folders_with_a_validation_share(make_run, tmp_path):
+    export_runs(read_runs([make_run()]), tmp_path / "out", "folder", validation=0.4)
+    counts = [len(read_dataset(tmp_path / "out" / s / "metal").shots["metal", "scratch"]) for s in ("train", "val")]
+    assert counts == [3, 2]
+
+
+@pytest.mark.parametrize("format", ["mvtec", "folder"])
+def test_a_defect_called_good_is_refused_where_it_means_normal(make_run, tmp_path, format):
+    with pytest.raises(InputError, match="metal/good would count as normal"):
+        export_runs(read_runs([make_run("run", "metal", "good")]), tmp_path / "out", format)
+    assert not (tmp_path / "out").exists()
