@@ -1,0 +1,60 @@
+"""Baselines that paste in place of generating: one interface, normals, masks or none and shots -> pairs.
+
+| name | what is pasted | masks | needs |
+|---|---|---|---|
+| crop-paste | a shot's defect, turned and scaled | say where | shots |
+| cutpaste | a patch or a scar of the normal image itself | say where and in what shape | |
+| draem | a texture, by Perlin noise | say where and in what shape | textures, if there are any |
+
+Each draws from its own generator, a function of the seed, the method and the pair's number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..errors import InputError
+from ..generation.seeds import rng_for
+from ..geometry import resize_mask
+from .crop_paste import crop_paste
+from .cutpaste import cutpaste
+from .draem import draem
+from .pasting import Pasted, Sources
+
+METHODS = {"crop-paste": crop_paste, "cutpaste": cutpaste, "draem": draem}
+
+__all__ = ["METHODS", "Pasted", "Sources", "paste_pairs"]
+
+
+def paste_pairs(
+    method: str,
+    normals: Sequence[np.ndarray],
+    count: int,
+    *,
+    shots: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    masks: Sequence[np.ndarray] = (),
+    textures: Sequence[np.ndarray] = (),
+    seed: int = 0,
+) -> Iterator[Pasted]:
+    """Make `count` pairs out of normal images (H, W, 3) uint8, one after another.
+
+    shots: (image (H, W, 3) uint8, mask (H, W) bool). masks: (H, W) bool, taken in turn and resized to their normal
+    image; none: the method's own places and shapes. textures: (H, W, 3) uint8. Raises InputError for a method that is
+    not there, no normal image, and crop-paste without shots.
+    """
+    if method not in METHODS:
+        raise InputError(f"there is no baseline {method!r}; choose from {', '.join(METHODS)}")
+    if not normals:
+        raise InputError(f"no normal images for {method}; give at least one")
+    if method == "crop-paste" and not shots:
+        raise InputError("no shots for crop-paste; give at least one image of the defect with its mask")
+    sources = Sources(shots, textures)
+    for number in range(count):
+        rng = rng_for(seed, method, number)
+        index = int(rng.integers(len(normals)))
+        normal = normals[index]
+        mask = resize_mask(masks[number % len(masks)], *normal.shape[:2]) if len(masks) else None
+        image, on = METHODS[method](normal, mask, sources, rng)
+        yield Pasted(image, on, index)

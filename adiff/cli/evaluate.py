@@ -1,0 +1,229 @@
+"""`adiff evaluate`: what a detector learns from generated pairs, measured on real images that nothing learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from ..storage import write_json, write_text
+from .app import keeping
+from .options import Seed
+from .progress import CliProgress
+
+if TYPE_CHECKING:
+    from ..evaluation.material import Run
+    from ..evaluation.splits import Split
+
+evaluate = typer.Typer(rich_markup_mode="rich")
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Real images of the defects, in a layout that `adiff train` reads.")
+]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished runs of one product.")]
+Shots = Annotated[
+    int | None,
+    typer.Option("--shots", min=1, help="Shots that taught, those with the lowest ids.  [dim]default: a third[/dim]"),
+]
+LibraryOption = Annotated[
+    Path | None,
+    typer.Option("--library", metavar="LIB", help="Library of the run: its record says which shots taught."),
+]
+GroupRule = Annotated[
+    str | None,
+    typer.Option("--group", metavar="REGEX", help="Its parenthesis takes a file's group out of its path.  "
+                 "[dim]default: groups.json in DATA, if there is one[/dim]"),
+]  # fmt: skip
+Size = Annotated[int, typer.Option("--size", min=16, help="Side of the network's images, pixels, of 16.")]
+Steps = Annotated[int, typer.Option("--steps", min=1, help="Training steps.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; new or empty.")]
+
+
+@evaluate.callback(invoke_without_command=True, epilog="Example:  adiff evaluate uplift surfaces run --out up")
+def root(ctx: typer.Context) -> None:
+    """Measure what generated pairs are worth, on real images that nothing learned from."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@evaluate.command(epilog="Example:  adiff evaluate localization surfaces run --shots 3 --out found")
+def localization(
+    data: Data, runs: Runs, out: Out, shots: Shots = None, library: LibraryOption = None, group: GroupRule = None,
+    size: Size = 128, steps: Steps = 400, seed: Seed = 0,
+) -> None:  # fmt: skip
+    """Train a detector on generated pairs and normal images; find real defects: AUROC, AP, F1-max, PRO."""
+    from ..evaluation.localization import measure_localization
+    from ..evaluation.localizer import LocalizerSettings
+    from ..evaluation.localizer_file import save_localizer
+    from ..evaluation.table import SHOWN, UNDEFINED
+
+    _check_new(out)
+    settings = LocalizerSettings(size=size, steps=steps)
+    opened, split = _open(data, runs, shots, library, group)
+    with CliProgress() as progress, keeping("nothing is written"):
+        trained, record = measure_localization(opened, split, settings=settings, seed=seed, progress=progress)
+    save_localizer(out / "localizer.safetensors", trained)
+    lines = [f"| defect | {' | '.join(SHOWN.values())} |", f"|---|{'---:|' * len(SHOWN)}"]
+    for name, metrics in {**record["by_defect"], "all": record["metrics"]}.items():
+        values = [UNDEFINED if metrics[m] is None else f"{100 * metrics[m]:.1f}" for m in SHOWN]
+        lines.append(f"| {name} | {' | '.join(values)} |")
+    _write(out, "localization", record, opened, split, settings, "\n".join(lines))
+
+
+@evaluate.command(epilog="Example:  adiff evaluate uplift surfaces run --shots 3 --seeds 3 --out up")
+def uplift(
+    data: Data,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; given again, it goes on.")],
+    shots: Shots = None,
+    library: LibraryOption = None,
+    group: GroupRule = None,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option("--row", metavar="ROW", help="What to learn from, once for each: real, real + crop-paste, "
+                     "real + cutpaste, real + draem, real + generated, generated.  [dim]default: all[/dim]"),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Times that each row is learned anew.")] = 3,
+    count: Annotated[
+        int | None, typer.Option("-n", min=1, help="Synthetic pairs of a row.  [dim]default: all of the run[/dim]")
+    ] = None,
+    textures: Annotated[
+        Path | None,
+        typer.Option("--textures", metavar="DIR", help="Textures for DRAEM.  [dim]default: the normal image's own "
+                     "tiles, shuffled[/dim]"),
+    ] = None,
+    size: Size = 128,
+    steps: Steps = 400,
+) -> None:  # fmt: skip
+    """Train detectors with and without synthetic pairs, at the same budget, and compare them on real images."""
+    from ..datasets.readers import list_images
+    from ..evaluation.localizer import LocalizerSettings
+    from ..evaluation.table import markdown, summarise_rows
+    from ..evaluation.uplift import REAL, ROWS, measure_uplift
+
+    settings = LocalizerSettings(size=size, steps=steps)
+    files = () if textures is None else list_images(textures)
+    (opened,), split = _open(data, [run], shots, library, group)
+    with CliProgress() as progress, keeping(f"finished rows are in {out}; the same command makes the rest"):
+        found = measure_uplift(
+            opened, split, out, rows=tuple(rows or ROWS), seeds=seeds, count=count, settings=settings, textures=files,
+            progress=progress,
+        )  # fmt: skip
+    table = summarise_rows(found, REAL)
+    _write(out, "report", {"rows": table, "seconds": sum(row["seconds"] for row in found)}, [opened], split, settings,
+           markdown(table))  # fmt: skip
+
+
+@evaluate.command(epilog="Example:  adiff evaluate classification surfaces run-hole run-stain --shots 3 --out kinds")
+def classification(
+    data: Data, runs: Runs, out: Out, shots: Shots = None, library: LibraryOption = None, group: GroupRule = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", metavar="FILE", help="torchvision's resnet34.  [dim]default: random weights[/dim]"),
+    ] = None,
+    size: Size = 128, steps: Steps = 300, seed: Seed = 0,
+) -> None:  # fmt: skip
+    """Train a ResNet-34 on generated images of two or more defects and tell real ones apart."""
+    from ..evaluation.classification import ClassifierSettings, measure_classification
+
+    _check_new(out)
+    settings = ClassifierSettings(size=size, steps=steps)
+    opened, split = _open(data, runs, shots, library, group)
+    with CliProgress() as progress, keeping("nothing is written"):
+        record = measure_classification(
+            opened, split, settings=settings, weights=weights, seed=seed, progress=progress
+        )  # fmt: skip
+    names = record["classes"]
+    lines = [f"| true \\ told | {' | '.join(names)} | accuracy |", f"|---|{'---:|' * (len(names) + 1)}"]
+    for name, row in zip(names, record["confusion"], strict=True):
+        lines.append(f"| {name} | {' | '.join(map(str, row))} | {100 * record['by_class'][name]:.1f} |")
+    lines.append(f"\nAccuracy over all images: {100 * record['accuracy']:.1f}")
+    _write(out, "classification", record, opened, split, settings, "\n".join(lines))
+
+
+@evaluate.command(epilog="Example:  adiff evaluate quality surfaces run --features resnet34.pth --out quality")
+def quality(
+    data: Data,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    features: Annotated[
+        Path, typer.Option("--features", metavar="FILE", help="torchvision's resnet34, as a file; none is downloaded.")
+    ],
+    out: Out,
+    shots: Shots = None,
+    library: LibraryOption = None,
+    size: Size = 224,
+) -> None:
+    """Measure how clear and varied generated images are: the formulas of IS and IC-LPIPS on a network of yours.
+
+    The values compare runs with each other, not with published IS or IC-LPIPS, which other networks give.
+    """
+    from ..datasets.readers import read_dataset
+    from ..evaluation.material import read_run
+    from ..evaluation.quality import measure_quality
+    from ..evaluation.splits import split_shots
+
+    _check_new(out)
+    opened = read_run(run)
+    dataset = read_dataset(data, [opened.key[0]], [opened.key[1]])
+    taught, _ = split_shots(dataset, opened.key, _wanted([opened], shots, library)[opened.key[1]])
+    with CliProgress() as progress, keeping("nothing is written"):
+        record = measure_quality(opened, taught, features, size=size, progress=progress)
+    record |= {"run": opened.record(), "shots": [shot.image.relative_to(dataset.root).as_posix() for shot in taught]}
+    distance, network = record["cluster_distance"], f"{record['network']['kind']} {record['network']['file']}"
+    table = (
+        f"| on {network} | value |\n|---|---:|\n| class score (IS's formula) | {record['class_score']:.3f} |\n"
+        f"| cluster distance (IC-LPIPS' formula) | {'undefined' if distance is None else f'{distance:.4f}'} |"
+    )
+    _save(out, "quality", record, table)
+
+
+def _check_new(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is not empty; give a new or an empty folder")
+
+
+def _open(
+    data: Path, runs: Sequence[Path], shots: int | None, library: Path | None, group: str | None
+) -> tuple[list[Run], Split]:
+    """Open runs of one product and split the data; InputError for what does not go together."""
+    from ..evaluation.material import read_run
+    from ..evaluation.splits import read_split
+
+    opened = [read_run(folder) for folder in runs]
+    products = sorted({run.key[0] for run in opened})
+    if len(products) > 1:
+        raise InputError(f"the runs are of {', '.join(products)}; give runs of one product")
+    return opened, read_split(data, products[0], _wanted(opened, shots, library), group)
+
+
+def _wanted(
+    runs: Sequence[Run], shots: int | None, library: Path | None
+) -> dict[str, int | Sequence[str] | None]:  # fmt: skip
+    """Defect -> the shots that taught it, as `read_split` takes them."""
+    from ..evaluation.material import shots_of
+    from ..library import load_library
+
+    if shots is not None and library is not None:
+        raise InputError("both --shots and --library given; the library's record already says which shots taught")
+    learned = None if library is None else load_library(library)
+    return {run.key[1]: shots if learned is None else shots_of(run, learned) for run in runs}
+
+
+def _write(
+    out: Path, name: str, record: dict[str, Any], runs: Sequence[Run], split: Split, settings: Any, table: str
+) -> None:
+    """Write the record with what it was made from and its table, and print the table."""
+    from dataclasses import asdict
+
+    about = {"runs": [run.record() for run in runs], "split": split.record(), "settings": asdict(settings)}
+    _save(out, name, {**record, **about}, table)
+
+
+def _save(out: Path, name: str, record: dict[str, Any], table: str) -> None:
+    from ..versions import versions
+
+    write_json(out / f"{name}.json", {**record, "versions": versions()})
+    write_text(out / f"{name}.md", table + "\n")
+    typer.echo(table)

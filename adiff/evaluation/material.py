@@ -1,0 +1,124 @@
+"""What an evaluation learns from and tests on, opened: a run's pairs, real shots, normal images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..contact_sheet import read_pair
+from ..datasets.images import read_photo
+from ..datasets.readers import Shot, read_shots
+from ..embedding import embedding_fingerprint
+from ..errors import InputError
+from ..generation import read_records
+from ..library import Library
+from .localizer import Example
+from .splits import Split
+
+RECORDED = ("product", "defect", "count", "seed", "base", "embedding", "encoder", "settings")
+"""What an evaluation's record repeats of a run's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run: its folder, its run.json and the records of its pairs."""
+
+    folder: Path
+    plan: dict[str, Any]
+    records: list[dict[str, Any]]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(product, defect)."""
+        return str(self.plan.get("product")), str(self.plan.get("defect"))
+
+    def record(self) -> dict[str, Any]:
+        """What says which pairs these are."""
+        return {name: self.plan.get(name) for name in RECORDED}
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's records. Raises InputError for a folder that is no run and for a run that lacks pairs."""
+    path = folder / "run.json"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no run.json; give the folder that `adiff generate --out` wrote")
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({' '.join(str(error).split())[:80]})") from None
+    if not isinstance(plan, dict) or not isinstance(plan.get("count"), int):
+        raise InputError(f"{path} is damaged: it does not say how many pairs the run wants")
+    if "defects" in plan:
+        raise InputError(f"{folder} shows several defects in one image; give a run of one defect")
+    records = read_records(folder)
+    if len(records) < plan["count"]:
+        raise InputError(
+            f"{folder} has {len(records)} of {plan['count']} pairs: it is still being written or was interrupted; "
+            "`adiff generate` with the same options completes it"
+        )
+    return Run(folder, plan, records)
+
+
+def shots_of(run: Run, library: Library) -> list[str]:
+    """The shots that a run's embedding was learned from, as the library records them (paths in the data folder).
+
+    Raises InputError if the library's embedding is not the run's.
+    """
+    entry = library.get("/".join(run.key))
+    if entry.anomaly is None or embedding_fingerprint(entry.anomaly) != run.plan.get("embedding"):
+        raise InputError(f"{run.folder} was not made with this library's {entry.name}; give the one that made it")
+    return [str(name) for name in entry.info.get("shots", ())]
+
+
+def open_pairs(run: Run, split: Split, size: int) -> tuple[list[Example], list[str]]:
+    """Open a run's pairs that may teach, resized to size x size pixels, with the name of each one's normal image.
+
+    Left out are pairs painted into a normal image that is not among those to learn from, or into one that tests: a
+    normal image for testing of the same name whose pixels outside the mask are the pair's. Raises InputError if none is
+    left.
+    """
+    allowed = {path.name for path in split.train_normals}
+    testing = {path.name: path for path in split.test_normals}
+    pairs, names = [], []
+    for record in run.records:
+        name = str(record.get("normal"))
+        if name not in allowed:
+            continue
+        pair = read_pair(run.folder, record, None)
+        if name in testing and _same_outside(read_photo(testing[name]).rgb, pair.generated, pair.mask):
+            continue
+        pairs.append(Example(pair.generated, pair.mask).resized(size))
+        names.append(name)
+    if not pairs:
+        raise InputError(
+            f"none of the {len(run.records)} pairs of {run.folder} was painted into one of the {len(allowed)} normal "
+            "images to learn from (train/good); generate them from those"
+        )
+    return pairs, names
+
+
+def _same_outside(normal: np.ndarray, image: np.ndarray, mask: np.ndarray) -> bool:
+    return normal.shape == image.shape and np.array_equal(normal[~mask], image[~mask])
+
+
+def open_examples(shots: Sequence[Shot]) -> list[Example]:
+    """Open real shots."""
+    return [Example(photo.rgb, mask.mask) for photo, mask in read_shots(shots)]
+
+
+@dataclass(frozen=True)
+class StoredImages(Sequence[np.ndarray]):
+    """Images (H, W, 3) uint8 that are opened one by one when they are asked for: there may be many large ones."""
+
+    paths: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return read_photo(self.paths[index]).rgb

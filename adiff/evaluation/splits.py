@@ -1,0 +1,168 @@
+"""Which files teach and which test: disjoint by file, and by group where groups are known.
+
+Files of one group show the same object or come from the same photo: near copies. groups.json in the data folder, or in
+a product's folder, says which: {"test/scratch/000.png": "tile050", ...}, paths relative to the file's own folder. In
+its place a regular expression may take a group out of each path, for instance "(tile\\d+)_". A file without a group is
+one of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..datasets.readers import Dataset, Shot, few_shot_split, list_images, read_dataset
+from ..errors import InputError
+
+NAME = "groups.json"
+TEST_SHARE = 3
+"""Where there are no normal images for testing, one of this many is set aside."""
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The files of a product's defects and of its normal images, by what they are for.
+
+    dropped: shots and normal images for training that share a group with a test image or, if they are shots for
+    testing, with a shot that teaches.
+    """
+
+    root: Path
+    train: tuple[Shot, ...]
+    test: tuple[Shot, ...]
+    train_normals: tuple[Path, ...]
+    test_normals: tuple[Path, ...]
+    dropped: tuple[Path, ...] = ()
+
+    def record(self) -> dict[str, list[str]]:
+        """The files of each part, relative to the data folder."""
+        parts = {
+            "train": [shot.image for shot in self.train], "test": [shot.image for shot in self.test],
+            "train_normals": self.train_normals, "test_normals": self.test_normals, "dropped": self.dropped,
+        }  # fmt: skip
+        return {name: [path.relative_to(self.root).as_posix() for path in paths] for name, paths in parts.items()}
+
+
+def read_split(
+    root: Path, product: str, wanted: Mapping[str, int | Sequence[str] | None], rule: str | None = None
+) -> Split:
+    """Split what a data set holds of a product's defects.
+
+    wanted: defect -> how many of its shots teach, those with the lowest ids (None: the paper's third), or their paths
+    relative to the root, as a library records them. The others test, unless they share a group with one that teaches.
+    Normal images test from test/good and teach from train/good; where there is one folder only, every TEST_SHARE-th of
+    it tests. rule: a regular expression in place of groups.json.
+    Raises InputError if a part that is needed is left empty.
+    """
+    dataset = read_dataset(root, [product], list(wanted))
+    group_of = read_groups(root, product, rule)
+    teaching, resting = {}, {}
+    for defect, shots in wanted.items():
+        teaching[defect], resting[defect] = split_shots(dataset, (product, defect), shots)
+    known = {group_of(shot.image) for shots in teaching.values() for shot in shots}
+    testing = {d: tuple(shot for shot in rest if group_of(shot.image) not in known) for d, rest in resting.items()}
+    for defect, test in testing.items():
+        if not test:
+            rest = resting[defect]
+            left = f"the other {len(rest)} share a group with shots that do" if rest else "there are no others"
+            raise InputError(f"no shot of {product}/{defect} is left to test on: {len(teaching[defect])} teach, {left}")
+    normals, test_normals = _normals(root, product, dataset.normals.get(product, ()), group_of)
+    seen = {group_of(shot.image) for test in testing.values() for shot in test} | {group_of(p) for p in test_normals}
+    train_normals = tuple(path for path in normals if group_of(path) not in seen)
+    if not train_normals:
+        why = f"all {len(normals)} share a group with a test image" if normals else "there are none"
+        raise InputError(f"no normal images of {product} to learn from: {why}; expected them in train/good or normal")
+    train, test, rest = (tuple(shot for of in parts.values() for shot in of) for parts in (teaching, testing, resting))
+    dropped = {shot.image for shot in rest} - {shot.image for shot in test} | set(normals) - set(train_normals)
+    return Split(root, train, test, train_normals, test_normals, tuple(sorted(dropped)))
+
+
+def split_shots(
+    dataset: Dataset, key: tuple[str, str], shots: int | Sequence[str] | None
+) -> tuple[tuple[Shot, ...], tuple[Shot, ...]]:
+    """The shots of a defect that teach, and the others; shots: as for `read_split`."""
+    found = dataset.shots.get(key, ())
+    if shots is None or isinstance(shots, int):
+        return few_shot_split(found, shots)
+    return _named(found, shots, dataset.root)
+
+
+def read_groups(root: Path, product: str, rule: str | None = None) -> Callable[[Path], Hashable]:
+    """Return what tells a file's group, itself where it has none. Raises InputError for a bad groups.json or rule."""
+    groups: dict[Path, str] = {}
+    if rule is not None:
+        try:
+            pattern = re.compile(rule)
+        except re.error as error:
+            raise InputError(f"the group rule {rule!r} is no regular expression ({error})") from None
+        if pattern.groups != 1:
+            raise InputError(f"the group rule {rule!r} has {pattern.groups} pairs of parentheses; expected one")
+
+        def by_rule(path: Path) -> Hashable:
+            match = pattern.search(path.relative_to(root).as_posix())
+            return match[1] if match and match[1] is not None else path
+
+        return by_rule
+    for folder in (root, root / product):
+        record = folder / NAME
+        if record.is_file():
+            groups |= {folder / name: group for name, group in _read_table(record).items()}
+    return lambda path: groups.get(path, path)
+
+
+def split_by_group(
+    items: Sequence[Item], group_of: Callable[[Item], Hashable], share: float, rng: np.random.Generator
+) -> tuple[list[Item], list[Item]]:
+    """Set aside at least `share` of the items, whole groups at random; returns the rest and those, order kept.
+
+    A single group cannot be split: nothing is set aside then.
+    """
+    groups = list(dict.fromkeys(group_of(item) for item in items))
+    if len(groups) < 2 or share <= 0:
+        return list(items), []
+    aside: set[Hashable] = set()
+    for index in rng.permutation(len(groups))[:-1]:
+        aside.add(groups[index])
+        if sum(group_of(item) in aside for item in items) >= share * len(items):
+            break
+    return ([item for item in items if group_of(item) not in aside], [i for i in items if group_of(i) in aside])
+
+
+def _read_table(record: Path) -> dict[str, str]:
+    try:
+        table: Any = json.loads(record.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{record} is damaged ({' '.join(str(error).split())[:80]})") from None
+    if not isinstance(table, dict) or not all(isinstance(group, str) for group in table.values()):
+        raise InputError(f"{record} is no table of file -> group, both text")
+    return table
+
+
+def _named(found: Sequence[Shot], names: Sequence[str], root: Path) -> tuple[tuple[Shot, ...], tuple[Shot, ...]]:
+    """The shots of these paths, and the others."""
+    by_name = {shot.image.relative_to(root).as_posix(): shot for shot in found}
+    missing = [name for name in names if name not in by_name]
+    if missing or not names:
+        told = f"{missing[0]} is not among the {len(by_name)} shots of {root}" if names else "none is recorded"
+        raise InputError(f"the shots that the library was learned from: {told}; give that data folder, or --shots N")
+    return (tuple(by_name[name] for name in names), tuple(s for name, s in by_name.items() if name not in set(names)))
+
+
+def _normals(
+    root: Path, product: str, normals: Sequence[Path], group_of: Callable[[Path], Hashable]
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Normal images to learn from and to test on; of a single folder whole groups are set aside for testing."""
+    for folder in (root / product, root):
+        if (folder / "train" / "good").is_dir() and (folder / "test" / "good").is_dir():
+            return tuple(normals), list_images(folder / "test" / "good")
+    groups = list(dict.fromkeys(group_of(path) for path in normals))
+    aside = set(groups[TEST_SHARE - 1 :: TEST_SHARE])
+    return (tuple(p for p in normals if group_of(p) not in aside), tuple(p for p in normals if group_of(p) in aside))

@@ -1,0 +1,160 @@
+"""Does it help? A detector learned with and without synthetic pairs, at the same budget, on the same real images.
+
+A row is one choice of training pairs and one seed. All rows share the real shots, the normal images, the number of
+synthetic pairs, the steps and the test images; the seed sets the network's start, the batches, the pasted pairs and
+which of a run's pairs are taken. A share of the synthetic pairs, whole normal images, chooses the state that is kept;
+without synthetic pairs the last state is.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..baselines import METHODS as PASTING
+from ..baselines import paste_pairs
+from ..errors import InputError
+from ..generation.seeds import rng_for
+from ..progress import NullProgress, Progress
+from ..storage import LOCK, run_lock, write_json
+from ..versions import versions
+from .localization import VALIDATION, Measured, measure
+from .localizer import Example, LocalizerSettings, score, train_localizer
+from .material import Run, StoredImages, open_examples, open_pairs
+from .splits import Split, split_by_group
+
+REAL, GENERATED = "real", "generated"
+WITH = " + "
+ROWS = (REAL, *(f"{REAL}{WITH}{name}" for name in (*PASTING, GENERATED)), GENERATED)
+"""What a detector learns from, the control first."""
+RECORD, FOLDER = "uplift.json", "rows"
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Everything opened. pairs: a run's, with the names of their normal images; textures: for DRAEM, may be none."""
+
+    real: list[Example]
+    normals: Sequence[np.ndarray]
+    pairs: list[Example]
+    names: list[str]
+    test: list[Example]
+    test_normals: Sequence[np.ndarray]
+    textures: Sequence[np.ndarray]
+
+
+def open_material(run: Run, split: Split, size: int, textures: Sequence[Path] = ()) -> Material:
+    """Open the files of a split, the pairs of a run that may teach (at size x size pixels), and textures."""
+    pairs, names = open_pairs(run, split, size)
+    return Material(
+        open_examples(split.train), StoredImages(split.train_normals), pairs, names, open_examples(split.test),
+        StoredImages(split.test_normals), StoredImages(textures),
+    )  # fmt: skip
+
+
+def measure_uplift(
+    run: Run,
+    split: Split,
+    out: Path,
+    *,
+    rows: Sequence[str] = ROWS,
+    seeds: int = 3,
+    count: int | None = None,
+    settings: LocalizerSettings | None = None,
+    textures: Sequence[Path] = (),
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Measure every row for every seed; those that `out` holds already are kept. Returns the rows' records.
+
+    count: synthetic pairs of each row; None: as many as the run has. Raises InputError when `out` holds another
+    evaluation (saying what differs) or fewer pairs than `count` may teach. Cancelled goes through; whole rows are kept.
+    """
+    settings, progress = settings or LocalizerSettings(), progress or NullProgress()
+    if unknown := [row for row in rows if row not in ROWS]:
+        raise InputError(f"there is no row {unknown[0]!r}; choose from {', '.join(ROWS)}")
+    material = open_material(run, split, settings.size, textures)
+    count = len(material.pairs) if count is None else count
+    if count > len(material.pairs):
+        raise InputError(f"{count} synthetic pairs asked for; {len(material.pairs)} pairs of {run.folder} may teach")
+    identity = {
+        "format": FORMAT, "count": count, "settings": asdict(settings), "validation": VALIDATION, "run": run.record(),
+        "split": split.record(), "textures": [path.name for path in textures],
+    }  # fmt: skip
+    with run_lock(out):
+        _open(out, identity)
+        for seed in range(seeds):
+            for row in rows:
+                path = _row_path(out, row, seed)
+                if not path.exists():
+                    write_json(path, _measure_row(row, seed, count, material, settings, progress))
+    return [_read(_row_path(out, row, seed)) for row in rows for seed in range(seeds)]
+
+
+def _measure_row(
+    row: str, seed: int, count: int, material: Material, settings: LocalizerSettings, progress: Progress
+) -> dict[str, Any]:
+    """Train and test one row; its record."""
+    began = time.monotonic()
+    synthetic, groups = _synthetic(row, seed, count, material, settings.size)
+    order = range(len(synthetic))
+    rest, aside = split_by_group(order, groups.__getitem__, VALIDATION, rng_for(seed, "validation", row))
+    trained = train_localizer(
+        material.real if REAL in row else [], [synthetic[i] for i in rest], material.normals,
+        [synthetic[i] for i in aside], settings=settings, seed=seed, progress=progress,
+    )  # fmt: skip
+    tested: Measured = measure(partial(score, trained), material.test, material.test_normals)
+    return {
+        "row": row, "seed": seed, "metrics": tested.metrics, "per_image": list(tested.per_image),
+        "pairs": {"real": len(material.real) if REAL in row else 0, "synthetic": len(rest), "validation": len(aside)},
+        "step": trained.step, "curve": trained.curve, "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip
+
+
+def _synthetic(row: str, seed: int, count: int, material: Material, size: int) -> tuple[list[Example], list[Any]]:
+    """The synthetic pairs of a row, and of each the normal image that it was made from."""
+    source = row.rpartition(WITH)[2]
+    if source == REAL:
+        return [], []
+    if source == GENERATED:
+        chosen = sorted(rng_for(seed, "pairs").permutation(len(material.pairs))[:count].tolist())
+        return [material.pairs[i] for i in chosen], [material.names[i] for i in chosen]
+    pasted = paste_pairs(
+        source, material.normals, count, shots=material.real, textures=material.textures, seed=seed
+    )  # fmt: skip
+    pairs, normals = zip(*((Example(p.image, p.mask).resized(size), p.normal) for p in pasted), strict=True)
+    return list(pairs), list(normals)
+
+
+def _row_path(out: Path, row: str, seed: int) -> Path:
+    return out / FOLDER / f"{row.replace(WITH, '_')}-{seed}.json"
+
+
+def _open(out: Path, identity: dict[str, Any]) -> None:
+    """Begin an evaluation's folder, or check that the one there is of the same settings and files."""
+    record = out / RECORD
+    if record.exists():
+        there = _read(record)
+        if other := [name for name, value in identity.items() if there.get(name) != value]:
+            raise InputError(f"{out} holds another evaluation ({', '.join(other)} differ); choose another folder")
+        return
+    if any(path.name not in (LOCK, FOLDER) for path in out.iterdir()):
+        raise InputError(f"{out} is not empty and holds no {RECORD}; choose a new or empty folder")
+    write_json(record, {**identity, "versions": versions()})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); remove it to make it again") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is no record of an evaluation; remove it to make it again")
+    return content

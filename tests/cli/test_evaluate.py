@@ -1,0 +1,88 @@
+"""`adiff evaluate`: from a real run of the tiny model to the tables, and what it refuses."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from adiff.datasets.images import write_png
+
+FAST = ("--size", "16", "--steps", "2")
+
+
+@pytest.fixture
+def made(run, library, data, tmp_path):
+    """A run of four pairs of metal/scratch, and two good images for testing."""
+    for index in range(2):
+        write_png(data / "metal" / "test" / "good" / f"{index}.png", np.full((64, 64, 3), 150 + index, np.uint8))
+    folder = tmp_path / "made"
+    result = run("generate", library, "metal/scratch", "--normals", data / "metal" / "train" / "good", "--masks",
+                 data / "metal" / "ground_truth" / "scratch", "-n", "4", "--steps", "2", "--out", folder)  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    return folder
+
+
+def test_localization_writes_its_table_its_record_and_the_network(run, data, made, tmp_path):
+    result = run("evaluate", "localization", data, made, "--shots", "1", *FAST, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "localization.json", "localization.md", "localizer.safetensors"
+    ]  # fmt: skip
+    record = json.loads((tmp_path / "out" / "localization.json").read_text())
+    assert record["images"] == {"defective": 3, "normal": 2} and 0 <= record["metrics"]["pro"] <= 1
+    assert record["split"]["train"] == ["metal/test/scratch/000.png"] and "torch" in record["versions"]
+    assert (tmp_path / "out" / "localization.md").read_text() == result.stdout
+    assert result.stdout.splitlines()[2].startswith("| scratch | ")
+
+
+def test_uplift_writes_rows_and_a_table_and_goes_on(run, data, made, tmp_path):
+    arguments = ("evaluate", "uplift", data, made, "--shots", "1", *FAST, "--out", tmp_path / "out", "--seeds", "2",
+                 "--row", "real", "--row", "real + crop-paste", "--row", "generated", "-n", "3")  # fmt: skip
+    first = run(*arguments)
+    assert first.exit_code == 0, first.stderr
+    assert [line.split(" | ")[0] for line in first.stdout.splitlines()[2:]] == [
+        "| real", "| real + crop-paste", "| generated"
+    ]  # fmt: skip
+    assert len(list((tmp_path / "out" / "rows").iterdir())) == 6
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "rows").iterdir()}
+    assert run(*arguments).stdout == first.stdout
+    assert before == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "rows").iterdir()}
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [row["row"] for row in report["rows"]] == ["real", "real + crop-paste", "generated"]
+
+
+def test_what_does_not_fit_is_refused(refused, data, made, library, tmp_path):
+    out = ("--out", tmp_path / "out")
+    assert "holds no run.json" in refused("evaluate", "uplift", data, data, *out)
+    assert "both --shots and --library" in refused(
+        "evaluate", "uplift", data, made, "--shots", "1", "--library", library, *out
+    )
+    assert "none is recorded" in refused("evaluate", "localization", data, made, "--library", library, *out)
+    assert "no row 'magic'" in refused("evaluate", "uplift", data, made, "--shots", "1", "--row", "magic", *out)
+    assert "two or more defects" in refused("evaluate", "classification", data, made, "--shots", "1", *out)
+    assert "no weights at" in refused(
+        "evaluate", "quality", data, made, "--shots", "1", "--features", tmp_path / "none.pth", *out
+    )
+    assert "is left to test on" in refused("evaluate", "localization", data, made, "--shots", "4", *out)
+    assert "expected multiples of 16" in refused("evaluate", "uplift", data, made, "--size", "20", *out)
+    (data / "metal" / "ground_truth" / "scratch" / "002_mask.png").unlink()
+    assert "1 of 4 images" in refused("evaluate", "uplift", data, made, "--shots", "1", *out)
+    (made / "pairs" / "000003.json").unlink()
+    assert "3 of 4 pairs" in refused("evaluate", "uplift", data, made, "--shots", "1", *out)
+    assert not (tmp_path / "out").exists()
+    assert "is not empty" in refused("evaluate", "localization", data, made, "--out", data)
+
+
+def test_without_normal_images_for_testing_some_are_set_aside(run, data, made, tmp_path):
+    shutil.rmtree(data / "metal" / "test" / "good")
+    result = run("evaluate", "localization", data, made, "--shots", "1", *FAST, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    split = json.loads((tmp_path / "out" / "localization.json").read_text())["split"]
+    assert split["test_normals"] == ["metal/train/good/002.png"] and len(split["train_normals"]) == 2
+
+
+@pytest.mark.parametrize("command", ["localization", "uplift", "classification", "quality"])
+def test_every_command_has_help_with_an_example(run, command):
+    result = run("evaluate", command, "--help")
+    assert result.exit_code == 0 and f"Example:  adiff evaluate {command}" in result.stdout

@@ -1,0 +1,63 @@
+"""What is opened: finished runs only, no pair that was painted into a test image, the shots that a library names."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from adiff.datasets.images import read_photo
+from adiff.embedding import embedding_fingerprint
+from adiff.errors import InputError
+from adiff.evaluation.material import open_pairs, read_run, shots_of
+from adiff.evaluation.splits import read_split
+from adiff.library import Defect, Library
+
+
+def test_the_pairs_come_with_the_names_of_their_normal_images(work):
+    run = read_run(work.run)
+    pairs, names = open_pairs(run, read_split(work.data, "metal", {"scratch": 2}), 32)
+    assert run.key == ("metal", "scratch") and names == [f"{i % 4:03d}.png" for i in range(8)]
+    image, mask = work.defective("scratch pair 3", work.surface("train3"))
+    assert np.array_equal(pairs[3].image, image) and np.array_equal(pairs[3].mask, mask)
+
+
+def test_pairs_painted_into_test_images_do_not_teach(work, tmp_path):
+    split = read_split(work.data, "metal", {"scratch": 2})
+    of_test = work.defective("x", read_photo(work.root / "test" / "good" / "001.png").rgb)
+    of_train = work.defective("y", read_photo(work.root / "train" / "good" / "001.png").rgb)
+    elsewhere = work.defective("z")
+    pairs = [("001.png", *of_test), ("001.png", *of_train), ("other.png", *elsewhere)]
+    found, names = open_pairs(read_run(work.write_run(tmp_path / "mixed", pairs)), split, 32)
+    assert names == ["001.png"] and np.array_equal(found[0].image, of_train[0])
+    with pytest.raises(InputError, match="none of the 2 pairs .* painted into one of the 4 normal images"):
+        open_pairs(read_run(work.write_run(tmp_path / "leaky", [pairs[0], pairs[2]])), split, 32)
+
+
+def test_unfinished_damaged_and_foreign_runs_are_refused(work, tmp_path):
+    with pytest.raises(InputError, match="holds no run.json"):
+        read_run(tmp_path)
+    (work.run / "pairs" / "000007.json").unlink()
+    with pytest.raises(InputError, match="has 7 of 8 pairs: it is still being written or was interrupted"):
+        read_run(work.run)
+    plan = json.loads((work.run / "run.json").read_text())
+    several = json.dumps({**plan, "defects": ["a", "b"]})
+    for content, said in (("{", "damaged"), ("[]", "damaged"), (several, "several")):
+        (work.run / "run.json").write_text(content)
+        with pytest.raises(InputError, match=said):
+            read_run(work.run)
+
+
+def test_the_library_of_the_run_says_which_shots_taught(work):
+    embedding = torch.ones(8, 4)
+    path = work.run / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "embedding": embedding_fingerprint(embedding)}))
+    names = ["metal/test/scratch/001.png"]
+
+    def library(tensor):
+        entry = Defect("metal", "scratch", tensor, info={"shots": names})
+        return Library({entry.key: entry}, "f" * 64, "demo", 4)
+
+    assert shots_of(read_run(work.run), library(embedding)) == names
+    with pytest.raises(InputError, match="was not made with this library's metal/scratch"):
+        shots_of(read_run(work.run), library(embedding + 1))

@@ -1,0 +1,77 @@
+"""Uplift: the rows, their budget, going on after a stop, and refusing to mix evaluations."""
+
+import json
+
+import pytest
+
+from adiff.errors import InputError
+from adiff.evaluation import uplift as module
+from adiff.evaluation.localizer import LocalizerSettings
+from adiff.evaluation.material import read_run
+from adiff.evaluation.splits import read_split
+from adiff.evaluation.uplift import ROWS, measure_uplift
+from adiff.progress import Cancelled
+
+TINY = LocalizerSettings(size=16, width=8, steps=2, batch=2, check_every=1)
+
+
+def go(work, out, **options):
+    split = read_split(work.data, "metal", {"scratch": 2})
+    return measure_uplift(read_run(work.run), split, out, **{"settings": TINY, "seeds": 1, "count": 5, **options})
+
+
+def test_every_row_has_its_pairs_and_the_same_budget(work, tmp_path):
+    rows = go(work, tmp_path / "out")
+    assert [row["row"] for row in rows] == list(ROWS)
+    for row in rows:
+        pairs, synthetic = row["pairs"], row["row"] != "real"
+        assert pairs["real"] == (0 if row["row"] == "generated" else 2)
+        assert pairs["synthetic"] + pairs["validation"] == (5 if synthetic else 0)
+        assert (pairs["validation"] > 0) == synthetic and len(row["curve"]) == (2 if synthetic else 0)
+        assert row["metrics"]["pixel_auroc"] is not None and len(row["per_image"]) == 3
+    record = json.loads((tmp_path / "out" / "uplift.json").read_text())
+    assert len(record["split"]["test"]) == 3 and not set(record["split"]["test"]) & set(record["split"]["train"])
+
+
+def test_a_stopped_evaluation_goes_on_and_whole_rows_stay(work, tmp_path, stopper, monkeypatch):
+    rows = ("real", "generated")
+    whole = go(work, tmp_path / "whole", rows=rows, seeds=2)
+    seen = []
+    train = module.train_localizer
+    monkeypatch.setattr(module, "train_localizer", lambda *a, **k: seen.append(1) or train(*a, **k))
+    calls = iter((stopper(), stopper(), stopper(1)))
+
+    class Listener:
+        def start(self, total, what):
+            self.own = next(calls)
+
+        def update(self, done, **info):
+            self.own.update(done, **info)
+
+        def finish(self):
+            pass
+
+    with pytest.raises(Cancelled):
+        go(work, tmp_path / "out", rows=rows, seeds=2, progress=Listener())
+    assert len(list((tmp_path / "out" / "rows").iterdir())) == 2 and len(seen) == 3
+    resumed = go(work, tmp_path / "out", rows=rows, seeds=2)
+    assert len(seen) == 5
+    assert [{**row, "seconds": 0} for row in resumed] == [{**row, "seconds": 0} for row in whole]
+
+
+def test_what_does_not_fit_is_refused(work, tmp_path):
+    go(work, tmp_path / "out", rows=("real",))
+    with pytest.raises(InputError, match=r"another evaluation \(count differ\)"):
+        go(work, tmp_path / "out", rows=("real",), count=4)
+    with pytest.raises(InputError, match="9 synthetic pairs asked for; 8 pairs"):
+        go(work, tmp_path / "new", count=9)
+    with pytest.raises(InputError, match="no row 'fake'; choose from real, real"):
+        go(work, tmp_path / "new", rows=("fake",))
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match="is not empty and holds no uplift.json"):
+        go(work, tmp_path / "mine")
+    (tmp_path / "out" / "rows" / "real-0.json").write_text("{")
+    with pytest.raises(InputError, match="real-0.json is damaged"):
+        go(work, tmp_path / "out", rows=("real",))
