@@ -49,7 +49,9 @@ def start_comfyui(gpu: bool) -> dict:
     comfy.options.enable_args_parsing()
     import utils.extra_config  # noqa: F401, I001 - first, as its main.py does: `nodes` puts another `utils` on the path
     import nodes
+    from server import PromptServer
 
+    PromptServer(asyncio.new_event_loop())  # never started; the pack's route needs one to hang on
     if not asyncio.run(nodes.load_custom_node(str(ROOT))):
         raise SystemExit(f"ComfyUI did not load the pack from {ROOT}")
     return nodes.NODE_CLASS_MAPPINGS

@@ -3,11 +3,14 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .condition import AnomalyConditioning
+from .dataset import LoadDefectDataset
 from .demo import DrawSurface, LoadDemoModel
 from .finish import FinishPair, SavePairs
+from .library import LoadLibrary, MergeLibraries, PickDefect, SaveLibrary
 from .load import LoadDefect, LoadSpatialEncoder
 from .mask import FilterMasks, GenerateMasks
 from .sample import AnomalyKSampler, ApplyReweighting
+from .train import TrainDefects, TrainMasks
 
 
 class AnomalyDiffusion(ComfyExtension):
@@ -18,4 +21,5 @@ class AnomalyDiffusion(ComfyExtension):
         return [
             LoadDefect, LoadSpatialEncoder, LoadDemoModel, DrawSurface, GenerateMasks, FilterMasks,
             AnomalyConditioning, ApplyReweighting, AnomalyKSampler, FinishPair, SavePairs,
+            LoadDefectDataset, TrainDefects, TrainMasks, LoadLibrary, MergeLibraries, SaveLibrary, PickDefect,
         ]  # fmt: skip

@@ -8,18 +8,24 @@ from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
+from safetensors import SafetensorError, safe_open
 
 from ..adiff.backbone import demo_encoder_path, demo_library_path
 from ..adiff.embedding import embedding_fingerprint
 from ..adiff.errors import InputError
-from ..adiff.library import Defect, Library, load_library
-from .sockets import LearnedDefect
+from ..adiff.library import Defect, Library, check_name, load_library
+from .sockets import LearnedDefect, LoadedLibrary
 
 log = logging.getLogger("adiff")
 LIBRARIES, ENCODERS = "adiff_libraries", "adiff_encoders"
 BUILT_IN = "demo (built in)"
 """The library and the encoder that come with the pack, in the lists."""
 BETWEEN, MARK = " / ", " @"
+SUFFIX = ".safetensors"
+LAYOUT = frozenset(("images", "masks", "test", "ground_truth"))
+"""Folders that a data set of one product has in it."""
+NO_DATA = frozenset(("3d", "clipspace"))
+"""Folders that ComfyUI itself makes in its input folder."""
 
 
 def register_folders() -> None:
@@ -74,6 +80,82 @@ def find_defect(label: str) -> LearnedDefect:
         f"no library holds {product}/{defect}{f' with fingerprint {mark}' if mark else ''}; the graph took it from "
         f"{source!r}. Put that file into models/{LIBRARIES} and refresh (libraries there: {there})"
     )
+
+
+def library_names() -> list[str]:
+    """Return the libraries to choose from."""
+    return _sources()
+
+
+def find_library(name: str) -> LoadedLibrary:
+    """Return a library in the list; raises InputError for another name or a damaged file."""
+    if name not in _sources():
+        there = ", ".join(_sources())
+        raise InputError(f"there is no library {name!r} in models/{LIBRARIES}; put it there and refresh ({there})")
+    return LoadedLibrary(name, _open(name))
+
+
+def new_file(kind: str, name: str, overwrite: bool) -> Path:
+    """Return where a library or an encoder of this name is to be written, in ComfyUI's own models folder.
+
+    kind: LIBRARIES or ENCODERS. Raises InputError for a name that is no file name, and for one that is taken, unless
+    that very file may be overwritten.
+    """
+    check_name(name, "file name")
+    path = Path(folder_paths.models_dir) / kind / f"{name}{SUFFIX}"
+    there = folder_paths.get_full_path(kind, path.name)
+    if there is None:
+        return path
+    if not overwrite:
+        raise InputError(f"{path.name} is in models/{kind} already; choose another name, or turn overwrite on")
+    if not path.exists():
+        raise InputError(f"{path.name} lies in {there}, which this node does not write to; choose another name")
+    return path
+
+
+def encoder_holding(fingerprint: str) -> str | None:
+    """Return the encoder in the list that has this fingerprint, or None; no weights are read."""
+    return next((name for name in encoder_names() if _fingerprint_of(encoder_path(name)) == fingerprint), None)
+
+
+def dataset_folders() -> list[str]:
+    """Return the folders in ComfyUI's input folder, and those in them that hold a data set of one product."""
+    root = Path(folder_paths.get_input_directory())
+    found = []
+    for folder in [one for one in _folders_in(root) if one.name not in NO_DATA]:
+        inner = [one for one in _folders_in(folder) if LAYOUT & {part.name for part in _folders_in(one)}]
+        found += [folder.name, *(f"{folder.name}/{one.name}" for one in inner)]
+    return found
+
+
+def dataset_folder(name: str) -> Path:
+    """Return a folder under ComfyUI's input folder; raises InputError for a name that leads out of it or to nothing."""
+    root = Path(folder_paths.get_input_directory()).resolve()
+    folder = (root / name).resolve()
+    if not name or folder == root or not folder.is_relative_to(root) or ".." in Path(name).parts:
+        raise InputError(f"{name!r} is no folder in ComfyUI's input folder; put the photos into one there and refresh")
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no folder {name!r} in ComfyUI's input folder; make it, with the photos in images/ and a mask of "
+            "the same name for each in masks/, and refresh"
+        )
+    return root / name
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+    except OSError as error:
+        log.warning("left out of the list: %s", error)
+        return []
+
+
+def _fingerprint_of(encoder: Path) -> str:
+    try:
+        with safe_open(encoder, "pt") as file:
+            return (file.metadata() or {}).get("fingerprint", "")
+    except (SafetensorError, OSError):  # no encoder: another one may hold it
+        return ""
 
 
 def _sources() -> list[str]:

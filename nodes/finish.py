@@ -17,10 +17,11 @@ from ..adiff.errors import InputError
 from ..adiff.geometry import feather, resize_mask
 from ..adiff.library import check_name
 from ..adiff.masks import refine_mask
-from ..adiff.scoring import VISIBLE, measure_pair
+from ..adiff.scoring import VISIBLE
 from ..adiff.versions import versions
+from .compare import Comparison
 from .host import DOWNSCALE, mask_batch, to_batch
-from .sockets import CATEGORY
+from .sockets import CATEGORY, DefectSocket, LearnedDefect
 
 CHANGE_GAIN = 3
 """By how much the change is brightened for the eye."""
@@ -51,6 +52,12 @@ class FinishPair(io.ComfyNode):
                     "refine", default=False,
                     tooltip="Shrink the mask to where the image really changed",
                 ),
+                DefectSocket.Input(
+                    "defect", optional=True, tooltip="The defect that was painted: measures how new the mask is"
+                ),
+                io.Model.Input(
+                    "model", optional=True, tooltip="The model that painted: with the defect, measures the likeness"
+                ),
             ],
             outputs=[
                 io.Image.Output("IMAGE", display_name="image", tooltip="The finished images"),
@@ -61,8 +68,11 @@ class FinishPair(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, normal, samples, mask, vae, feather_radius, refine) -> io.NodeOutput:
+    def execute(
+        cls, normal, samples, mask, vae, feather_radius, refine, defect: LearnedDefect | None = None, model=None
+    ) -> io.NodeOutput:
         """Decode, paste, measure."""
+        comparison = Comparison(defect, model, vae)
         mask = mask_batch(mask)
         latents = samples["samples"]
         batch = max(len(latents), len(mask), len(normal))
@@ -82,7 +92,7 @@ class FinishPair(io.ComfyNode):
                 m = refine_mask(m, changed)
             images.append(image)
             masks.append(torch.from_numpy(m))
-            measures.append(measure_pair(*levels, m))
+            measures.append(comparison.measures(*levels, m))
         image = torch.stack(images)
         change = ((image - normal).abs() * CHANGE_GAIN).clamp(0, 1)
         return io.NodeOutput(image, torch.stack(masks).float(), change, json.dumps(measures, indent=1))

@@ -99,7 +99,7 @@ class ComfyBackbone:
         self.null_context = empty[0][0].to(self.device, self.dtype)
         sigmas = model.get_model_object("model_sampling").sigmas.float()
         self.alphas_cumprod = (1 / (1 + sigmas.square())).to(self.device)
-        comfy.model_management.load_models_gpu([model])
+        self._loaded = False
 
     @property
     def fingerprint(self) -> str:
@@ -111,14 +111,14 @@ class ComfyBackbone:
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> scaled latents (B, 4, h, w)."""
+        self._loaded = False  # on a small card the VAE takes the U-Net's place
         latents = self._vae.encode(((images + 1) / 2).movedim(1, -1))
         return self._model.model.process_latent_in(latents).to(self.device, self.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) -> images (B, 3, H, W), [-1, 1]."""
-        pixels = pixels_of(self._vae, self._model.model.process_latent_out(latents)).to(self.device)
-        comfy.model_management.load_models_gpu([self._model])  # on a small card the VAE has taken its place
-        return pixels
+        self._loaded = False
+        return pixels_of(self._vae, self._model.model.process_latent_out(latents)).to(self.device)
 
     def predict_noise(
         self, z_t: Tensor, t: Tensor, context: Tensor, attention_edit: AttentionEdit | None = None
@@ -127,12 +127,22 @@ class ComfyBackbone:
         if attention_edit is not None:
             raise NotImplementedError("attention edits go through Apply Reweighting in a graph")
         comfy.model_management.throw_exception_if_processing_interrupted()  # a batch of masks has no bar of its own
+        if not self._loaded:
+            self._load(z_t)
+            self._loaded = True
         sigma = (1 / self.alphas_cumprod[t.to(self.device)] - 1).sqrt()
         wide = sigma.view(-1, 1, 1, 1)
         x = z_t * (1 + wide.square()).sqrt()
         options = self._model.model_options["transformer_options"].copy()
-        clean = self._model.model.apply_model(x, sigma, c_crossattn=context, transformer_options=options)
-        return (x - clean) / wide
+        return (x - self._apply(x, sigma, context, options)) / wide
+
+    def _load(self, z_t: Tensor) -> None:
+        """Have the U-Net where it computes."""
+        comfy.model_management.load_models_gpu([self._model])
+
+    def _apply(self, x: Tensor, sigma: Tensor, context: Tensor, options: dict) -> Tensor:
+        """ComfyUI's clean estimate of x (B, 4, h, w) at sigma (B,)."""
+        return self._model.model.apply_model(x, sigma, c_crossattn=context, transformer_options=options)
 
 
 def pixels_of(vae, latents: Tensor) -> Tensor:

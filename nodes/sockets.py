@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from comfy_api.latest import io
 
-from ..adiff.library import Defect, Library
+from ..adiff.learning import Shots
+from ..adiff.library import Defect, Key, Library
 from ..adiff.spatial_encoder import SpatialEncoder
 
 CATEGORY = "anomaly diffusion"
 
 DefectSocket = io.Custom("ADIFF_DEFECT")
 EncoderSocket = io.Custom("ADIFF_ENCODER")
+DatasetSocket = io.Custom("ADIFF_DATASET")
+LibrarySocket = io.Custom("ADIFF_LIBRARY")
+IN_GRAPH = "this graph"
+"""The source of what was learned here and lies in no file yet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,3 +37,19 @@ class LoadedEncoder:
     name: str
     network: SpatialEncoder
     fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
+class DefectDataset:
+    """name: in the list; shots: opened, of each defect."""
+
+    name: str
+    shots: Mapping[Key, Shots]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedLibrary:
+    """source: the library's name in the list, or IN_GRAPH; library: all of it."""
+
+    source: str
+    library: Library

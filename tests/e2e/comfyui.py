@@ -21,8 +21,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 ROOT = Path(__file__).parents[2]
-PACK = ("__init__.py", "nodes", "adiff", "web", "locales", "workflows", "pyproject.toml", "requirements.txt")
-"""What ComfyUI needs of a clone."""
 NAME = "anomaly-diffusion"
 NEEDED = ("torch", "aiohttp", "torchsde", "av", "comfyui_frontend_package")
 START_LIMIT = RUN_LIMIT = 300
@@ -45,6 +43,13 @@ def find_comfyui() -> tuple[Path, str]:
     if answer.returncode or answer.stdout.strip():
         raise NotThere(f"{python} lacks {answer.stdout.strip() or answer.stderr.strip()}; set COMFYUI_PYTHON")
     return folder, python
+
+
+def clone_files() -> list[Path]:
+    """Return what a clone of the pack holds, changes and new files included; relative to ROOT."""
+    listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [Path(name) for name in names if (ROOT / name).is_file()]
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,10 @@ class Result:
 
 
 class Server:
-    """ComfyUI on the CPU with a copy of the pack and the probe nodes; everything it writes is under `base`."""
+    """ComfyUI on the CPU with a copy of the pack and the probe nodes; everything it writes is under `base`.
+
+    modules: names of all Python modules in the order of their import, before any graph has run.
+    """
 
     def __init__(self, folder: Path, python: str, base: Path) -> None:
         self.folder, self.python, self.base = folder, python, base
@@ -120,11 +128,12 @@ class Server:
         self._install()
         arguments = [
             "--cpu", "--use-pytorch-cross-attention", "--disable-auto-launch", "--disable-api-nodes",
-            "--listen", "127.0.0.1", "--port", self.url.rpartition(":")[2],
+            "--preview-method", "latent2rgb", "--listen", "127.0.0.1", "--port", self.url.rpartition(":")[2],
             "--base-directory", str(self.base), "--database-url", "sqlite:///:memory:",
             "--extra-model-paths-config", str(self._paths),
         ]  # fmt: skip
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
+        environment.pop("PYTHONPATH", None)  # else the pack might find itself outside its folder
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [self.python, str(self.folder / "main.py"), *arguments], cwd=self.base, env=environment, stdout=log,
@@ -133,7 +142,9 @@ class Server:
         deadline = time.monotonic() + START_LIMIT
         while True:
             try:
-                return self._ask("/system_stats")
+                self._ask("/system_stats")
+                self.modules = self._ask("/probe/modules")
+                return
             except OSError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     self.stop()
@@ -158,6 +169,14 @@ class Server:
     def pack(self) -> Path:
         """The copy of the pack."""
         return self.base / "custom_nodes" / NAME
+
+    def fetch(self, path: str) -> tuple[int, str, bytes]:
+        """Ask for a page: its status, its type, its content."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+                return answer.status, answer.headers.get_content_type(), answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers.get_content_type(), error.read()
 
     def object_info(self) -> dict:
         """The schemas of all nodes."""
@@ -220,16 +239,12 @@ class Server:
 
     def _install(self) -> None:
         self._paths.write_text(f"elsewhere:\n  adiff_libraries: {self.elsewhere}\n")
-        self.pack.mkdir(parents=True)
-        for name in PACK:
-            source = ROOT / name
-            if source.is_dir():
-                shutil.copytree(source, self.pack / name, ignore=shutil.ignore_patterns("__pycache__"))
-            elif source.exists():
-                shutil.copy(source, self.pack / name)
+        for name in clone_files():
+            (self.pack / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, self.pack / name)
         shutil.copy(Path(__file__).with_name("probe.py"), self.pack.with_name("probe.py"))
-        compile_all = [self.python, "-m", "compileall", "-q", str(self.pack)]  # as after anyone's first start
-        subprocess.run(compile_all, check=True)
+        ours = [str(self.pack / name) for name in ("__init__.py", "nodes", "adiff")]
+        subprocess.run([self.python, "-m", "compileall", "-q", *ours], check=True)  # as after anyone's first start
 
     def _ask(self, path: str, body: dict | None = None) -> Any:
         content = self.page(path, body)

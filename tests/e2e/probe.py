@@ -1,14 +1,25 @@
 """Nodes for the tests alone: made-up inputs, and a second pack, a sampler order and a memory as other machines have."""
 
+import hashlib
 import json
 import os
+import sys
 
+import comfy.model_management
 import folder_paths
 import torch
+from aiohttp import web
 from comfy.ldm.modules.attention import optimized_attention
 from safetensors.torch import save_file
+from server import PromptServer
 
 INT = ("INT", {"default": 0, "min": 0, "max": 1 << 30})
+
+
+@PromptServer.instance.routes.get("/probe/modules")
+async def modules(_request):
+    """All modules, in the order of their import."""
+    return web.json_response(list(sys.modules))
 
 
 class Tokens:
@@ -153,6 +164,24 @@ class Inputs:
         return (model,)
 
 
+class Weights:
+    """A digest of all weights of a MODEL as it computes, its LoRAs merged; `after` only says when to look."""
+
+    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("STRING",), "read"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",)}, "optional": {"after": ("*",)}}
+
+    def read(self, model, after=None):
+        comfy.model_management.load_models_gpu([model])
+        digest = hashlib.sha256()
+        for name, weight in sorted(model.model.state_dict().items()):
+            about = f"{name} {weight.dtype} {tuple(weight.shape)} {weight.requires_grad} {weight.is_inference()}"
+            digest.update(about.encode() + weight.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return (digest.hexdigest(),)
+
+
 NODE_CLASS_MAPPINGS = {
-    f"Probe{kind.__name__}": kind for kind in (Tokens, Normal, Masks, OtherPack, Swapped, LittleMemory, Inputs)
+    f"Probe{kind.__name__}": kind for kind in (Tokens, Normal, Masks, OtherPack, Swapped, LittleMemory, Inputs, Weights)
 }

@@ -1,5 +1,6 @@
 """Bad input: the node says what came, what was expected and what to do, and the queue goes on."""
 
+import json
 import re
 
 import pytest
@@ -158,7 +159,7 @@ CASES = {
     normal_of_another_size: r"the normal latent is \(6, 8\), the sampled one \(8, 8\); encode the same image",
     mode_is_unknown: r"'strong'",
     no_mask_passes: r"none of 1 masks passes: \w+",
-    no_mask_is_found: r"only 0 of 1 masks passed in \d+ tries",
+    no_mask_is_found: r"only 0 of 1 masks passed in \d+ tries; .* or use drawn masks$",
     masks_from_a_library_of_another_width: r"the model is SD20",
 }
 
@@ -174,6 +175,34 @@ def test_the_node_says_what_is_wrong_and_the_queue_goes_on(server, graph, build)
     after = Graph()
     shown = after("PreviewAny", source="on")
     assert server.run(after).text(shown) == "on"
+
+
+def test_without_any_library_the_list_is_empty_and_the_message_says_where_files_go(server, graph):
+    defect = graph("ADiffLoadDefect", defect="demo (built in) / metal / scratch")
+    graph("PreviewAny", source=defect)
+    libraries = server.base / "models" / "adiff_libraries"
+    demo = server.pack / "adiff" / "backbone" / "demo" / "library.safetensors"
+    hidden = [demo, *libraries.glob("*.safetensors"), *server.elsewhere.glob("*.safetensors")]
+    for path in hidden:
+        path.rename(path.with_suffix(".away"))
+    try:
+        about = json.loads(server.page("/object_info/ADiffLoadDefect"))["ADiffLoadDefect"]
+        with pytest.raises(GraphError, match=r"no library holds metal/scratch.*Put that file into models/adiff_librar"):
+            server.run(graph)
+    finally:
+        for path in hidden:
+            path.with_suffix(".away").rename(path)
+    assert about["input"]["required"]["defect"][1]["options"] == []
+    assert "models/adiff_libraries" in about["description"]
+    server.run(graph)
+
+
+def test_the_distance_vae_warns_that_it_may_swap_models(server, graph):
+    scene = make_scene(server, graph)
+    scene.save(scene.ours(distance="vae", vae=scene.vae, steps=1))
+    before = server.log.count("swaps model and VAE")
+    server.run(graph)
+    assert server.log.count("swaps model and VAE") == before + 1
 
 
 def test_a_renamed_library_is_found_again(server, graph):

@@ -91,6 +91,68 @@ def test_a_refined_mask_lies_in_the_drawn_one(server, photos):
     assert not mask.any()
 
 
+CROSS = ([20, 60, 90, 66], [50, 30, 56, 99])
+"""Left, top, right, bottom of its bars, pixels."""
+
+
+def measured_beside_shots(server, **given):
+    """Measures and image of an unpainted demo pair under CROSS, with what else Finish Pair is given."""
+    graph = Graph()
+    demo = graph("ADiffLoadDemoModel")
+    label = server.option("ADiffLoadDefect", "defect", "demo (built in) / wood / hole")
+    defect = graph("ADiffLoadDefect", defect=label)
+    checkpoint = graph("CheckpointLoaderSimple", ckpt_name="sd15.safetensors")
+    image = graph("ADiffDrawSurface", product="wood", count=1, size=128, seed=1)
+    latent = graph("VAEEncode", pixels=image, vae=demo[1])
+    bars = [graph("ProbeMasks", width=128, height=128, boxes=json.dumps([box])) for box in CROSS]
+    mask = graph("MaskComposite", destination=bars[0], source=bars[1], x=0, y=0, operation="add")
+    links = {"defect": defect, "demo": demo, "sd15": checkpoint}
+    pair = graph(
+        "ADiffFinishPair", normal=image, samples=latent, mask=mask, vae=demo[1], feather_radius=0.0, refine=False,
+        **{name: links[value] for name, value in given.items()},
+    )  # fmt: skip
+    shown, image = graph("PreviewAny", source=pair[3]), graph("PreviewImage", images=pair)
+    result = server.run(graph)
+    (measures,) = json.loads(result.text(shown))
+    return measures, result.images(image)[0]
+
+
+def test_pairs_are_compared_with_the_shots_as_far_as_the_graph_tells_of_them(server):
+    bare, _ = measured_beside_shots(server)
+    assert set(bare) == {"fill", "leak", "seam", "area", "components", "border"}
+    new, _ = measured_beside_shots(server, defect="defect")
+    assert set(new) - set(bare) == {"novelty"}
+    assert 0.2 < new["novelty"] <= 1  # a cross is no hole
+    alike, _ = measured_beside_shots(server, defect="defect", model="demo")
+    assert set(alike) - set(new) == {"likeness", "likeness_shots"}
+    assert alike["likeness"] > alike["likeness_shots"] > 0  # what is still wood is no hole
+    assert bare.items() <= new.items() <= alike.items()
+
+
+def test_the_likeness_is_the_engine_s(server):
+    """The same numbers from the demo model as `adiff generate` loads it."""
+    from adiff.backbone import demo_library_path, load_backbone
+    from adiff.library import load_library
+    from adiff.scoring import ShotReference, describe, likeness, novelty
+
+    backbone, library = load_backbone("demo"), load_library(demo_library_path())
+    shots = ShotReference.of(library, ("wood", "hole"), backbone)
+    mask = np.zeros((128, 128), bool)
+    for left, top, right, bottom in CROSS:
+        mask[top:bottom, left:right] = True
+    measures, image = measured_beside_shots(server, defect="defect", model="demo")
+    wanted = likeness(describe(backbone, [image], [mask])[0], shots.descriptors)
+    assert measures["likeness"] == pytest.approx(wanted, rel=0.01)  # Preview Image cuts off what is below a level
+    assert measures["likeness_shots"] == pytest.approx(shots.spread)
+    assert measures["novelty"] == pytest.approx(novelty(mask, shots.masks))
+
+
+def test_a_model_that_the_defect_was_not_learned_on_gives_no_likeness_and_says_so(server):
+    measures, _ = measured_beside_shots(server, defect="defect", model="sd15")
+    assert "novelty" in measures and "likeness" not in measures
+    assert "wood/hole in demo (built in): no likeness" in server.log
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -38,7 +38,10 @@ Paints a learned scratch into a photo, where the mask says, and saves image and 
     sampler = graph.node(
         "ADiffKSampler", model=model, positive=positive, negative=empty, normal=latent, mask=mask, seed=3
     )
-    _finish(graph, normal, sampler["latent"], mask, vae, "metal", "scratch", sampler["weight maps"])
+    _finish(
+        graph, "metal", "scratch", sampler["weight maps"], normal=normal, samples=sampler["latent"], mask=mask,
+        vae=vae, defect=defect, model=model,
+    )  # fmt: skip
     return graph
 
 
@@ -74,7 +77,10 @@ leaves fewer masks, draw as many photos as are left.
     sampler = graph.node(
         "ADiffKSampler", model=model, positive=positive, negative=empty, normal=latent, mask=mask, seed=1
     )
-    _finish(graph, normal, sampler["latent"], mask, vae, "wood", "hole", sampler["weight maps"])
+    _finish(
+        graph, "wood", "hole", sampler["weight maps"], normal=normal, samples=sampler["latent"], mask=mask,
+        vae=vae, defect=defect, model=model,
+    )  # fmt: skip
     return graph
 
 
@@ -106,7 +112,10 @@ usual.
         "KSampler", model=weighted, positive=positive, negative=empty, latent_image=masked, seed=2, steps=30, cfg=2.0,
         sampler_name="euler", scheduler="normal",
     )  # fmt: skip
-    _finish(graph, normal, sampler["LATENT"], mask, vae, "tile", "stain")
+    _finish(
+        graph, "tile", "stain", normal=normal, samples=sampler["LATENT"], mask=mask,
+        vae=vae, defect=defect, model=model,
+    )  # fmt: skip
     return graph
 
 
@@ -157,7 +166,7 @@ really changed; the higher, the less of the mask is left normal. Runs as it is.
     four = graph.node("LatentBatch", samples1=halves[0], samples2=halves[1])["LATENT"]
     weights = graph.node("ImageBatch", image1=maps[0], image2=maps[1])["IMAGE"]
     graph.column()
-    pair = graph.node("ADiffFinishPair", normal=normal, samples=four, mask=mask, vae=vae)
+    pair = graph.node("ADiffFinishPair", normal=normal, samples=four, mask=mask, vae=vae, defect=defect, model=model)
     graph.stage("7. Look", width=900)  # wide enough for four pictures in a row
     graph.node("PreviewImage", f"Images: {order}", images=pair["image"])
     graph.node("PreviewImage", f"Weight maps: {order}", images=weights)
@@ -210,11 +219,66 @@ on the demo model: it runs here, but looks like nothing.
         "ADiffKSampler", model=lora["MODEL"], positive=positive, negative=negative, normal=latent, mask=mask, seed=1,
         cfg=5.0,
     )  # fmt: skip
-    _finish(graph, normal, sampler["latent"], mask, vae, "metal", "scratch", sampler["weight maps"])
+    _finish(
+        graph, "metal", "scratch", sampler["weight maps"], normal=normal, samples=sampler["latent"], mask=mask,
+        vae=vae, defect=defect, model=lora["MODEL"],
+    )  # fmt: skip
     return graph
 
 
-GRAPHS = (drawn_mask, learned_masks, stock_sampler, compare_modes, prompt_and_lora)
+def train_a_defect(schema: dict) -> Graph:
+    """Train a defect from photos."""
+    graph = Graph(
+        schema,
+        """
+Learns a defect from eight photos with masks, saves it as a library, and paints new pairs with it under `output/adiff`.
+Runs as it is, on drawn photos. **Cancel** at any time: run again, the training goes on where it was.
+
+**Your own photos:** put a folder into ComfyUI's `input` folder, with the photos in `images/` and a mask of the same
+name for each in `masks/` (white where the defect is), press R, and choose it in *Load Defect Dataset*. Give the library
+a name of its own in *Save Library*, and put *Load Image* with a normal photo in the place of *Draw Surface*.
+
+**Your own model:** put *Load Checkpoint* (any SD 1.5 checkpoint) in the place of *Load Demo Model*, a *CLIP Text
+Encode* with an empty text in the place of its `empty`, and remove *Load Spatial Encoder*: a new encoder is then
+learned. Raise `steps` to 500 or more. Photos should be 512 pixels or more.
+""",
+    )
+    graph.stage("1. Load")
+    demo = graph.node("ADiffLoadDemoModel")
+    model, vae, empty = demo["model"], demo["vae"], demo["empty"]
+    dataset = graph.node("ADiffLoadDefectDataset", data="built in: metal/scratch")
+    encoder = graph.node("ADiffLoadSpatialEncoder", encoder=BUILT_IN)["encoder"]
+    normal = _photo(graph, "metal", seed=4, count=4)
+    graph.stage("3. Learn")
+    given = {"model": model, "vae": vae, "empty": empty, "seed": 0, "preview_every": 20}
+    learned = graph.node("ADiffTrainDefects", dataset=dataset["dataset"], encoder=encoder, steps=100, **given)
+    graph.column()
+    both = graph.node("ADiffTrainMasks", library=learned["library"], steps=80, **given)
+    library, encoder = both["library"], learned["encoder"]
+    graph.column()
+    graph.node("ADiffSaveLibrary", library=library, encoder=encoder, name="trained here", overwrite=True)
+    graph.node("PreviewAny", "About the appearance", source=learned["report"])
+    graph.node("PreviewAny", "About the masks", source=both["report"])
+    graph.stage("4. Masks")
+    defect = graph.node("ADiffPickDefect", library=library)["defect"]
+    graph.column()
+    made = graph.node("ADiffGenerateMasks", defect=defect, model=model, vae=vae, empty=empty, image=normal, seed=1)
+    mask = made["masks"]
+    graph.stage("5. Paint")
+    positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
+    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
+    graph.column()
+    sampler = graph.node(
+        "ADiffKSampler", model=model, positive=positive, negative=empty, normal=latent, mask=mask, seed=1
+    )
+    _finish(
+        graph, "metal", "scratch", normal=normal, samples=sampler["latent"], mask=mask, vae=vae, defect=defect,
+        model=model,
+    )  # fmt: skip
+    return graph
+
+
+GRAPHS = (drawn_mask, learned_masks, stock_sampler, compare_modes, prompt_and_lora, train_a_defect)
 
 
 def file_name(graph) -> str:
@@ -246,17 +310,15 @@ def _drawn(graph: Graph, size: int, left: int, top: int, width: int, height: int
     return graph.node("GrowMask", mask=placed, expand=grow)["MASK"]
 
 
-def _finish(
-    graph: Graph, normal: Output, latent: Output, mask: Output, vae: Output, product: str, defect: str,
-    weights: Output | None = None,
-) -> None:  # fmt: skip
+def _finish(graph: Graph, product: str, name: str, weights: Output | None = None, **painted: Output) -> None:
+    """painted: what Finish Pair takes."""
     graph.stage("6. Finish and save")
-    pair = graph.node("ADiffFinishPair", normal=normal, samples=latent, mask=mask, vae=vae)
+    pair = graph.node("ADiffFinishPair", **painted)
     if weights is not None:
         graph.node("PreviewImage", "Weight maps: grey is 1, lighter is more", images=weights)
     graph.column()
     graph.node(
-        "ADiffSavePairs", images=pair["image"], masks=pair["mask"], folder="adiff", product=product, defect=defect,
+        "ADiffSavePairs", images=pair["image"], masks=pair["mask"], folder="adiff", product=product, defect=name,
         change=pair["change"], measures=pair["measures"],
     )  # fmt: skip
     graph.node("PreviewAny", "Measures", source=pair["measures"])

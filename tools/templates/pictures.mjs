@@ -1,18 +1,16 @@
 // Makes the pictures of the template browser and of the help pages: opens every graph in a browser, runs it, looks.
 //
-//   npm install --prefix /somewhere playwright-core
 //   NODE_PATH=/somewhere/node_modules node tools/templates/pictures.mjs http://127.0.0.1:8188
 //
-// needs: a running ComfyUI with the pack, and a Chromium (CHROMIUM, else /usr/bin/chromium). With OVERVIEW=folder it also
-// leaves a picture of every whole graph there, to look at.
+// needs: a running ComfyUI with the pack, and what page.mjs needs. With OVERVIEW=folder it also leaves a picture of every
+// whole graph there, to look at.
 
 import fs from "node:fs";
-import { createRequire } from "node:module";
-import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
-const { chromium } = createRequire(path.join(process.env.NODE_PATH ?? process.cwd(), "_"))("playwright-core");
+import { load, open, run, withPage } from "./page.mjs";
+
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 const BASE = process.argv[2] ?? "http://127.0.0.1:8188";
 const VIEW = { width: 1700, height: 1000 };
@@ -35,32 +33,14 @@ const GRAPHS = {
     help: ["ADiffApplyReweighting"], columns: 3, rows: [["ADiffSavePairs", "strip"]],
   },
   "Compare re-weighting modes": { help: [], columns: 4, rows: [["PreviewImage", "whole"]] },
+  "Train a defect from photos": {
+    help: ["ADiffLoadDefectDataset", "ADiffTrainDefects", "ADiffTrainMasks", "ADiffSaveLibrary", "ADiffPickDefect",
+           "ADiffLoadLibrary", "ADiffMergeLibraries"],
+    columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
+  },
   // runs with the user's files only: a picture of these stages
   "Defect appended to a prompt with a LoRA": { help: [], stages: ["4. Condition", "5. Paint"] },
 };
-
-async function open(page, name) {
-  const graph = JSON.parse(fs.readFileSync(path.join(ROOT, "workflows", `${name}.json`)));
-  await page.evaluate(async (loaded) => {
-    await window.app.loadGraphData(loaded);
-    for (const node of window.app.graph.nodes) {
-      if (!window.LiteGraph.registered_node_types[node.type]) throw new Error(`missing node ${node.type}`);
-    }
-  }, graph);
-  await page.waitForTimeout(1500);
-}
-
-async function run(page) {
-  await page.evaluate(() => window.app.queuePrompt(0, 1));
-  for (;;) {
-    await page.waitForTimeout(500);
-    const queue = await (await page.request.get(`${BASE}/queue`)).json();
-    if (!queue.queue_running.length && !queue.queue_pending.length) break;
-  }
-  const failed = await page.evaluate(() => window.app.lastExecutionError ?? window.app.lastNodeErrors);
-  if (failed && Object.keys(failed).length) throw new Error(JSON.stringify(failed).slice(0, 500));
-  await page.waitForTimeout(2000);
-}
 
 // Puts a box of the graph (left, top, width, height) into view; returns where it is on the page.
 async function show(page, box, scale) {
@@ -85,7 +65,13 @@ async function shoot(page, box, scale, file) {
 
 async function helpPicture(page, type) {
   const box = await page.evaluate(([type, margin]) => {
-    const node = window.app.graph.nodes.find((one) => one.type === type);
+    let node = window.app.graph.nodes.find((one) => one.type === type);
+    if (!node) { // no template uses it: one by itself, above the graph
+      node = window.LiteGraph.createNode(type);
+      node.pos = [0, -1000];
+      node.size = [300, node.computeSize()[1]];
+      window.app.graph.add(node);
+    }
     return [node.pos[0] - margin, node.pos[1] - 54, node.size[0] + 2 * margin, node.size[1] + 80];
   }, [type, MARGIN]);
   await shoot(page, box, 1, path.join(ROOT, "web", "docs", "images", `${type}.jpg`));
@@ -133,25 +119,17 @@ async function resultPicture(page, { columns, rows }, file) {
   console.log(path.relative(ROOT, file), fs.statSync(file).size);
 }
 
-const profile = fs.mkdtempSync(path.join(os.tmpdir(), "pictures-"));
-const browser = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, viewport: VIEW,
-  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"],
-});
-try {
-  const page = browser.pages()[0] ?? (await browser.newPage());
-  await page.goto(`${BASE}/`, { waitUntil: "domcontentloaded" });
-  await page.waitForFunction(() => window.LiteGraph?.registered_node_types?.ADiffKSampler, null, { timeout: 120000 });
-  await page.waitForTimeout(2000);
-  await page.keyboard.press("Escape"); // the template browser of a first start
+await withPage(VIEW, async (page) => {
+  await load(page, BASE);
   await page.evaluate(() => { window.app.canvas.min_font_size_for_lod = 0; }); // draws texts however small
   await page.evaluate(() => window.app.extensionManager.command.execute("Comfy.Canvas.ToggleMinimap")).catch(() => 0);
   fs.mkdirSync(path.join(ROOT, "web", "docs", "images"), { recursive: true });
   for (const [name, graph] of Object.entries(GRAPHS)) {
     const thumbnail = path.join(ROOT, "workflows", `${name}.jpg`);
-    await open(page, name);
+    const missing = await open(page, JSON.parse(fs.readFileSync(path.join(ROOT, "workflows", `${name}.json`))));
+    if (missing.length) throw new Error(`${name}: missing ${missing}`);
     if (graph.rows) {
-      await run(page);
+      await run(page, BASE);
       await resultPicture(page, graph, thumbnail);
     } else {
       await stagePicture(page, graph.stages, 2 * THUMBNAIL, thumbnail);
@@ -161,7 +139,4 @@ try {
       await stagePicture(page, null, VIEW.width - 250, path.join(process.env.OVERVIEW, `${name}.jpg`));
     }
   }
-} finally {
-  await browser.close();
-  fs.rmSync(profile, { recursive: true, force: true });
-}
+});

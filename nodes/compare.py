@@ -1,0 +1,55 @@
+"""Pairs measured, and compared with the real shots of their defect as far as the graph gives what that takes."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+
+from ..adiff.scoring import ShotReference, describe, measure_pair
+from .host import ComfyBackbone, check_sd1
+from .sockets import LearnedDefect
+
+log = logging.getLogger("adiff")
+
+
+class Eye:
+    """What `scoring.describe` and `ShotReference` ask of a base model, of MODEL and VAE.
+
+    Nothing is painted with it, so the U-Net stays where it is: a small card need not swap it for the VAE.
+    """
+
+    fingerprint, encode = ComfyBackbone.fingerprint, ComfyBackbone.encode
+
+    def __init__(self, model, vae, native_size: int):
+        check_sd1(model)
+        self._model, self._vae = model, vae
+        self.device, self.dtype = model.load_device, torch.float32
+        self.native_size = getattr(model.model, "adiff_native_size", native_size)
+
+
+class Comparison:
+    """The measures of pairs of a defect; without one, those that need no shots. The likeness needs the MODEL too."""
+
+    def __init__(self, defect: LearnedDefect | None, model, vae):
+        masks = None if defect is None else defect.entry.shot_masks
+        self._shots, self._eye = ShotReference(masks), None
+        if defect is None or model is None:
+            return
+        self._eye = Eye(model, vae, 512 if masks is None else masks.shape[-1])
+        self._shots = ShotReference.of(defect.library, defect.entry.key, self._eye)
+        if self._shots.descriptors is None:
+            log.warning(
+                "%s in %s: no likeness; the library describes no shots, or was learned on another model than this",
+                defect.entry.name, defect.source,
+            )  # fmt: skip
+
+    def measures(
+        self, image: np.ndarray, normal: np.ndarray, round_trip: np.ndarray, mask: np.ndarray
+    ) -> dict[str, float]:
+        """`scoring.measure_pair` without what cannot be measured; images (H, W, 3) uint8, mask (H, W) bool."""
+        comparable = self._shots.descriptors is not None
+        descriptor = describe(self._eye, [image], [mask])[0] if comparable else None
+        found = measure_pair(image, normal, round_trip, mask, self._shots, descriptor)
+        return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,130 @@
+"""Load a few photos of defects with their masks, to learn from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from comfy_api.latest import io, ui
+
+from ..adiff.datasets.readers import Dataset, read_dataset
+from ..adiff.datasets.surfaces import WITHHELD, render, sample_seed
+from ..adiff.errors import InputError
+from ..adiff.learning import Shots, open_shots
+from ..adiff.library import Key
+from .files import dataset_folder, dataset_folders
+from .pictures import as_image, shot_sheet
+from .sockets import CATEGORY, DatasetSocket, DefectDataset
+
+DRAWN = "built in: "
+DRAWN_SIZE, DRAWN_LIMIT = 128, 20
+"""Pixels of a drawn photo's side, and how many there are of a defect."""
+
+
+class LoadDefectDataset(io.ComfyNode):
+    """A folder under input/ -> shots."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare inputs and outputs."""
+        return io.Schema(
+            node_id="ADiffLoadDefectDataset",
+            display_name="Load Defect Dataset",
+            category=f"{CATEGORY}/train",
+            description="A few photos of a defect with their masks, to learn from. Put a folder into ComfyUI's input "
+            "folder, with photos in images/ and a mask of the same name for each in masks/; MVTec AD's layout works "
+            "too. The built-in ones are drawn, for the demo model.",
+            inputs=[
+                io.Combo.Input(
+                    "data", options=[*_drawn_names(), *dataset_folders()], default=_drawn_names()[0],
+                    tooltip="A folder in ComfyUI's input folder, or a drawn set to try things out with",
+                ),
+                io.String.Input(
+                    "product", default="", tooltip="Only these products, separated by commas; empty takes all"
+                ),
+                io.String.Input(
+                    "defect", default="",
+                    tooltip="Only these defects, separated by commas; empty takes all. The defect in a folder of "
+                    "images/ and masks/ gets this name",
+                ),
+                io.Int.Input(
+                    "shots", default=8, min=1, max=1000,
+                    tooltip="Photos to learn from of each defect, at most: those with the lowest numbers. From 4 on "
+                    "the training can stop by itself",
+                ),
+            ],
+            outputs=[
+                DatasetSocket.Output("DATASET", display_name="dataset", tooltip="For Train Defects and Train Masks"),
+                io.Image.Output("SHOTS", display_name="shots", tooltip="The photos, their masks outlined"),
+                io.String.Output("REPORT", display_name="report", tooltip="What was found"),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, data: str) -> bool | str:
+        """Say how a folder must look instead of "value not in list"."""
+        try:
+            if not data.startswith(DRAWN):
+                dataset_folder(data)
+        except InputError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, data: str, product: str, defect: str, shots: int) -> str:
+        """Run again when a file of the folder has changed."""
+        if data.startswith(DRAWN):
+            return data
+        digest = hashlib.sha256()
+        for path in sorted(dataset_folder(data).rglob("*")):
+            about = path.lstat()
+            digest.update(f"{path} {about.st_mtime_ns} {about.st_size}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    @classmethod
+    def execute(cls, data: str, product: str, defect: str, shots: int) -> io.NodeOutput:
+        """Find the photos and open them."""
+        if data.startswith(DRAWN):
+            opened = _drawn(data, shots)
+        else:
+            opened = _opened(read_dataset(dataset_folder(data), _listed(product), _listed(defect)), shots)
+        sheet = as_image(shot_sheet(opened))
+        report = "\n".join(_told(key, one) for key, one in opened.items())
+        return io.NodeOutput(DefectDataset(data, opened), sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
+
+
+def _drawn_names() -> list[str]:
+    return [f"{DRAWN}{product}/{defect}" for product, defect in WITHHELD]
+
+
+def _drawn(name: str, count: int) -> dict[Key, Shots]:
+    """Draw photos of a defect that the demo model has never seen."""
+    if name not in _drawn_names():
+        raise InputError(f"there is no {name!r}; choose one of {', '.join(_drawn_names())}")
+    product, defect = name.removeprefix(DRAWN).split("/")
+    taken = range(min(count, DRAWN_LIMIT))
+    drawn = [render(product, defect, DRAWN_SIZE, sample_seed(0, product, defect, "test", i)) for i in taken]
+    files = tuple(f"{product}/test/{defect}/{i:03d}.png" for i in taken)
+    return {(product, defect): Shots([(one.image, one.mask) for one in drawn], files, (), ())}
+
+
+def _opened(dataset: Dataset, count: int) -> dict[Key, Shots]:
+    """Open the `count` shots of each defect with the lowest numbers, or as many as there are."""
+    opened: dict[Key, Shots] = {}
+    for key, files in dataset.shots.items():
+        opened |= open_shots(replace(dataset, shots={key: files}), min(count, len(files)))
+    return opened
+
+
+def _listed(names: str) -> Sequence[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _told(key: Key, shots: Shots) -> str:
+    areas = [100 * mask.mean() for mask in shots.masks]
+    sizes = sorted({f"{image.shape[1]} x {image.shape[0]}" for image, _ in shots.pairs})
+    more = f", {len(shots.held_out)} more left for tests" if shots.held_out else ""
+    grey = f", {len(shots.grey_masks)} grey masks cut at half of full scale" if shots.grey_masks else ""
+    size = f"masks {min(areas):.2g} to {max(areas):.2g} % of the image"
+    return f"{'/'.join(key)}: {len(shots.pairs)} shots of {', '.join(sizes)}, {size}{more}{grey}"

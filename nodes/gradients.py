@@ -1,0 +1,130 @@
+"""Learning on ComfyUI's own MODEL: gradients reach the context, and the MODEL stays as it is.
+
+ComfyUI runs nodes, and loads weights, under inference mode: every weight of the U-Net is an inference tensor, which
+autograd refuses to keep for the way back. A normal tensor over the same storage is all that is missing. It costs no
+memory, is taken for one call, and leaves the module with the very parameters that it had; a copy of the U-Net costs its
+size again (1.7 GB for SD 1.5 in half precision), weight functions a copy of each layer a call, and normal parameters
+put in the place of its own would stay in a model that other nodes share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import comfy.model_management
+import torch
+from torch import Tensor, nn
+
+from ..adiff.progress import Cancelled
+from .host import ComfyBackbone, GraphProgress
+
+ACTIVATIONS = 2**20
+"""Bytes that the way back keeps of one latent cell of one sample, in float32 (SD 1.5, measured); half in float16."""
+
+LIFT = 2**10
+"""Factor on gradients within the U-Net, which in float16 would vanish; a power of two changes no other digit."""
+
+
+@contextmanager
+def normal_tensors() -> Iterator[None]:
+    """Leave inference mode, with gradients on; ComfyUI's own exception takes the place of Cancelled."""
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    except Cancelled:
+        raise comfy.model_management.InterruptProcessingException from None
+
+
+class TrainableBackbone(ComfyBackbone):
+    """A `ComfyBackbone` whose noise prediction has a gradient with respect to the context, and to nothing else.
+
+    The VAE comes first and the U-Net when it is asked for, so that on a small card each has its turn.
+    Raises Cancelled where ComfyUI raises its own exception: what is learned so far is kept then.
+    """
+
+    def __init__(self, model, vae, empty: list, batch: int, name: str):
+        """batch: samples of a training step, for which memory is made free. name: of the model, for records."""
+        super().__init__(model, vae, empty)
+        self.name, self._batch = name, batch
+        self._applied = _Applied(model.model)
+        self.alphas_cumprod, self.null_context = self.alphas_cumprod.clone(), self.null_context.clone()
+
+    def encode(self, images: Tensor) -> Tensor:
+        """See `ComfyBackbone`; returns a normal tensor."""
+        with torch.inference_mode(), _translated():
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            latents = super().encode(images)
+        return latents.clone()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """See `ComfyBackbone`; returns a normal tensor."""
+        with torch.inference_mode(), _translated():
+            pixels = super().decode(latents)
+        return pixels.clone()
+
+    def predict_noise(self, z_t: Tensor, t: Tensor, context: Tensor, attention_edit=None) -> Tensor:
+        """See `ComfyBackbone`; differentiable with respect to the context."""
+        with _translated():
+            return super().predict_noise(z_t, t, context, attention_edit)
+
+    def _apply(self, x: Tensor, sigma: Tensor, context: Tensor, options: dict) -> Tensor:
+        if not (torch.is_grad_enabled() and context.requires_grad):
+            return super()._apply(x, sigma, context, options)
+        context = context.view_as(context)
+        context.register_hook(lambda gradient: gradient / LIFT)
+        given = {"c_crossattn": context, "transformer_options": options}
+        clean = torch.func.functional_call(self._applied, _normal_weights(self._applied), (x, sigma), given)
+        clean.register_hook(lambda gradient: gradient * LIFT)
+        return clean
+
+    def _load(self, z_t: Tensor) -> None:
+        half = self._model.model.get_dtype().itemsize == 2
+        needed = ACTIVATIONS * self._batch * z_t.shape[-2] * z_t.shape[-1] // (2 if half else 1)
+        with torch.inference_mode():  # patching a weight writes into an inference tensor
+            comfy.model_management.load_models_gpu([self._model], memory_required=needed)
+
+
+class LearningProgress(GraphProgress):
+    """The bar of a training, with a picture of what is being learned; Cancelled if the user stops it."""
+
+    def update(self, done: int, **info: float) -> None:
+        """Move the bar."""
+        with _translated():
+            super().update(done, **info)
+
+    def show(self, done: int, picture) -> None:
+        """Show a PIL picture beside the bar."""
+        with _translated():
+            self._bar.update_absolute(done, self._total, ("JPEG", picture, max(picture.size)))
+
+
+class _Applied(nn.Module):
+    """ComfyUI's model called through `forward`, as `functional_call` does."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args, **kwargs) -> Tensor:
+        return self.inner.apply_model(*args, **kwargs)
+
+
+def _normal_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Return a normal tensor over the storage of every parameter that is an inference tensor, by name."""
+    return {
+        name: torch.empty(0, dtype=weight.dtype, device=weight.device).set_(
+            weight.untyped_storage(), weight.storage_offset(), weight.size(), weight.stride()
+        )
+        for name, weight in module.named_parameters()
+        if weight.is_inference() and type(weight) is nn.Parameter  # a packed kind makes normal tensors at each call
+    }
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise Cancelled in the place of ComfyUI's exception, which the training loop does not know."""
+    try:
+        yield
+    except comfy.model_management.InterruptProcessingException:
+        raise Cancelled("cancelled in ComfyUI") from None

@@ -1,0 +1,290 @@
+"""Train: learn appearances and masks of defects on the graph's own MODEL."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import numpy as np
+from comfy_api.latest import io, ui
+
+from ..adiff.errors import InputError
+from ..adiff.learning import Shots, learn_anomalies, learn_masks, new_defect
+from ..adiff.library import Defect, Key, Library
+from ..adiff.spatial_encoder import SpatialEncoder, fingerprint
+from .gradients import LearningProgress, TrainableBackbone, normal_tensors
+from .live import mask_preview, painted_preview
+from .pictures import as_image, loss_curve
+from .sockets import (
+    CATEGORY,
+    IN_GRAPH,
+    DatasetSocket,
+    DefectDataset,
+    EncoderSocket,
+    LibrarySocket,
+    LoadedEncoder,
+    LoadedLibrary,
+)  # fmt: skip
+from .upstream import identity_of, model_name
+
+STATES = "adiff_training"
+"""Folder under ComfyUI's output folder that holds the states of interrupted trainings."""
+SMALL = 256
+"""Pixels of a base model's native size from which on it gets the `base` encoder."""
+
+
+def _learning_inputs(steps: int, learning_rate: float) -> list[io.Input]:
+    return [
+        io.Int.Input("steps", default=steps, min=1, max=100_000, tooltip="Training steps, at most"),
+        io.Int.Input("batch", default=8, min=1, max=256, tooltip="Samples a step, over all defects"),
+        io.Float.Input(
+            "learning_rate", default=learning_rate, min=1e-5, max=1.0, step=1e-5, round=False,
+            tooltip="Peak learning rate of the embeddings",
+        ),
+        io.Int.Input(
+            "seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=False,
+            tooltip="The same seed and inputs learn the same",
+        ),
+        io.Boolean.Input(
+            "early_stop", default=True,
+            tooltip="With 4 shots or more of each defect: keep one aside and stop when its loss falls no further",
+        ),
+        io.Int.Input(
+            "preview_every", default=50, min=0, max=10_000, tooltip="Steps between live previews; 0 shows none"
+        ),
+    ]  # fmt: skip
+
+
+def _outputs() -> list[io.Output]:
+    return [
+        io.Image.Output("CURVE", display_name="loss curve", tooltip="The loss over the steps"),
+        io.String.Output("REPORT", display_name="report", tooltip="What was learned from what, and how well"),
+    ]
+
+
+class TrainDefects(io.ComfyNode):
+    """Shots -> LIBRARY of appearances, and their ENCODER."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare inputs and outputs."""
+        return io.Schema(
+            node_id="ADiffTrainDefects",
+            display_name="Train Defects",
+            category=f"{CATEGORY}/train",
+            description="Learns the appearance of defects from a few photos, on the model as it is in the graph, which "
+            "stays as it is. A cancelled training goes on where it was when the graph is run again.",
+            inputs=[
+                DatasetSocket.Input("dataset", tooltip="From Load Defect Dataset"),
+                io.Model.Input("model", tooltip="The SD 1.x model to learn on; LoRAs on it count"),
+                io.Vae.Input("vae", tooltip="The model's VAE"),
+                io.Conditioning.Input("empty", tooltip="The empty prompt, for the preview's guidance"),
+                *_learning_inputs(200, 0.02),
+                EncoderSocket.Input(
+                    "encoder", optional=True,
+                    tooltip="A spatial encoder to learn with, which stays as it is: quickest, and the defects fit its "
+                    "other libraries. Without one a new encoder is learned",
+                ),
+            ],
+            outputs=[
+                LibrarySocket.Output("LIBRARY", display_name="library", tooltip="For Train Masks, Save Library, Pick "
+                                     "Defect"),
+                EncoderSocket.Output("ENCODER", display_name="encoder", tooltip="The encoder learned with; keep it"),
+                *_outputs(),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, dataset: DefectDataset, model, vae, empty, steps, batch, learning_rate, seed, early_stop, preview_every,
+        encoder: LoadedEncoder | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        """Learn all defects together."""
+        from ..adiff.training import AnomalySettings  # takes a second to import
+
+        began, shots = time.monotonic(), dataset.shots
+        settings = AnomalySettings(steps=steps, batch=batch, lr=learning_rate, early_stop=early_stop)
+        with normal_tensors():
+            backbone = TrainableBackbone(model, vae, empty, batch, model_name(cls.hidden, model))
+            network, progress = _network(backbone, encoder, seed), LearningProgress()
+            marks = [asdict(settings), seed, encoder and encoder.fingerprint]
+            with _state(cls.hidden, backbone, "anomaly", shots, marks) as state:
+                entries = {key: new_defect(key, one, backbone) for key, one in shots.items()}
+                learned, network = learn_anomalies(
+                    backbone, entries, shots, network, freeze_encoder=encoder is not None, settings=settings, seed=seed,
+                    progress=progress, state=state, preview_every=max(1, preview_every),
+                    preview=painted_preview(backbone, shots, network, progress) if preview_every else None,
+                )  # fmt: skip
+            if encoder is None:
+                encoder = LoadedEncoder(IN_GRAPH, network.cpu().eval(), fingerprint(network))
+                which = f"spatial encoder {encoder.fingerprint[:8]}: learned with them; save it with the library"
+            else:
+                which = f"spatial encoder {encoder.fingerprint[:8]}: {encoder.name}, as it was"
+            library = Library(
+                learned, backbone.fingerprint, backbone.name, backbone.context_dim, encoder.fingerprint
+            )  # fmt: skip
+        curve, report = _shown(learned, shots, "anomaly", "appearance", began)
+        return io.NodeOutput(
+            LoadedLibrary(IN_GRAPH, library), encoder, curve, f"{report}\n{which}", ui=ui.PreviewImage(curve, cls=cls)
+        )
+
+
+class TrainMasks(io.ComfyNode):
+    """Shots -> LIBRARY with mask embeddings."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare inputs and outputs."""
+        return io.Schema(
+            node_id="ADiffTrainMasks",
+            display_name="Train Masks",
+            category=f"{CATEGORY}/train",
+            description="Learns the shapes and places of a defect's masks, for Generate Masks, and puts them into the "
+            "library. The model stays as it is; a cancelled training goes on where it was.",
+            inputs=[
+                io.Model.Input("model", tooltip="The SD 1.x model to learn on"),
+                io.Vae.Input("vae", tooltip="The model's VAE"),
+                io.Conditioning.Input("empty", tooltip="The empty prompt, for the preview's guidance"),
+                *_learning_inputs(150, 0.03),
+                LibrarySocket.Input(
+                    "library", optional=True,
+                    tooltip="The library to add to. Without a dataset: learn from the masks that its defects carry, "
+                    "for those that have none learned yet",
+                ),
+                DatasetSocket.Input(
+                    "dataset", optional=True, tooltip="Photos whose masks to learn from; needed without a library"
+                ),
+            ],
+            outputs=[
+                LibrarySocket.Output("LIBRARY", display_name="library", tooltip="The library with masks"),
+                *_outputs(),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, vae, empty, steps, batch, learning_rate, seed, early_stop, preview_every,
+        library: LoadedLibrary | None = None, dataset: DefectDataset | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        """Learn the masks of all defects together."""
+        from ..adiff.training import MaskSettings
+
+        began = time.monotonic()
+        shots = _stored_shots(library) if dataset is None else dataset.shots
+        settings = MaskSettings(steps=steps, batch=batch, lr=learning_rate, early_stop=early_stop)
+        with normal_tensors():
+            backbone = TrainableBackbone(model, vae, empty, batch, model_name(cls.hidden, model))
+            known, progress = _begun(library, backbone), LearningProgress()
+            with _state(cls.hidden, backbone, "mask", shots, [asdict(settings), seed]) as state:
+                entries = {key: _entry(known, key, one, backbone) for key, one in shots.items()}
+                learned = learn_masks(
+                    backbone, entries, shots, settings=settings, seed=seed, progress=progress, state=state,
+                    preview=mask_preview(backbone, progress) if preview_every else None,
+                    preview_every=max(1, preview_every),
+                )  # fmt: skip
+        curve, report = _shown(learned, shots, "mask", "masks", began)
+        made = replace(known, defects={**known.defects, **learned})
+        return io.NodeOutput(LoadedLibrary(IN_GRAPH, made), curve, report, ui=ui.PreviewImage(curve, cls=cls))
+
+
+def _network(backbone: TrainableBackbone, encoder: LoadedEncoder | None, seed: int) -> SpatialEncoder:
+    """A copy of the encoder given, as it is shared with other nodes, or a new one."""
+    if encoder is not None:
+        return copy.deepcopy(encoder.network)
+    variant = "small" if backbone.native_size < SMALL else "base"
+    return SpatialEncoder(variant, dim=backbone.context_dim, seed=seed)
+
+
+def _begun(library: LoadedLibrary | None, backbone: TrainableBackbone) -> Library:
+    """The library to add to, or an empty one; InputError if it was learned on another base model."""
+    if library is None:
+        return Library({}, backbone.fingerprint, backbone.name, backbone.context_dim)
+    inner = library.library
+    if inner.base_fingerprint != backbone.fingerprint:
+        raise InputError(
+            f"the library ({library.source}) was learned on base {inner.base_name!r}, not on this model; connect the "
+            "model that it was learned on, or leave the library open to begin a new one"
+        )
+    return inner
+
+
+def _entry(library: Library, key: Key, shots: Shots, backbone: TrainableBackbone) -> Defect:
+    """The library's entry for a defect, or a new one; InputError if it was learned from other photos than these."""
+    old = library.defects.get(key)
+    if old is None:
+        return new_defect(key, shots, backbone)
+    files = old.info.get("shots", list(shots.files))
+    if files != list(shots.files):
+        raise InputError(
+            f"the library's {old.name} was learned from {', '.join(files)}; connect the same photos, or leave the "
+            "dataset open to learn from the masks that it carries"
+        )
+    if old.shot_masks is not None:
+        return old
+    new = new_defect(key, shots, backbone)
+    return replace(old, shot_masks=new.shot_masks, likeness=new.likeness)
+
+
+def _stored_shots(library: LoadedLibrary | None) -> dict[Key, Shots]:
+    """The masks that a library's defects carry, of those that have none learned yet."""
+    if library is None:
+        raise InputError("there are no masks to learn from; connect a dataset, or a library whose defects carry masks")
+    carried = {key: one for key, one in library.library.defects.items() if one.shot_masks is not None}
+    if not carried:
+        raise InputError(f"the library ({library.source}) carries no masks of its shots; connect a dataset")
+    wanted = {key: one for key, one in carried.items() if one.mask is None}
+    if not wanted:
+        raise InputError(
+            f"all defects of the library ({library.source}) have masks already; connect a dataset to learn them anew"
+        )
+    return {key: _shots_of(one) for key, one in wanted.items()}
+
+
+def _shots_of(entry: Defect) -> Shots:
+    """A defect's stored masks as shots, whose photos are not needed."""
+    files = entry.info.get("shots") or [f"shot {i + 1}" for i in range(len(entry.shot_masks))]
+    pairs = [(np.zeros((*mask.shape, 3), np.uint8), mask) for mask in entry.shot_masks]
+    return Shots(pairs, tuple(files), (), ())
+
+
+@contextmanager
+def _state(hidden, backbone: TrainableBackbone, kind: str, shots: Mapping[Key, Shots], marks: list) -> Iterator[Path]:
+    """Give the file of a training's state, named after all that decides its result; it goes once there is a result."""
+    from ..adiff.training.shots import shot_digests
+
+    digests = shot_digests({key: one.pairs for key, one in shots.items()})
+    known: list[Any] = [kind, backbone.fingerprint, identity_of(hidden, ("model", "vae")), digests, marks]
+    name = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
+    state = Path(folder_paths.get_output_directory()) / STATES / f"{name}.safetensors"
+    yield state
+    state.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # there are states of others in it, or it was never made
+        state.parent.rmdir()
+
+
+def _shown(learned: Mapping[Key, Defect], shots: Mapping[Key, Shots], kind: str, what: str, began: float):
+    """The loss curve, IMAGE, and the report of a training."""
+    about = next(iter(learned.values())).info[kind]  # all defects were learned together
+    seconds = time.monotonic() - began
+    ended = {"": "all steps done", "early": "the held-out loss fell no further"}
+    how = ended.get(about["stopped"], f"the loss was {about['stopped']}")
+    lines = [f"{what}: {about['steps']} steps in {seconds:.0f} s, {how}; kept: step {about['best']}"]
+    for key, entry in learned.items():
+        own = entry.info[kind]
+        aside = f", {own['validation']} kept aside to decide when to stop" if own.get("validation") else ""
+        loss = "" if own["loss"] is None else f", loss {own['loss']:.3f}"
+        lines.append(f"{entry.name}: {len(shots[key].pairs)} shots{aside}{loss}")
+    names = ", ".join(entry.name for entry in learned.values())
+    title = names if len(names) < 40 else f"{len(learned)} defects"
+    return as_image(loss_curve(about["curve"], about["best"], f"{what} of {title}")), "\n".join(lines)

@@ -1,0 +1,58 @@
+"""What a graph says of where a node's inputs come from: the same graph again means the same MODEL."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+FILES = ("ckpt_name", "unet_name", "model_path")
+"""Widgets that name the file of a model."""
+
+
+def identity_of(hidden, names: Sequence[str]) -> list[str | None]:
+    """Return a digest of all nodes, values and links that lead to each of a node's inputs; None outside a graph.
+
+    Two runs agree in it exactly if the graph before these inputs is the same, LoRAs, patches and strengths included:
+    a MODEL itself does not tell what was done to it. Names and places of nodes do not count.
+    """
+    prompt, seen = hidden.prompt or {}, {}
+    inputs = prompt.get(hidden.unique_id, {}).get("inputs", {})
+    return [_digest(prompt, inputs[name], seen) if name in inputs else None for name in names]
+
+
+def model_name(hidden, model) -> str:
+    """Return what to call the MODEL that goes into a node: its file's name, as far as the graph tells."""
+    if hasattr(model.model, "adiff_native_size"):
+        return "demo"
+    prompt = hidden.prompt or {}
+    todo, seen = [prompt.get(hidden.unique_id, {}).get("inputs", {}).get("model")], set()
+    while todo:
+        link = todo.pop()
+        if not _is_link(prompt, link) or link[0] in seen:
+            continue
+        seen.add(link[0])
+        inputs = prompt[link[0]]["inputs"]
+        for name in FILES:
+            if isinstance(inputs.get(name), str):
+                return PurePath(inputs[name]).stem
+        todo += [inputs["model"]] if "model" in inputs else list(inputs.values())
+    return "the MODEL in the graph"
+
+
+def _digest(prompt: Mapping[str, Any], value: Any, seen: dict[str, str]) -> str:
+    """Digest of a widget's value, or of the node that a link comes from with all that leads to it."""
+    if not _is_link(prompt, value):
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    source, slot = value
+    if source not in seen:
+        node = prompt[source]
+        inputs = {name: _digest(prompt, one, seen) for name, one in sorted(node["inputs"].items())}
+        seen[source] = hashlib.sha256(json.dumps([node["class_type"], inputs]).encode()).hexdigest()
+    return f"{seen[source]} {slot}"
+
+
+def _is_link(prompt: Mapping[str, Any], value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and value[0] in prompt

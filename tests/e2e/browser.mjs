@@ -1,0 +1,92 @@
+// What a browser shows of the pack, as JSON: node tests/e2e/browser.mjs URL PACK PICTURES
+//
+// Opens every template as the template browser offers it, runs one, and opens one in other languages; leaves a picture of
+// each in the folder PICTURES.
+
+import path from "node:path";
+
+import { load, open, run, withPage } from "../../tools/templates/page.mjs";
+
+const [BASE, PACK, PICTURES] = process.argv.slice(2);
+const RUN = "Generate from a drawn mask";
+const LANGUAGES = ["ko", "ja"];
+const VIEW = { width: 1700, height: 1000 };
+
+const seen = { templates: {}, languages: {}, pictures: [] };
+
+async function json(page, url) {
+  const answer = await page.request.get(BASE + url);
+  if (!answer.ok()) throw new Error(`${url}: ${answer.status()}`);
+  return answer.json();
+}
+
+async function shoot(page, name) {
+  await page.evaluate(() => {
+    const { canvas, ds } = window.app.canvas;
+    const boxes = window.app.graph.nodes.map((node) => [...node.pos, ...node.size]);
+    const [left, top] = [0, 1].map((axis) => Math.min(...boxes.map((box) => box[axis])) - 60);
+    const [right, bottom] = [0, 1].map((axis) => Math.max(...boxes.map((box) => box[axis] + box[axis + 2])));
+    ds.scale = Math.min((canvas.clientWidth - 200) / (right - left), (canvas.clientHeight - 200) / (bottom - top));
+    ds.offset[0] = 100 / ds.scale - left;
+    ds.offset[1] = 100 / ds.scale - top;
+    window.app.canvas.min_font_size_for_lod = 0; // draws texts however small
+    window.app.canvas.setDirty(true, true);
+  });
+  await page.waitForTimeout(700);
+  await page.screenshot({ path: path.join(PICTURES, `${name}.png`) });
+}
+
+// A node as the page names it: {type, title, inputs, outputs, widgets}.
+function named(page) {
+  return page.evaluate(() => window.app.graph.nodes.map((node) => ({
+    type: node.type,
+    title: node.title,
+    inputs: (node.inputs ?? []).map((one) => one.localized_name ?? one.label ?? one.name),
+    outputs: (node.outputs ?? []).map((one) => one.localized_name ?? one.label ?? one.name),
+    widgets: (node.widgets ?? []).map((one) => one.label ?? one.name),
+  })));
+}
+
+async function watched(page) {
+  await page.evaluate((base) => {
+    window.adiffSeen = { previews: 0, progress: 0 };
+    const { api } = window.app;
+    api.addEventListener("b_preview", () => { window.adiffSeen.previews += 1; });
+    api.addEventListener("progress", () => { window.adiffSeen.progress += 1; });
+  }, BASE);
+  await run(page, BASE);
+  return page.evaluate(() => ({
+    ...window.adiffSeen,
+    shown: Object.fromEntries(window.app.graph.nodes.filter((node) => node.imgs?.length).map(
+      (node) => [node.type, node.imgs.map((image) => [image.naturalWidth, image.naturalHeight])],
+    )),
+  }));
+}
+
+await withPage(VIEW, async (page) => {
+  page.on("response", (answer) => {
+    if (answer.url().includes("/adiff/preview")) {
+      seen.pictures.push([answer.status(), answer.headers()["content-type"]]);
+    }
+  });
+  await load(page, BASE);
+  const names = (await json(page, "/api/workflow_templates"))[PACK] ?? [];
+  const graphs = {};
+  for (const name of names.sort()) {
+    graphs[name] = await json(page, `/api/workflow_templates/${PACK}/${encodeURIComponent(name)}.json`);
+    const missing = await open(page, graphs[name]);
+    const { output, workflow } = await page.evaluate(() => window.app.graphToPrompt());
+    seen.templates[name] = { missing, prompt: output, workflow };
+    if (name === RUN) seen.run = await watched(page);
+    await shoot(page, name);
+  }
+  for (const language of LANGUAGES) {
+    await page.evaluate((chosen) => window.app.extensionManager.setting.set("Comfy.Locale", chosen), language);
+    await load(page, BASE);
+    await open(page, graphs[RUN]);
+    seen.languages[language] = await named(page);
+    await shoot(page, `${RUN} (${language})`);
+  }
+  await page.evaluate(() => window.app.extensionManager.setting.set("Comfy.Locale", "en"));
+});
+console.log(JSON.stringify(seen));
