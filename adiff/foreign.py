@@ -27,7 +27,7 @@ from torch import Tensor
 from .errors import InputError
 from .library import Base, Defect, Key, Library
 from .library_edit import record_of
-from .storage import write_whole
+from .storage import check_readable, write_whole
 from .unpickling import BROKEN, read_pickled, reason, shown
 from .versions import versions
 
@@ -71,6 +71,7 @@ def read_embedding(path: str | Path) -> Foreign:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no embedding at {path}")
+    check_readable(path)
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         layout, tensor = _read_safetensors(path)

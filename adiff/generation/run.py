@@ -12,7 +12,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -202,7 +202,7 @@ def _write(out: Path, number: int, layers: Sequence[Layer], photo: Photo, region
     write_json(_record_path(out, number), record)
 
 
-def _open(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool, told: dict[str, str]) -> None:
+def _open(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool, told: Mapping[str, str]) -> None:
     """Make the run's folder, with what is `told` of the run besides, or check that the one there is this run."""
     record = out / "run.json"
     environment = {
