@@ -10,6 +10,8 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor
 
 from ..reweighting import AttentionEdit
+from .attentions import LayerEdit
+from .diffusers_attentions import RoutedAttentions
 from .layout import unet_names
 from .loading import Parts
 from .schedule import sd1_scheduler
@@ -31,6 +33,8 @@ class DiffusersBackbone:
         self.null_context = parts.null_context.to(device, dtype)
         self.alphas_cumprod = sd1_scheduler().alphas_cumprod.to(device)
         self._route = _route_cross_attention(self._unet)
+        self._attentions = RoutedAttentions(self._unet)
+        self.attentions = self._attentions.shapes
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> scaled latents (B, 4, h, w), the posterior's mean."""
@@ -52,6 +56,11 @@ class DiffusersBackbone:
             return self._unet(z_t, t.to(self.device), encoder_hidden_states=context).sample
         finally:
             self._route.edit = None
+
+    def predict_noise_edited(self, z_t: Tensor, t: Tensor, context: Tensor, edit: LayerEdit) -> Tensor:
+        """eps_theta(z_t, t, context), every attention, its projections included, done by `edit`."""
+        with self._attentions.edited(edit):
+            return self.predict_noise(z_t, t, context)
 
 
 class _Route:

@@ -1,6 +1,6 @@
 """The `adiff` command, one file per command group; nothing heavy is imported before a command runs."""
 
-from . import demo, generate, library, masks, runs, surfaces, train
+from . import demo, dual, evaluate, export, generate, library, masks, runs, surfaces, train
 from .app import app, main
 
 __all__ = ["app", "main"]
@@ -11,8 +11,12 @@ EXAMPLES = {
     train.train: "adiff train surfaces --product wood --defect hole --shots 5 --out holes.safetensors",
     masks.masks: "adiff masks holes.safetensors wood/hole -n 20 --out masks",
     generate.generate: "adiff generate holes.safetensors wood/hole --normals surfaces/wood/train/good -n 100 --out run",
+    export.export: "adiff export run --format coco --validation 0.2 --out dataset",
+    dual.train_dual: "adiff train-dual surfaces --product gasket --defect crack --shots 5 --out dual.safetensors",
+    dual.generate_dual: "adiff generate-dual dual.safetensors -n 16 --out run",
 }
 for command, example in EXAMPLES.items():
     app.command(epilog=f"Example:  {example}")(command)
 app.add_typer(runs.run, name="run")
 app.add_typer(library.library, name="library")
+app.add_typer(evaluate.evaluate, name="evaluate")

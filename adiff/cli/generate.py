@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..library import Defect, Key, Library
     from ..spatial_encoder import SpatialEncoder
 
-RUN_PARTS = {"run.json", "image", "mask", "pairs", "report.html"}
+RUN_PARTS = {"run.json", "image", "mask", "part", "pairs", "report.html"}
 PAIRS = 16
 """Pairs of a run, unless told otherwise."""
 

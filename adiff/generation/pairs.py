@@ -74,14 +74,14 @@ def make_pairs(
     condition = join_condition(embedding.to(y.device)[None].expand(len(photos), -1, -1), e_s)
     reweighter = make_reweighter(backbone, y, images, cells, settings)
     x = sample_blended(backbone, y, cells, condition, settings, generators, reweighter, on_step)
-    painted, rebuilt = _as_pixels(backbone.decode(x)), _as_pixels(backbone.decode(y))
+    painted, rebuilt = as_pixels(backbone.decode(x)), as_pixels(backbone.decode(y))
     return [
         _finish(backbone, photo, mask, box, new, old, settings, shots)
         for photo, mask, box, new, old in zip(photos, masks, boxes, painted, rebuilt, strict=True)
     ]
 
 
-def _as_pixels(images: Tensor) -> np.ndarray:
+def as_pixels(images: Tensor) -> np.ndarray:
     """Images (B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8."""
     levels = ((images.float() + 1) * 127.5).round().clamp(0, 255)
     return levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -86,13 +86,13 @@ def generate_run(
         "encoder": None if encoder is None else encoder_fingerprint(encoder), **_several(layers),
     }  # fmt: skip
     with run_lock(out):
-        _open(out, identity, backbone, resume, {} if command is None else {"command": command})
+        open_run(out, identity, backbone, resume, {} if command is None else {"command": command})
         began, done, cancelled = time.monotonic(), 0, False
         progress.start(count, f"pairs {key[0]}/{_defect_of(layers)}")
         try:
             for batch, first in enumerate(range(0, count, settings.batch)):
                 ids = range(first, min(first + settings.batch, count))
-                if not all(_record_path(out, i).exists() for i in ids):
+                if not all(record_path(out, i).exists() for i in ids):
                     photos = _choose_normals(normals, ids, seed)
                     painted = paint_layers(backbone, layers, encoder, photos, Batch(seed, batch, ids), settings)
                     for i, photo, regions in zip(ids, photos, painted, strict=True):
@@ -182,7 +182,8 @@ def _choose_normals(normals: Sequence[Path], ids: Sequence[int], seed: int) -> l
     return [read_photo(normals[int(rng_for(seed, "normal", i).integers(len(normals)))]) for i in ids]
 
 
-def _record_path(out: Path, number: int) -> Path:
+def record_path(out: Path, number: int) -> Path:
+    """Where the record of a pair lies, by its number."""
     return out / "pairs" / f"{number:06d}.json"
 
 
@@ -199,10 +200,10 @@ def _write(out: Path, number: int, layers: Sequence[Layer], photo: Photo, region
     else:
         record |= {"mask": {"kind": "several"}, "seed": seed, "box": list(surrounding_box(regions))}
         record |= {**measure_all(photo, regions), **_several(layers), "regions": each}
-    write_json(_record_path(out, number), record)
+    write_json(record_path(out, number), record)
 
 
-def _open(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool, told: Mapping[str, str]) -> None:
+def open_run(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool, told: Mapping[str, str]) -> None:
     """Make the run's folder, with what is `told` of the run besides, or check that the one there is this run."""
     record = out / "run.json"
     environment = {

@@ -18,7 +18,7 @@ from adiff.cli.app import OneLineErrors, keeping
 from adiff.errors import InputError
 from adiff.progress import Cancelled
 
-COMMANDS = ("demo", "surfaces", "train", "masks", "generate")
+COMMANDS = ("demo", "surfaces", "train", "masks", "generate", "export", "train-dual", "generate-dual")
 
 
 def in_process(code: str) -> subprocess.CompletedProcess:

@@ -1,0 +1,165 @@
+"""`adiff train-dual` and `adiff generate-dual`: image and defect part generated together."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError
+from ..storage import clear_folder, remove_leftovers, run_lock
+from .app import keeping
+from .generate import PAIRS, clear_runs
+from .options import Base, Loras, Resume, Seed, parse_loras
+from .progress import CliProgress
+from .train import state_folder
+
+if TYPE_CHECKING:
+    from ..dual import DualModel, DualSettings
+    from ..learning import Shots
+    from ..library import Key
+
+
+class Saim(str, Enum):
+    """Forms of the exchange between the branches (`dual.layers.SAIM`)."""
+
+    full = "full"
+    low = "low"
+    off = "off"
+
+
+class Flips(str, Enum):
+    """Mirrored views of the shots (`dual.training.FLIPS`)."""
+
+    none = "none"
+    horizontal = "horizontal"
+    both = "both"
+
+
+DualFile = Annotated[Path, typer.Argument(metavar="DUAL", help="Dual model, as `adiff train-dual` writes it.")]
+Product = Annotated[str | None, typer.Option("--product", metavar="P", help="Product, if there are several.")]
+DefectType = Annotated[str | None, typer.Option("--defect", metavar="D", help="Defect, if there are several.")]
+Shown = Annotated[
+    int | None,
+    typer.Option("--shots", min=1, help="Learn from the N lowest ids.  [dim]default: the lowest third[/dim]"),
+]
+
+
+def train_dual(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="MVTec layout, or a folder with images/ and masks/.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DUAL", help="File to write.")],
+    product: Product = None,
+    defect: DefectType = None,
+    shots: Shown = None,
+    base: Base = "demo",
+    lora: Loras = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps.")] = 5000,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Pairs a step.")] = 4,
+    rate: Annotated[float, typer.Option("--lr", help="Peak learning rate of LoRAs and SAIM.")] = 2e-5,
+    rank: Annotated[int, typer.Option("--rank", min=1, help="Of the LoRAs.")] = 32,
+    saim: Annotated[
+        Saim, typer.Option("--saim", help="Exchange between image and part: full matrices, low rank, or none.")
+    ] = Saim.full,
+    flips: Annotated[Flips, typer.Option("--flips", help="Mirrored views of the shots.")] = Flips.horizontal,
+    resume: Resume = True,
+    seed: Seed = 0,
+) -> None:
+    """Learn to make a defect's images together with its part, from a few photos; one model for one defect."""
+    from ..datasets.readers import read_dataset
+    from ..learning import open_shots
+
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out {out} has to end in .safetensors")
+    opened = open_shots(read_dataset(data, [product] if product else (), [defect] if defect else ()), shots)
+    if len(opened) > 1:
+        names = ", ".join("/".join(key) for key in sorted(opened)[:5])
+        raise InputError(
+            f"a dual model is of one defect, and there are {len(opened)} ({names}); give --product and --defect"
+        )
+    (key, found), *_ = opened.items()
+    from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
+    from ..dual import DualSettings, save_dual
+    from ..dual.learning import learn_dual
+
+    settings = DualSettings(steps=steps, batch=batch, lr=rate, rank=rank, saim=saim.value, flips=flips.value)
+    if resume and out.exists():
+        _check_same(out, key, found, settings, seed)
+        typer.echo(f"{out} holds it already; --restart learns it again")
+        return
+    backbone = load_backbone(base, loras=parse_loras(lora))
+    folder = state_folder(out)
+    with run_lock(folder):
+        remove_leftovers(out)  # of the same command, killed
+        if not resume:
+            clear_folder(folder)
+        kept = f"what is learned is in {folder}; the same command without --restart goes on"
+        with CliProgress() as progress, keeping(kept):
+            model = learn_dual(
+                backbone, key, found, settings=settings, seed=seed, progress=progress, state=folder / "dual.safetensors"
+            )
+        save_dual(out, model)
+        clear_folder(folder)
+    _say_what_was_learned(out, model)
+
+
+def generate_dual(
+    dual: DualFile,
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run.")],
+    count: Annotated[int, typer.Option("-n", min=1, help="Pairs to make.")] = PAIRS,
+    base: Base = "demo",
+    lora: Loras = None,
+    guidance: Annotated[
+        float, typer.Option("--guidance", help="Classifier-free guidance, 1 or more; 1 is none.")
+    ] = 2.5,
+    steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Sampling steps.")] = 100,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Pairs at a time.")] = 4,
+    resume: Resume = True,
+    seed: Seed = 0,
+) -> None:
+    """Make whole images with a defect, each with its part and its mask; no normal images are needed."""
+    from ..dual import DualSampling, check_base, load_dual
+
+    model, settings = load_dual(dual), DualSampling(steps=steps, guidance=guidance, batch=batch)
+    from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
+    from ..dual.run import generate_dual_run
+
+    backbone = load_backbone(base, loras=parse_loras(lora))
+    check_base(model, backbone)
+    if not resume:
+        clear_runs([out])
+    with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):
+        result = generate_dual_run(
+            backbone, model, count=count, out=out, settings=settings, seed=seed, progress=progress
+        )
+        if result.cancelled:
+            raise KeyboardInterrupt
+    typer.echo(f"{len(result.pairs)} pairs of {model.name} in {out}; no fill, leak and seam: they need a normal image")
+
+
+def _check_same(out: Path, key: Key, shots: Shots, settings: DualSettings, seed: int) -> None:
+    """Raise InputError unless the file that is there is what the command would make."""
+    from dataclasses import asdict
+
+    from ..dual import load_dual
+    from ..dual.learning import shots_record
+
+    there = load_dual(out)
+    asked = {"settings": asdict(settings), "seed": seed, **shots_record(shots)}
+    other = [name for name, value in asked.items() if there.info.get(name) != value]
+    if (there.product, there.defect) != key:
+        other.insert(0, "defect")
+    if other:
+        raise InputError(
+            f"{out} holds a dual model of {there.name} with another {other[0]}; give another --out, or --restart"
+        )
+
+
+def _say_what_was_learned(out: Path, model: DualModel) -> None:
+    info, parameters = model.info, model.info["parameters"]
+    typer.echo(
+        f"{out}: {model.name} from {len(info['shots'])} shots, {info['steps']} steps, loss {info['loss']:.3f}, "
+        f"{parameters['lora'] / 1e6:.1f} M parameters of LoRA and {parameters['saim'] / 1e6:.1f} M of SAIM, "
+        f"{out.stat().st_size / 1e6:.1f} MB"
+    )

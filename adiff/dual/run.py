@@ -1,0 +1,116 @@
+"""A run of a dual model: the folder of `generation.run`, where images are made whole and no normal image exists.
+
+Beside image/<id>.png and mask/<id>_mask.png there is part/<id>.png, from which the mask was read. The measures that
+compare with a normal image (fill, leak, seam) are null in the records. Draw a of pair i depends on (seed, i, a) alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..backbone.attentions import EditableBackbone
+from ..datasets.images import write_png
+from ..errors import InputError
+from ..generation.run import FORMAT, RunResult, open_run, read_records, record_path
+from ..generation.seeds import generator_for
+from ..progress import Cancelled, NullProgress, Progress
+from ..scoring import ShotReference, area, border, components, describe, likeness, novelty
+from ..storage import run_lock, write_json
+from .file import DualModel, check_base, fingerprint
+from .sampling import DualPair, DualSampling, placed, sample_pairs
+
+NEEDS_NORMAL = ("fill", "leak", "seam")
+"""Measures that a pair without a normal image does not have."""
+
+
+def generate_dual_run(
+    backbone: EditableBackbone,
+    model: DualModel,
+    *,
+    count: int,
+    out: Path,
+    settings: DualSampling | None = None,
+    seed: int = 0,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Fill `out` with `count` pairs; what exists of the run is kept.
+
+    Ctrl-C or Cancelled ends the run with the pairs done so far. Raises InputError when `out` holds something else, a
+    run of other settings (saying which), or a run at all with resume=False, and for a pair that gets no mask.
+    """
+    settings, progress = settings or DualSampling(), progress or NullProgress()
+    check_base(model, backbone)
+    if count < 1:
+        raise InputError(f"{count} pairs were asked for; ask for at least 1")
+    identity = {
+        "format": FORMAT, "method": "dual", "product": model.product, "defect": model.defect, "count": count,
+        "seed": seed, "settings": asdict(settings), "masks": {"kind": "part"}, "normals": [],
+        "base": {"name": backbone.name, "fingerprint": backbone.fingerprint}, "dual": fingerprint(model),
+    }  # fmt: skip
+    comparable = model.base_fingerprint == backbone.fingerprint
+    shots = ShotReference(model.shot_masks, model.likeness.numpy() if comparable else None)
+    ready = placed(model, backbone)
+    with run_lock(out):
+        open_run(out, identity, backbone, resume, {})
+        began, cancelled = time.monotonic(), False
+        progress.start(count, f"pairs {model.name}")
+        try:
+            for first in range(0, count, settings.batch):
+                ids = range(first, min(first + settings.batch, count))
+                if not all(record_path(out, i).exists() for i in ids):
+                    for i, (pair, draw) in zip(ids, _draw(backbone, ready, settings, ids, seed), strict=True):
+                        _write(out, i, model, pair, {"seed": seed, "draw": draw, **measure(backbone, pair, shots)})
+                progress.update(ids.stop)
+        except (Cancelled, KeyboardInterrupt):
+            cancelled = True
+        progress.finish()
+        return RunResult(out, read_records(out), time.monotonic() - began, cancelled)
+
+
+def measure(backbone: EditableBackbone, pair: DualPair, shots: ShotReference) -> dict[str, float | None]:
+    """The measures of a pair by the names of `scoring.measure_pair`; those that need a normal image are None."""
+    alike = None
+    if shots.descriptors is not None:
+        alike = likeness(describe(backbone, [pair.image], [pair.mask])[0], shots.descriptors)
+    return {
+        **dict.fromkeys(NEEDS_NORMAL), "area": area(pair.mask), "components": float(components(pair.mask)),
+        "border": border(pair.mask), "likeness": alike, "likeness_shots": shots.spread,
+        "novelty": novelty(pair.mask, shots.masks),
+    }  # fmt: skip
+
+
+def _draw(
+    backbone: EditableBackbone, model: DualModel, settings: DualSampling, ids: Sequence[int], seed: int
+) -> list[tuple[DualPair, int]]:
+    """Sample the pairs of a batch; those whose part shows nothing are drawn again, `tries` times."""
+    found: dict[int, tuple[DualPair, int]] = {}
+    for draw in range(settings.tries):
+        left = [i for i in ids if i not in found]
+        if not left:
+            break
+        pairs = sample_pairs(backbone, model, settings, [generator_for(seed, "dual", i, draw) for i in left])
+        found |= {i: (pair, draw) for i, pair in zip(left, pairs, strict=True) if pair.mask.any()}
+    lacking = [i for i in ids if i not in found]
+    if lacking:
+        raise InputError(
+            f"pair {lacking[0]:06d} of {model.name} showed no part in {settings.tries} draws and has no mask; train "
+            "the dual model longer, or take another --seed"
+        )
+    return [found[i] for i in ids]
+
+
+def _write(out: Path, number: int, model: DualModel, pair: DualPair, told: dict[str, Any]) -> None:
+    name = f"{number:06d}"
+    write_png(out / "image" / f"{name}.png", pair.image)
+    write_png(out / "part" / f"{name}.png", pair.part)
+    write_png(out / "mask" / f"{name}_mask.png", np.asarray(pair.mask))
+    box = [0, 0, pair.mask.shape[1], pair.mask.shape[0]]
+    record = {"id": name, "product": model.product, "defect": model.defect, "normal": None, "mask": {"kind": "part"}}
+    write_json(record_path(out, number), {**record, "box": box, **told})

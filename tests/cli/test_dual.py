@@ -1,0 +1,60 @@
+"""`adiff train-dual` and `adiff generate-dual`, on a small random base model."""
+
+import pytest
+
+from adiff import backbone as backbone_module
+from adiff.cli import dual as dual_module
+from adiff.dual import load_dual
+from adiff.dual.layers import SAIM
+from adiff.dual.training import FLIPS, DualSettings
+
+
+@pytest.fixture
+def small(backbone, monkeypatch):
+    monkeypatch.setattr(backbone_module, "load_backbone", lambda *_, **__: backbone)
+    return backbone
+
+
+@pytest.fixture
+def asked(data, tmp_path):
+    """The command that trains, without its steps."""
+    return ["train-dual", data, "--product", "metal", "--defect", "scratch", "--shots", "2", "--out",
+            tmp_path / "dual.safetensors", "--batch", "1", "--rank", "2", "--saim", "low"]  # fmt: skip
+
+
+def test_the_choices_and_defaults_are_the_librarys():
+    assert [saim.value for saim in dual_module.Saim] == list(SAIM)
+    assert [flips.value for flips in dual_module.Flips] == list(FLIPS)
+    settings = DualSettings()
+    assert (settings.steps, settings.batch, settings.lr, settings.rank) == (5000, 4, 2e-5, 32)
+
+
+def test_from_photos_to_a_file_and_to_a_run_that_is_whole(run, refused, small, asked, tmp_path):
+    learned = run(*asked, "--steps", "2")
+    assert "metal/scratch from 2 shots, 2 steps" in learned.stdout
+    model = load_dual(tmp_path / "dual.safetensors")
+    assert model.info["shots"] == [f"metal/test/scratch/00{i}.png" for i in range(2)]
+    assert len(model.info["held_out"]) == 2 and len(model.info["digests"]) == 2
+    assert not (tmp_path / "dual.safetensors.state").exists()
+    assert "holds it already" in run(*asked, "--steps", "2").stdout
+    out = tmp_path / "run"
+    made = run("generate-dual", tmp_path / "dual.safetensors", "-n", "2", "--steps", "2", "--out", out)
+    assert "2 pairs of metal/scratch" in made.stdout
+    assert run("run", "verify", out).exit_code == 0
+    other = ["generate-dual", tmp_path / "dual.safetensors", "-n", "1", "--steps", "2", "--out", out]
+    assert "another run (count 2, now 1)" in refused(*other)
+    (out / "mine.txt").touch()
+    assert "holds mine.txt beside its run" in refused(*other, "--restart")
+    (out / "mine.txt").unlink()
+    assert "1 pairs" in run(*other, "--restart").stdout
+    assert "another settings" in refused(*asked, "--steps", "3")
+
+
+def test_bad_input_is_one_line(refused, data, tmp_path):
+    one = ["train-dual", data, "--product", "metal"]
+    assert "has to end in .safetensors" in refused(*one, "--out", tmp_path / "x.pt")
+    several = refused(*one, "--out", tmp_path / "x.safetensors")
+    assert "metal/hole, metal/scratch" in several and "--defect" in several
+    assert "no dual model" in refused("generate-dual", tmp_path / "x.safetensors", "--out", tmp_path / "run")
+    no_rate = refused(*one, "--defect", "hole", "--out", tmp_path / "x.safetensors", "--lr", "0")
+    assert "positive learning rate" in no_rate

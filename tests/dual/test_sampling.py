@@ -1,0 +1,128 @@
+"""Pairs sampled by a dual model, and the folder that they are written to."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from adiff.cli.runs import check_run, progress_of, read_plan
+from adiff.datasets.images import read_photo
+from adiff.dual import run as run_module
+from adiff.dual.file import DualModel
+from adiff.dual.layers import new_weights
+from adiff.dual.run import NEEDS_NORMAL, generate_dual_run
+from adiff.dual.sampling import DualPair, DualSampling, sample_latents, sample_pairs
+from adiff.errors import InputError
+from adiff.generation.sampler import seeded_noise
+from adiff.generation.seeds import generator_for
+from adiff.progress import NullProgress
+
+FEW = DualSampling(steps=2, batch=2)
+
+
+@pytest.fixture(scope="module")
+def model(backbone):
+    rng = torch.Generator().manual_seed(0)
+    weights = new_weights(backbone.attentions, rng, rank=2, saim="low", saim_rank=4)
+    weights = {name: tensor + 0.05 * torch.randn(tensor.shape, generator=rng) for name, tensor in weights.items()}
+    masks = np.zeros((2, 64, 64), bool)
+    masks[:, 10:30, 10:30] = True
+    tokens = torch.randn(2, 3, 768, generator=rng)
+    return DualModel("metal", "dent", weights, *tokens, masks, torch.randn(2, 8, generator=rng), backbone.fingerprint,
+                     "tiny")  # fmt: skip
+
+
+def generators(*numbers):
+    return [generator_for(0, "test", number) for number in numbers]
+
+
+def test_guidance_is_between_the_null_context_and_the_nested_ones(backbone, model):
+    """One step from pure noise: x_0 is linear in eps, so guidance 3 is three times as far from none as guidance 1."""
+    x = seeded_noise((2, 4, 8, 8), generators(0), backbone.null_context).transpose(0, 1)
+    one, two, three = (sample_latents(backbone, model, x, DualSampling(1, s)) for s in (1, 2, 3))
+    torch.testing.assert_close(three - two, two - one, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(one, two, atol=1e-3)
+
+
+def test_a_pair_depends_on_its_generator_alone(backbone, model):
+    alone, (_, second) = sample_pairs(backbone, model, FEW, generators(1))[0], sample_pairs(
+        backbone, model, FEW, generators(0, 1))  # fmt: skip
+    for name in ("image", "part"):
+        a, b = (getattr(pair, name).astype(int) for pair in (alone, second))
+        assert a.shape == (64, 64, 3) and abs(a - b).max() <= 2
+    assert not np.array_equal(alone.image, alone.part)
+
+
+@pytest.mark.parametrize("guidance", [0, 0.5, float("nan"), float("inf")])
+def test_guidance_that_leaves_out_what_was_learned_is_refused(guidance):
+    with pytest.raises(InputError, match="1 for none"):
+        DualSampling(guidance=guidance)
+
+
+def fake(monkeypatch, empty=()):
+    """Pairs that cost nothing: a square at a place of the generator's own; `empty`: numbers of draws without one."""
+    drawn = []
+
+    def sample(_backbone, _model, _settings, of_batch):
+        pairs = []
+        for rng in of_batch:
+            mask = np.zeros((64, 64), bool)
+            place = int(torch.randint(4, 40, (), generator=rng))
+            if len(drawn) not in empty:
+                mask[place : place + 16, 8:24] = True
+            drawn.append(place)
+            part = np.where(mask[..., None], 200, 127).astype(np.uint8).repeat(3, 2)
+            pairs.append(DualPair(np.full((64, 64, 3), place, np.uint8), part, mask))
+        return pairs
+
+    monkeypatch.setattr(run_module, "sample_pairs", sample)
+    return drawn
+
+
+def test_a_run_is_one_that_status_and_verify_read(backbone, model, monkeypatch, tmp_path):
+    fake(monkeypatch)
+    out = tmp_path / "run"
+    result = generate_dual_run(backbone, model, count=3, out=out, settings=FEW)
+    plan = read_plan(out)
+    assert (plan.name, plan.count, plan.batch) == ("metal/dent", 3, 2)
+    assert progress_of(out, plan)["left"] == 0
+    found = check_run(out, plan, None, NullProgress())
+    assert found.pairs == 3 and not found.wrong and len(found.notes) == 1  # that no normal images were given
+    record = result.pairs[1]
+    assert record == json.loads((out / "pairs" / "000001.json").read_text())
+    mask = read_photo(out / "mask" / "000001_mask.png").pixels > 0
+    assert np.array_equal(read_photo(out / "part" / "000001.png").pixels[..., 0] == 200, mask)
+    assert record["area"] == mask.mean() == 256 / 4096 and record["components"] == 1
+    assert all(record[name] is None for name in NEEDS_NORMAL)
+    assert record["likeness"] > 0 and abs(record["novelty"] - (1 - 256 / 400)) < 1e-6
+
+
+def test_a_run_goes_on_and_is_the_same_whatever_was_there(backbone, model, monkeypatch, stopper, tmp_path, listing):
+    fake(monkeypatch)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    generate_dual_run(backbone, model, count=5, out=whole, settings=FEW)
+    first = generate_dual_run(backbone, model, count=5, out=broken, settings=FEW, progress=stopper(2))
+    assert first.cancelled and len(first.pairs) == 2
+    assert len(generate_dual_run(backbone, model, count=5, out=broken, settings=FEW).pairs) == 5
+    assert listing(whole) == listing(broken)
+    with pytest.raises(InputError, match="another run.*seed"):
+        generate_dual_run(backbone, model, count=5, out=broken, settings=FEW, seed=1)
+
+
+@pytest.fixture
+def listing():
+    return lambda folder: {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_pair_whose_part_shows_nothing_is_drawn_again(backbone, model, monkeypatch, tmp_path):
+    drawn = fake(monkeypatch, empty=(1, 2))
+    result = generate_dual_run(backbone, model, count=2, out=tmp_path / "run", settings=FEW)
+    assert [record["draw"] for record in result.pairs] == [0, 2] and len(drawn) == 4
+
+
+def test_a_model_that_shows_no_part_is_told_of(backbone, model, monkeypatch, tmp_path):
+    fake(monkeypatch, empty=range(100))
+    with pytest.raises(InputError, match="000000 of metal/dent showed no part in 8 draws"):
+        generate_dual_run(backbone, model, count=2, out=tmp_path / "run", settings=FEW)
+    assert not (tmp_path / "run" / "pairs").exists()

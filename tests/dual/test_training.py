@@ -1,0 +1,82 @@
+"""What is learned of a pair, on a small random base model."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from adiff.backbone.schedule import alpha_bar_at
+from adiff.dual.file import DEFECT, OBJECT, nested_contexts
+from adiff.dual.layers import DualEdit
+from adiff.dual.training import DualSettings, _Pairs, encode_pairs, train_pair
+from adiff.errors import InputError
+
+KEY = ("metal", "hole")
+SMALL = {"steps": 4, "batch": 2, "lr": 1e-3, "rank": 2, "tokens": 3, "saim": "low", "saim_rank": 4}
+
+
+@pytest.fixture
+def pairs(shots):
+    return shots[KEY]
+
+
+def test_views_are_encoded_with_their_parts_mirrored_alike(backbone, pairs):
+    latents = encode_pairs(backbone, pairs, "both")
+    assert latents.shape == (2, 8, 4, 8, 8)
+    image, mask = pairs[1]
+    flipped = torch.from_numpy(np.ascontiguousarray(image[:, ::-1])).permute(2, 0, 1)[None] / 127.5 - 1
+    alone = flipped * torch.from_numpy(np.ascontiguousarray(mask[:, ::-1]))  # image * mask in [-1, 1]
+    for branch, pixels in enumerate((flipped, alone)):  # the groups' norms make much of the rounding of plain grey
+        torch.testing.assert_close(latents[branch, 5], backbone.encode(pixels)[0], atol=1e-3, rtol=0)
+        assert (latents[branch, 5] - latents[branch, 4]).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_the_loss_is_the_plain_one_of_both_branches_at_one_timestep_with_noise_of_their_own(backbone, pairs):
+    task = _Pairs(backbone, pairs, DualSettings(**SMALL), seed=0)
+    batch = task.batch(0, torch.Generator().manual_seed(3))
+    rng = torch.Generator().manual_seed(3)  # the same draws: views, timesteps, noise
+    index, t = torch.randint(4, (2,), generator=rng), torch.randint(1000, (2,), generator=rng)
+    noise = torch.randn(2, 2, 4, 8, 8, generator=rng)
+    assert not torch.equal(noise[0], noise[1])
+    found, contexts = batch.losses(slice(0, 2)), nested_contexts(task.parameters[OBJECT], task.parameters[DEFECT], 1)
+    for pair in range(2):
+        (level,) = alpha_bar_at(backbone.alphas_cumprod, [int(t[pair])])
+        z_t = level**0.5 * task.latents[:, index[pair]] + (1 - level) ** 0.5 * noise[:, pair]
+        eps = backbone.predict_noise_edited(z_t, t[pair].repeat(2), contexts, DualEdit(task.weights, [[0], [1]]))
+        torch.testing.assert_close(found[pair], (eps - noise[:, pair]).square().mean(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(batch.losses(slice(1, 2)), found[1:], atol=1e-4, rtol=1e-4)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(backbone, pairs, stopper, tmp_path):
+    whole = train_pair(backbone, KEY, pairs, settings=DualSettings(**SMALL))
+    state = tmp_path / "state.safetensors"
+    first = train_pair(backbone, KEY, pairs, settings=DualSettings(**SMALL), progress=stopper(2), state=state)
+    assert (first.outcome.stopped, first.outcome.steps, state.exists()) == ("cancelled", 2, True)
+    again = train_pair(backbone, KEY, pairs, settings=DualSettings(**SMALL), state=state)
+    assert again.outcome.steps == 4 and torch.equal(again.defect_tokens, whole.defect_tokens)
+    assert all(torch.equal(again.weights[name], tensor) for name, tensor in whole.weights.items())
+    moved = [name for name, tensor in whole.weights.items() if name.endswith((".up", "out.weight")) and tensor.any()]
+    assert len(moved) == 14 * 5  # each attention's four LoRAs and SAIM
+    with pytest.raises(InputError, match="other settings or shots"):
+        train_pair(backbone, KEY, pairs, settings=DualSettings(**SMALL | {"rank": 3}), state=state)
+
+
+def test_one_shot_is_told_of(backbone, pairs, caplog, stopper):
+    with caplog.at_level(logging.WARNING):
+        train_pair(backbone, KEY, pairs[:1], settings=DualSettings(**SMALL), progress=stopper(1))
+    assert "one shot of metal/hole" in caplog.text
+
+
+@pytest.mark.parametrize(("fill", "told"), [(True, "b.png covers everything"), (False, "b.png is empty")])
+def test_masks_that_leave_nothing_to_tell_apart_are_refused(backbone, pairs, fill, told):
+    wrong = [pairs[0], (pairs[1][0], np.full_like(pairs[1][1], fill))]
+    with pytest.raises(InputError, match=told):
+        train_pair(backbone, KEY, wrong, names=["a.png", "b.png"])
+
+
+@pytest.mark.parametrize("change", [{"saim": "half"}, {"flips": "up"}, {"rank": 0}, {"lr": 0}, {"token_lr": 0}])
+def test_settings_that_cannot_be_are_refused(change):
+    with pytest.raises(InputError):
+        DualSettings(**SMALL | change)
