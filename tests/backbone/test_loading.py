@@ -157,8 +157,8 @@ def test_other_files_are_refused(file, tmp_path):
     cut.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(InputError, match="cut.safetensors is damaged"):
         load_single_file(cut)
-    with pytest.raises(InputError, match="x.bin: weights are a .safetensors or .ckpt file"):
-        load_single_file(tmp_path / "x.bin")
+    with pytest.raises(InputError, match="x.gguf: weights are a .safetensors or .ckpt file"):
+        load_single_file(tmp_path / "x.gguf")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_backbone(str(tmp_path / "nowhere"))
 
