@@ -80,6 +80,18 @@ def write_json(path: Path | str, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_json_object(path: Path, remedy: str = "") -> dict[str, Any]:
+    """Read a JSON file whose top is an object. Raises InputError, with what to do if that is given, for any other."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        reason = "" if isinstance(content, dict) else "no JSON object"
+    except (ValueError, RecursionError) as error:
+        reason = f"no JSON: {' '.join(str(error).split())[:80]}"
+    if reason:
+        raise InputError(f"{path} is damaged ({reason})" + (f"; {remedy}" if remedy else ""))
+    return content
+
+
 def remove_leftovers(*places: Path) -> None:
     """Remove what killed writes have left: of a folder everything right in it, else what was to become that file.
 

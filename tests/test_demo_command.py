@@ -10,8 +10,8 @@ import pytest
 
 from adiff.datasets.images import read_mask, read_photo
 from adiff.datasets.readers import read_dataset
-from adiff.generation import read_records
 from adiff.library import load_library
+from adiff.run_record import read_records
 
 DEFECTS = (("metal", "scratch"), ("tile", "stain"), ("wood", "hole"))
 

@@ -13,13 +13,13 @@ taken for one that predicts noise.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..storage import read_json_object
 from .layout import UNET
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -181,12 +181,4 @@ def _without_unet(path: Path) -> str | None:
 
 def read_object(path: Path) -> dict[str, Any]:
     """The object of a JSON file, empty if there is none; InputError if the file is something else."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON ({' '.join(str(error).split())[:80]})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no JSON object")
-    return content
+    return read_json_object(path) if path.is_file() else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -12,18 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import run_record
 from ..errors import InputError
+from ..run_record import record_paths
+from ..storage import read_json_object
 from .app import keeping, printable
 from .progress import CliProgress, duration
 
 if TYPE_CHECKING:
     import numpy as np
 
-FORMAT = 1
-"""Newest format of run.json that is read (`generation.run.FORMAT`)."""
 WRONG = 1
 """Exit code of `verify` where something is wrong."""
-RECORD_NAME = re.compile(r"\d{6,}\.json")
 FOLDERS = ("image", "mask", "pairs")
 
 run = typer.Typer(rich_markup_mode="rich")
@@ -41,7 +40,7 @@ def root(ctx: typer.Context) -> None:
 @run.command(epilog="Example:  adiff run status run")
 def status(folder: RunFolder, as_json: AsJson = False) -> None:
     """Say how many pairs a run has and wants, and when it wrote the last one."""
-    plan = read_plan(folder)
+    plan = plan_of(folder)
     about = progress_of(folder, plan)
     if as_json:
         typer.echo(json.dumps(about, indent=1))
@@ -71,7 +70,7 @@ def verify(
     """Open every pair of a run and check it; exit code 1 if anything is wrong."""
     from ..datasets.readers import list_images
 
-    plan = read_plan(folder)
+    plan = plan_of(folder)
     photos = None if normals is None else {path.name: path for path in list_images(normals)}
     with CliProgress() as progress, keeping("nothing was changed"):
         found = check_run(folder, plan, photos, progress)
@@ -102,7 +101,7 @@ def report(
     from ..datasets.readers import list_images
     from ..report import report_of_run
 
-    read_plan(folder)
+    plan_of(folder)
     if normals is not None:
         list_images(normals)
     if out is not None and out.is_dir():
@@ -137,20 +136,10 @@ class Findings:
     notes: list[str] = field(default_factory=list)
 
 
-def read_plan(folder: Path) -> Plan:
+def plan_of(folder: Path) -> Plan:
     """Read run.json. Raises FileNotFoundError for no folder, InputError for one that is no run, damaged or newer."""
-    record = folder / "run.json"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no run at {folder}")
-    if not record.is_file():
-        raise InputError(f"{folder} holds no run.json; give the folder that `adiff generate --out` wrote")
-    content = _read_object(record)
-    if isinstance(content, str):
-        raise InputError(f"{record} is damaged ({content})")
-    version, base = content.get("format"), content.get("base")
-    if isinstance(version, int) and version > FORMAT:
-        raise InputError(f"{record} is of format {version}, this version reads up to {FORMAT}; update adiff")
-    settings = content.get("settings")
+    content, record = run_record.read_plan(folder), folder / "run.json"
+    settings, base = content.get("settings"), content.get("base")
     values = {name: content.get(name) for name in ("product", "defect", "count", "seed")}
     if not isinstance(settings, dict):
         raise InputError(f"{record} is damaged: it has no settings")
@@ -166,7 +155,7 @@ def read_plan(folder: Path) -> Plan:
 def progress_of(folder: Path, plan: Plan) -> dict[str, Any]:
     """Count a run's records and batches; the records are not opened."""
     written: dict[int, float] = {}
-    for path in _records(folder):
+    for path in record_paths(folder):
         if int(path.stem) < plan.count:
             written[int(path.stem)] = path.stat().st_mtime
     batches = -(-plan.count // plan.batch)
@@ -184,7 +173,7 @@ def progress_of(folder: Path, plan: Plan) -> dict[str, Any]:
 def check_run(folder: Path, plan: Plan, normals: dict[str, Path] | None, progress: CliProgress) -> Findings:
     """Open every pair that a record stands for. normals: name -> file, or None to leave the leak unchecked."""
     found = Findings()
-    records = _records(folder)
+    records = record_paths(folder)
     progress.start(len(records), "checking pairs")
     for done, path in enumerate(records):
         found.wrong += [f"{path.stem}: {fault}" for fault in _faults(folder, path, plan, normals)]
@@ -197,26 +186,14 @@ def check_run(folder: Path, plan: Plan, normals: dict[str, Path] | None, progres
     return found
 
 
-def _records(folder: Path) -> list[Path]:
-    return sorted(path for path in (folder / "pairs").glob("*.json") if RECORD_NAME.fullmatch(path.name))
-
-
-def _read_object(path: Path) -> dict[str, Any] | str:
-    """A JSON file's object, or what is wrong with it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        return f"it cannot be read: {error.strerror}"
-    except (ValueError, RecursionError) as error:
-        return f"no JSON: {' '.join(str(error).split())[:80]}"
-    return content if isinstance(content, dict) else "no JSON object"
-
-
 def _faults(folder: Path, path: Path, plan: Plan, normals: dict[str, Path] | None) -> list[str]:
     """What is wrong with one pair."""
-    record = _read_object(path)
-    if isinstance(record, str):
-        return [f"its record is damaged ({record})"]
+    try:
+        record = read_json_object(path)
+    except OSError as error:
+        return [f"its record cannot be read: {error.strerror}"]
+    except InputError as error:
+        return [str(error)]
     faults = []
     if int(path.stem) >= plan.count:
         faults.append(f"the run wants {plan.count} pairs only")

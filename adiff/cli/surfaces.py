@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -10,7 +9,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from ..errors import InputError
-from ..storage import write_json
+from ..storage import read_json_object, write_json
 from .app import keeping
 from .options import Seed
 from .progress import CliProgress
@@ -96,10 +95,7 @@ def claim_folder(out: Path, settings: dict) -> None:
 
     record = out / RECORD
     if record.is_file():
-        try:
-            old = json.loads(record.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{record} is damaged ({error}); remove the folder or give another --out") from error
+        old = read_json_object(record, "remove the folder or give another --out")
         different = [name for name, value in settings.items() if old.get(name) != value]
         if different:
             was = ", ".join(f"{name} {old.get(name)}" for name in different)

@@ -17,9 +17,10 @@ import numpy as np
 from ..backbone.attentions import EditableBackbone
 from ..datasets.images import write_png
 from ..errors import InputError
-from ..generation.run import FORMAT, RunResult, open_run, read_records, record_path
+from ..generation.run import RunResult, open_run
 from ..generation.seeds import generator_for
 from ..progress import Cancelled, NullProgress, Progress
+from ..run_record import FORMAT, read_records, record_path
 from ..scoring import ShotReference, area, border, components, describe, likeness, novelty
 from ..storage import run_lock, write_json
 from .file import DualModel, check_base, fingerprint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from ..datasets.images import read_photo
 from ..datasets.readers import Shot, read_shots
 from ..embedding import embedding_fingerprint
 from ..errors import InputError
-from ..generation import read_records
 from ..library import Library
+from ..run_record import read_plan, read_records
 from .localizer import Example
 from .splits import Split
 
@@ -44,15 +43,9 @@ class Run:
 
 def read_run(folder: Path) -> Run:
     """Read a run's records. Raises InputError for a folder that is no run and for a run that lacks pairs."""
-    path = folder / "run.json"
-    if not path.is_file():
-        raise InputError(f"{folder} holds no run.json; give the folder that `adiff generate --out` wrote")
-    try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({' '.join(str(error).split())[:80]})") from None
-    if not isinstance(plan, dict) or not isinstance(plan.get("count"), int):
-        raise InputError(f"{path} is damaged: it does not say how many pairs the run wants")
+    plan = read_plan(folder)
+    if not isinstance(plan.get("count"), int):
+        raise InputError(f"{folder / 'run.json'} is damaged: it does not say how many pairs the run wants")
     if "defects" in plan:
         raise InputError(f"{folder} shows several defects in one image; give a run of one defect")
     records = read_records(folder)

@@ -8,17 +8,17 @@ one of its own.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from ..datasets.readers import Dataset, Shot, few_shot_split, list_images, read_dataset
 from ..errors import InputError
+from ..storage import read_json_object
 
 NAME = "groups.json"
 TEST_SHARE = 3
@@ -137,11 +137,8 @@ def split_by_group(
 
 
 def _read_table(record: Path) -> dict[str, str]:
-    try:
-        table: Any = json.loads(record.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{record} is damaged ({' '.join(str(error).split())[:80]})") from None
-    if not isinstance(table, dict) or not all(isinstance(group, str) for group in table.values()):
+    table = read_json_object(record)
+    if not all(isinstance(group, str) for group in table.values()):
         raise InputError(f"{record} is no table of file -> group, both text")
     return table
 

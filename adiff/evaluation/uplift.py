@@ -8,7 +8,6 @@ without synthetic pairs the last state is.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from ..baselines import paste_pairs
 from ..errors import InputError
 from ..generation.seeds import rng_for
 from ..progress import NullProgress, Progress
-from ..storage import LOCK, run_lock, write_json
+from ..storage import LOCK, read_json_object, run_lock, write_json
 from ..versions import versions
 from .localization import VALIDATION, Measured, measure
 from .localizer import Example, LocalizerSettings, score, train_localizer
@@ -95,7 +94,8 @@ def measure_uplift(
                 path = _row_path(out, row, seed)
                 if not path.exists():
                     write_json(path, _measure_row(row, seed, count, material, settings, progress))
-    return [_read(_row_path(out, row, seed)) for row in rows for seed in range(seeds)]
+    again = "remove it to make it again"
+    return [read_json_object(_row_path(out, row, seed), again) for row in rows for seed in range(seeds)]
 
 
 def _measure_row(
@@ -141,20 +141,10 @@ def _open(out: Path, identity: dict[str, Any]) -> None:
     """Begin an evaluation's folder, or check that the one there is of the same settings and files."""
     record = out / RECORD
     if record.exists():
-        there = _read(record)
+        there = read_json_object(record, "remove it to make it again")
         if other := [name for name, value in identity.items() if there.get(name) != value]:
             raise InputError(f"{out} holds another evaluation ({', '.join(other)} differ); choose another folder")
         return
     if any(path.name not in (LOCK, FOLDER) for path in out.iterdir()):
         raise InputError(f"{out} is not empty and holds no {RECORD}; choose a new or empty folder")
     write_json(record, {**identity, "versions": versions()})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); remove it to make it again") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is no record of an evaluation; remove it to make it again")
-    return content

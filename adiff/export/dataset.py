@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -12,7 +11,7 @@ from typing import Any
 from .. import __version__
 from ..errors import InputError
 from ..progress import NullProgress, Progress
-from ..storage import LOCK, remove_leftovers, run_lock, write_json
+from ..storage import LOCK, read_json_object, remove_leftovers, run_lock, write_json
 from .coco import CocoWriter
 from .folders import FolderWriter, MvtecWriter
 from .layout import Target, Writer
@@ -130,12 +129,11 @@ def _claim(out: Path, settings: Mapping[str, Any], origin: Mapping[str, Any]) ->
             raise InputError(f"{out} is not empty and holds no {RECORD}; give a new or an empty folder")
         write_json(path, {"kind": KIND, "adiff": __version__, "settings": settings, "origin": origin})
         return
-    try:
-        old = json.loads(path.read_text(encoding="utf-8"))["settings"]
-        different = [name for name, value in settings.items() if old.get(name) != value]
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        raise InputError(f"{path} is damaged; remove the folder or give another one") from None
-    if different:
+    remedy = "remove the folder or give another one"
+    old = read_json_object(path, remedy).get("settings")
+    if not isinstance(old, dict):
+        raise InputError(f"{path} is damaged (no settings); {remedy}")
+    if different := [name for name, value in settings.items() if old.get(name) != value]:
         raise InputError(f"{out} holds another export (it differs in {', '.join(different)}); "
                          "remove it or give a new folder")  # fmt: skip
     remove_leftovers(*(folder for folder in out.rglob("*") if folder.is_dir()))  # of a process killed there

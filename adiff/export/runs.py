@@ -15,12 +15,10 @@ import numpy as np
 from ..datasets.images import Photo, read_mask, read_photo
 from ..errors import InputError
 from ..library import check_name
+from ..run_record import read_plan, record_paths
+from ..storage import read_json_object
 
 TRAIN, VALIDATION = "train", "val"
-FORMAT = 1
-"""Newest format of run.json that is read (`generation.run.FORMAT`)."""
-RECORD = re.compile(r"\d{6,}\.json")
-"""A pair's record: its id, and nothing of a stranger's."""
 UNFIT = re.compile(r"[^\w.+-]+")
 """What a run's folder may be called, but an image should not."""
 GOLDEN, WORD = 2654435769, 2**32
@@ -107,34 +105,17 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _read_run(folder: Path, name: str) -> Run:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no run at {folder}")
-    path = folder / "run.json"
-    if not path.is_file():
-        raise InputError(f"{folder} holds no run.json; give the folder that `adiff generate --out` wrote")
-    plan = _object(path)
-    version, defects = plan.get("format"), plan.get("defects", [plan.get("defect")])
-    if not isinstance(version, int) or version > FORMAT:
-        raise InputError(f"{path} is of format {version}, this version reads up to {FORMAT}; update adiff")
+    plan, path = read_plan(folder), folder / "run.json"
+    defects = plan.get("defects", [plan.get("defect")])
     names = [plan.get("product"), *(defects if isinstance(defects, list) else [defects])]
     if len(names) < 2 or not all(isinstance(one, str) for one in names):
         raise InputError(f"{path} is damaged: it names no product and defect")
     for one in names:
         check_name(one, f"the name in {path},")
-    ids = tuple(sorted(p.stem for p in (folder / "pairs").glob("*.json") if RECORD.fullmatch(p.name)))
+    ids = tuple(path.stem for path in record_paths(folder))
     if not ids:
         raise InputError(f"{folder} holds no finished pair yet; `adiff generate` makes them")
     return Run(folder, name, names[0], tuple(names[1:]), ids, plan)
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({str(error)[:80]})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged (no JSON object)")
-    return content
 
 
 def split_of(number: int, share: float, seed: int) -> str:
@@ -171,7 +152,7 @@ def normals_of_products(normals: Mapping[str, Sequence[Path]], share: float, see
 
 
 def _record(run: Run, name: str) -> dict[str, Any]:
-    record = _object(run.folder / "pairs" / f"{name}.json")
+    record = read_json_object(run.folder / "pairs" / f"{name}.json")
     due = {"id": name, "product": run.product, "defect": run.defect}
     for key, value in due.items():
         if record.get(key) != value:

@@ -2,7 +2,7 @@
 
 from .mask import GeneratedMask, sample_masks
 from .pairs import Pair, make_pairs
-from .run import RunResult, check_run, generate_run, read_records
+from .run import RunResult, check_run, generate_run
 from .settings import GenerationSettings, MaskSampling
 from .sources import FolderMasks, LearnedMasks, MaskSource
 
@@ -18,6 +18,5 @@ __all__ = [
     "check_run",
     "generate_run",
     "make_pairs",
-    "read_records",
     "sample_masks",
 ]

@@ -8,7 +8,6 @@ mask/<id>_labels.png says which is where (0 none, then 1, 2, ... in the record's
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import time
@@ -25,6 +24,7 @@ from ..embedding import embedding_fingerprint
 from ..errors import InputError
 from ..library import Key, Library
 from ..progress import Cancelled, NullProgress, Progress
+from ..run_record import FORMAT, read_plan, read_records, record_path
 from ..scoring import ShotReference
 from ..spatial_encoder import SpatialEncoder
 from ..spatial_encoder import fingerprint as encoder_fingerprint
@@ -36,8 +36,6 @@ from .settings import GenerationSettings
 from .sources import Batch, FolderMasks, MaskSource
 
 logger = logging.getLogger("adiff")
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -162,29 +160,8 @@ def _alone(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def read_records(out: Path) -> list[dict[str, Any]]:
-    """Return the records of all pairs that exist in a run's folder, by id."""
-    return [_read_json(path) for path in sorted((out / "pairs").glob("*.json"))]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:80]
-        raise InputError(f"{path} is damaged ({reason}); remove it, or its folder, to make it again") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is no record of a run or a pair; remove it, or choose another folder")
-    return content
-
-
 def _choose_normals(normals: Sequence[Path], ids: Sequence[int], seed: int) -> list[Photo]:
     return [read_photo(normals[int(rng_for(seed, "normal", i).integers(len(normals)))]) for i in ids]
-
-
-def record_path(out: Path, number: int) -> Path:
-    """Where the record of a pair lies, by its number."""
-    return out / "pairs" / f"{number:06d}.json"
 
 
 def _write(out: Path, number: int, layers: Sequence[Layer], photo: Photo, regions: Sequence[Region], seed: int) -> None:
@@ -211,9 +188,7 @@ def open_run(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bo
         "threads": torch.get_num_threads(),
     }  # fmt: skip
     if record.exists():
-        there = _read_json(record)
-        if isinstance(newer := there.get("format"), int) and newer > FORMAT:
-            raise InputError(f"{record} is of format {newer}, this version reads up to {FORMAT}; update adiff")
+        there = read_plan(out)
         other = _differences(identity, there)
         if other:
             raise InputError(f"{out} holds another run ({'; '.join(other)}); choose another folder or --restart")

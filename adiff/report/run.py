@@ -10,7 +10,8 @@ from typing import Any
 
 from ..contact_sheet import Block, StoredPairs
 from ..errors import InputError
-from ..generation import GenerationSettings, read_records
+from ..generation import GenerationSettings
+from ..run_record import read_plan, read_records
 from .page import Report, write_report
 
 NAME = "report.html"
@@ -44,7 +45,7 @@ def report_of_run(
     put together from the run's settings. seconds: phase -> seconds, in place of run.json's, if they are known at all.
     Raises InputError for a folder that is no run, a run without a finished pair, and files that are missing or damaged.
     """
-    plan, records = _plan_of(run), read_records(run)
+    plan, records = read_plan(run), read_records(run)
     if not records:
         raise InputError(f"{run} holds no finished pair yet; `adiff generate` makes them")
     if seconds is None:
@@ -65,19 +66,6 @@ def report_of_run(
         notes=_notes(plan, command is None),
     )
     return write_report(out or run / NAME, report, limit=limit)
-
-
-def _plan_of(run: Path) -> dict[str, Any]:
-    path = run / "run.json"
-    if not path.is_file():
-        raise InputError(f"{run} holds no run.json; give the folder that `adiff generate --out` wrote")
-    try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({' '.join(str(error).split())[:80]})") from None
-    if not isinstance(plan, dict):
-        raise InputError(f"{path} is damaged (no JSON object)")
-    return plan
 
 
 def _table(value: Any) -> dict[str, Any]:

@@ -155,9 +155,9 @@ WHOLE = {"unet": GOOD, "vae": {}, "text_encoder": {}, "scheduler": {"prediction_
         ({"scheduler": {"prediction_type": "v_prediction"}}, "predicts v, while"),
         ({"unet": {}, "index": {"_class_name": "StableDiffusion3Pipeline"}}, "folder of StableDiffusion3Pipeline"),
         ({"unet": {}, "own": {"_class_name": "AutoencoderKL"}}, r"one part of a model \(AutoencoderKL\)"),
-        ({"unet": "{"}, "config.json is no JSON"),
-        ({"unet": "[" * 100_000}, "config.json is no JSON"),
-        ({"unet": "[]"}, "config.json holds no JSON object"),
+        ({"unet": "{"}, "config.json is damaged .no JSON"),
+        ({"unet": "[" * 100_000}, "config.json is damaged .no JSON"),
+        ({"unet": "[]"}, "config.json is damaged .no JSON object"),
     ],
 )
 def test_every_other_folder_is_named(tmp_path, files, said):

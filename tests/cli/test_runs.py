@@ -63,10 +63,9 @@ def test_the_commands_have_help_with_an_example_that_parses(run, command):
     assert f" {command} " in run("run").stdout
 
 
-def test_the_format_is_the_one_that_runs_are_written_in():
-    assert module.FORMAT == generation.FORMAT
+def test_the_names_are_those_that_runs_are_written_under():
     written = inspect.getsource(generation)
-    assert all(f'"{name}"' in written for name in ("run.json", *module.FOLDERS))
+    assert all(f'"{name}"' in written for name in ("run.json", "image", "mask"))
 
 
 def test_status_counts_pairs_and_batches(run, tmp_path):
@@ -212,12 +211,12 @@ def test_labels_that_are_those_of_the_defects_are_whole(folder, verify):
         (of_two_defects([1, 2, 0]), "its labels mark other pixels than its mask"),
         (of_two_defects([1, 1, 1]), "not those of 2 defects: 2 is too many or missing"),
         (of_two_defects([1, 2, 3]), "not those of 2 defects: 3 is too many or missing"),
-        (made_a_folder("pairs/000001.json"), "its record is damaged (it cannot be read: Is a directory)"),
+        (made_a_folder("pairs/000001.json"), "its record cannot be read: Is a directory"),
         (made_a_folder("image/000001.png"), "image/000001.png is missing"),
-        (lambda f: (f / "pairs" / "000001.json").write_text("[" * 99999), "its record is damaged (no JSON"),
+        (lambda f: (f / "pairs" / "000001.json").write_text("[" * 99999), "000001.json is damaged (no JSON: "),
         (lambda f: (f / "image" / "000001.png").unlink(), "image/000001.png is missing"),
         (lambda f: (f / "mask" / "000001_mask.png").unlink(), "mask/000001_mask.png is missing"),
-        (lambda f: (f / "pairs" / "000001.json").write_text("{"), "its record is damaged"),
+        (lambda f: (f / "pairs" / "000001.json").write_text("{"), "000001.json is damaged"),
         (lambda f: (f / "pairs" / "000001.json").write_text("[]"), "no JSON object"),
         (truncate("image", "000001.png"), "damaged or cut short"),
         (truncate("mask", "000001_mask.png"), "damaged or cut short"),

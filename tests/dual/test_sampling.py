@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from adiff.cli.runs import check_run, progress_of, read_plan
+from adiff.cli.runs import check_run, plan_of, progress_of
 from adiff.datasets.images import read_photo
 from adiff.dual import run as run_module
 from adiff.dual.file import DualModel
@@ -84,7 +84,7 @@ def test_a_run_is_one_that_status_and_verify_read(backbone, model, monkeypatch, 
     fake(monkeypatch)
     out = tmp_path / "run"
     result = generate_dual_run(backbone, model, count=3, out=out, settings=FEW)
-    plan = read_plan(out)
+    plan = plan_of(out)
     assert (plan.name, plan.count, plan.batch) == ("metal/dent", 3, 2)
     assert progress_of(out, plan)["left"] == 0
     found = check_run(out, plan, None, NullProgress())

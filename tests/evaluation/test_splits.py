@@ -125,7 +125,7 @@ def test_parts_that_would_be_empty_are_refused(tmp_path):
 
 def test_bad_groups_are_refused(tmp_path):
     product = fill(tmp_path / "metal")
-    for content, said in (("{", "damaged"), ("[]", "no table"), ('{"a": 3}', "no table")):
+    for content, said in (("{", "damaged"), ("[]", "no JSON object"), ('{"a": 3}', "no table")):
         (product / "groups.json").write_text(content)
         with pytest.raises(InputError, match=said):
             read_groups(product, "metal")

@@ -7,9 +7,10 @@ import torch
 
 from adiff.datasets.images import read_mask, read_photo, write_png
 from adiff.errors import InputError
-from adiff.generation import FolderMasks, GenerationSettings, LearnedMasks, generate_run, read_records
+from adiff.generation import FolderMasks, GenerationSettings, LearnedMasks, generate_run
 from adiff.library import Defect, Library
 from adiff.masks import MaskRules
+from adiff.run_record import read_records
 
 KEY, DENT = ("metal", "hole"), ("metal", "dent")
 FEW = GenerationSettings(steps=1, reweighting="off", guidance=1.0, batch=2)
