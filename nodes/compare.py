@@ -5,28 +5,12 @@ from __future__ import annotations
 import logging
 
 import numpy as np
-import torch
 
 from ..adiff.scoring import ShotReference, describe, measure_pair
-from .host import ComfyBackbone, check_sd1
+from .host import ComfyBackbone
 from .sockets import LearnedDefect
 
 log = logging.getLogger("adiff")
-
-
-class Eye:
-    """What `scoring.describe` and `ShotReference` ask of a base model, of MODEL and VAE.
-
-    Nothing is painted with it, so the U-Net stays where it is: a small card need not swap it for the VAE.
-    """
-
-    fingerprint, encode = ComfyBackbone.fingerprint, ComfyBackbone.encode
-
-    def __init__(self, model, vae, native_size: int):
-        check_sd1(model)
-        self._model, self._vae = model, vae
-        self.device, self.dtype = model.load_device, torch.float32
-        self.native_size = getattr(model.model, "adiff_native_size", native_size)
 
 
 class Comparison:
@@ -37,7 +21,7 @@ class Comparison:
         self._shots, self._eye = ShotReference(masks), None
         if defect is None or model is None:
             return
-        self._eye = Eye(model, vae, 512 if masks is None else masks.shape[-1])
+        self._eye = ComfyBackbone(model, vae, native_size=512 if masks is None else masks.shape[-1])
         self._shots = ShotReference.of(defect.library, defect.entry.key, self._eye)
         if self._shots.descriptors is None:
             log.warning(

@@ -85,18 +85,23 @@ def check_context(conditioning: list, batch: int, what: str) -> None:
 
 
 class ComfyBackbone:
-    """A MODEL, a VAE and the empty prompt's CONDITIONING as our frozen base model; see `adiff.backbone.Backbone`."""
+    """A MODEL, a VAE and the empty prompt's CONDITIONING as our frozen base model; see `adiff.backbone.Backbone`.
+
+    The U-Net is loaded when it is first asked for: one that only encodes and decodes leaves it where it is, and needs
+    no empty prompt (`null_context` is then None).
+    """
 
     name = "the MODEL in the graph"
     context_dim, latent_downscale = 768, DOWNSCALE
 
-    def __init__(self, model, vae, empty: list, native_size: int = 512):
+    def __init__(self, model, vae, empty: list | None = None, native_size: int = 512):
         check_sd1(model)
-        check_context(empty, 1, "the empty prompt")
+        if empty is not None:
+            check_context(empty, 1, "the empty prompt")
         self._model, self._vae = model, vae
         self.device, self.dtype = model.load_device, torch.float32
         self.native_size = getattr(model.model, "adiff_native_size", native_size)
-        self.null_context = empty[0][0].to(self.device, self.dtype)
+        self.null_context = None if empty is None else empty[0][0].to(self.device, self.dtype)
         sigmas = model.get_model_object("model_sampling").sigmas.float()
         self.alphas_cumprod = (1 / (1 + sigmas.square())).to(self.device)
         self._loaded = False

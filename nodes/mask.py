@@ -14,7 +14,7 @@ from ..adiff.geometry import resize_mask
 from ..adiff.library import check_base
 from ..adiff.masks import MaskRules, check_mask
 from .host import ComfyBackbone, GraphProgress
-from .sockets import CATEGORY, DefectSocket, LearnedDefect
+from .sockets import CATEGORY, DefectSocket, LearnedDefect, base_inputs
 
 
 class GenerateMasks(io.ComfyNode):
@@ -31,9 +31,7 @@ class GenerateMasks(io.ComfyNode):
             "parts and places.",
             inputs=[
                 DefectSocket.Input("defect", tooltip="From Load Defect; its masks must have been learned"),
-                io.Model.Input("model", tooltip="The SD 1.x model that the defect was learned on"),
-                io.Vae.Input("vae", tooltip="The model's VAE"),
-                io.Conditioning.Input("empty", tooltip="The empty prompt, for guidance"),
+                *base_inputs("that the defect was learned on", "guidance"),
                 io.Int.Input("count", default=4, min=1, max=256, tooltip="Masks to make"),
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,

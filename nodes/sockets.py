@@ -21,6 +21,15 @@ IN_GRAPH = "this graph"
 """The source of what was learned here and lies in no file yet."""
 
 
+def base_inputs(model: str, empty: str) -> list[io.Input]:
+    """The inputs of a node that works on a whole base model; model, empty: what these are for, in words."""
+    return [
+        io.Model.Input("model", tooltip=f"The SD 1.x model {model}"),
+        io.Vae.Input("vae", tooltip="The model's VAE"),
+        io.Conditioning.Input("empty", tooltip=f"The empty prompt, for {empty}"),
+    ]
+
+
 @dataclass(frozen=True, eq=False)
 class LearnedDefect:
     """source: the library's name in the list; library: all of it; entry: the defect chosen."""

@@ -33,6 +33,7 @@ from .sockets import (
     LibrarySocket,
     LoadedEncoder,
     LoadedLibrary,
+    base_inputs,
 )  # fmt: skip
 from .upstream import identity_of, model_name
 
@@ -85,9 +86,7 @@ class TrainDefects(io.ComfyNode):
             "stays as it is. A cancelled training goes on where it was when the graph is run again.",
             inputs=[
                 DatasetSocket.Input("dataset", tooltip="From Load Defect Dataset"),
-                io.Model.Input("model", tooltip="The SD 1.x model to learn on; LoRAs on it count"),
-                io.Vae.Input("vae", tooltip="The model's VAE"),
-                io.Conditioning.Input("empty", tooltip="The empty prompt, for the preview's guidance"),
+                *base_inputs("to learn on; LoRAs on it count", "the preview's guidance"),
                 *_learning_inputs(200, 0.02),
                 EncoderSocket.Input(
                     "encoder", optional=True,
@@ -152,9 +151,7 @@ class TrainMasks(io.ComfyNode):
             description="Learns the shapes and places of a defect's masks, for Generate Masks, and puts them into the "
             "library. The model stays as it is; a cancelled training goes on where it was.",
             inputs=[
-                io.Model.Input("model", tooltip="The SD 1.x model to learn on"),
-                io.Vae.Input("vae", tooltip="The model's VAE"),
-                io.Conditioning.Input("empty", tooltip="The empty prompt, for the preview's guidance"),
+                *base_inputs("to learn on", "the preview's guidance"),
                 *_learning_inputs(150, 0.03),
                 LibrarySocket.Input(
                     "library", optional=True,

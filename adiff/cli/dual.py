@@ -10,9 +10,10 @@ import typer
 
 from ..errors import InputError
 from ..storage import clear_folder, remove_leftovers, run_lock
+from . import options
 from .app import keeping
 from .generate import PAIRS, clear_runs
-from .options import Base, Loras, Resume, Seed, parse_loras
+from .options import Base, Data, Loras, Resume, Seed, parse_loras
 from .progress import CliProgress
 from .train import state_folder
 
@@ -41,18 +42,14 @@ class Flips(str, Enum):
 DualFile = Annotated[Path, typer.Argument(metavar="DUAL", help="Dual model, as `adiff train-dual` writes it.")]
 Product = Annotated[str | None, typer.Option("--product", metavar="P", help="Product, if there are several.")]
 DefectType = Annotated[str | None, typer.Option("--defect", metavar="D", help="Defect, if there are several.")]
-Shown = Annotated[
-    int | None,
-    typer.Option("--shots", min=1, help="Learn from the N lowest ids.  [dim]default: the lowest third[/dim]"),
-]
 
 
 def train_dual(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="MVTec layout, or a folder with images/ and masks/.")],
+    data: Data,
     out: Annotated[Path, typer.Option("--out", metavar="DUAL", help="File to write.")],
     product: Product = None,
     defect: DefectType = None,
-    shots: Shown = None,
+    shots: options.Shots = None,
     base: Base = "demo",
     lora: Loras = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps.")] = 5000,

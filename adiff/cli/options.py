@@ -61,6 +61,11 @@ Loras = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume/--restart", help="Go on with what an interrupted run has left, or begin anew.")
 ]
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="MVTec layout, or a folder with images/ and masks/.")]
+Shots = Annotated[
+    int | None,
+    typer.Option("--shots", min=1, help="Learn from the N lowest ids.  [dim]default: the lowest third[/dim]"),
+]
 LibraryFile = Annotated[Path, typer.Argument(metavar="LIB", help="Library, as `adiff train` writes it.")]
 DefectName = Annotated[str, typer.Argument(metavar="PRODUCT/DEFECT", help="Which of the library's defects.")]
 EncoderFile = Annotated[

@@ -16,8 +16,9 @@ import typer
 
 from ..errors import InputError
 from ..storage import clear_folder, remove_leftovers, run_lock, write_whole
+from . import options
 from .app import keeping
-from .options import Base, Loras, Resume, Seed, What, parse_loras
+from .options import Base, Data, Loras, Resume, Seed, What, parse_loras
 from .progress import CliProgress
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Normalisation(str, Enum):
 
 
 def train(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="MVTec layout, or a folder with images/ and masks/.")],
+    data: Data,
     out: Annotated[Path, typer.Option("--out", metavar="LIB", help="Library to write, or to add to.")],
     product: Annotated[
         list[str] | None,
@@ -54,10 +55,7 @@ def train(
         typer.Option("--defect", metavar="D", help="Defect, once for each.  [dim]default: all[/dim]"),
     ] = None,
     what: Annotated[What, typer.Option("--what", help="Appearances, masks, or both.")] = What.both,
-    shots: Annotated[
-        int | None,
-        typer.Option("--shots", min=1, help="Learn from the N lowest ids.  [dim]default: the lowest third[/dim]"),
-    ] = None,
+    shots: options.Shots = None,
     base: Base = "demo",
     lora: Loras = None,
     encoder: Annotated[

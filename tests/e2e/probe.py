@@ -1,9 +1,11 @@
 """Nodes for the tests alone: made-up inputs, and a second pack, a sampler order and a memory as other machines have."""
 
+import functools
 import hashlib
 import json
 import os
 import sys
+from typing import ClassVar
 
 import comfy.model_management
 import folder_paths
@@ -22,44 +24,63 @@ async def modules(_request):
     return web.json_response(list(sys.modules))
 
 
-class Tokens:
-    """CONDITIONING of random tokens, in the place of a text encoder's."""
+class Probe:
+    """A node: `run` takes its inputs by name, each of a type, or of a type and settings."""
 
-    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("CONDITIONING",), "make"
+    CATEGORY, FUNCTION = "probe", "run"
+    required: ClassVar[dict] = {}
+    optional: ClassVar[dict] = {}
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"seed": INT, "tokens": INT, "rows": INT, "width": INT}}
+        kinds = {"required": cls.required, "optional": cls.optional}
+        return {
+            kind: {name: about if isinstance(about, tuple) else (about,) for name, about in inputs.items()}
+            for kind, inputs in kinds.items()
+        }
 
-    def make(self, seed, tokens, rows, width):
+
+class Patch(Probe):
+    """A MODEL whose U-Net is called by `call(apply_model, given, **inputs)`."""
+
+    RETURN_TYPES = ("MODEL",)
+    required: ClassVar[dict] = {"model": "MODEL"}
+
+    def run(self, model, **inputs):
+        model = model.clone()
+        model.set_model_unet_function_wrapper(functools.partial(self.call, **inputs))
+        return (model,)
+
+
+class Tokens(Probe):
+    """CONDITIONING of random tokens, in the place of a text encoder's."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    required: ClassVar[dict] = {"seed": INT, "tokens": INT, "rows": INT, "width": INT}
+
+    def run(self, seed, tokens, rows, width):
         context = torch.randn(rows, tokens, width, generator=torch.Generator().manual_seed(seed))
         return ([[context, {"pooled_output": None}]],)
 
 
-class Normal:
+class Normal(Probe):
     """LATENT of random cells, in the place of an encoded photo."""
 
-    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("LATENT",), "make"
+    RETURN_TYPES = ("LATENT",)
+    required: ClassVar[dict] = {"seed": INT, "batch": INT, "rows": INT, "columns": INT}
 
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"seed": INT, "batch": INT, "rows": INT, "columns": INT}}
-
-    def make(self, seed, batch, rows, columns):
+    def run(self, seed, batch, rows, columns):
         cells = torch.randn(batch, 4, rows, columns, generator=torch.Generator().manual_seed(seed))
         return ({"samples": cells * 5},)
 
 
-class Masks:
+class Masks(Probe):
     """MASK batch of rectangles, one each: [[left, top, right, bottom], ...]; null is an empty mask."""
 
-    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("MASK",), "make"
+    RETURN_TYPES = ("MASK",)
+    required: ClassVar[dict] = {"width": INT, "height": INT, "boxes": ("STRING", {"default": "[]"})}
 
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"width": INT, "height": INT, "boxes": ("STRING", {"default": "[]"})}}
-
-    def make(self, width, height, boxes):
+    def run(self, width, height, boxes):
         boxes = json.loads(boxes)
         masks = torch.zeros(len(boxes), height, width)
         for mask, box in zip(masks, boxes, strict=True):
@@ -69,16 +90,13 @@ class Masks:
         return (masks,)
 
 
-class OtherPack:
+class OtherPack(Probe):
     """A pack that replaces every cross-attention by `gain` times itself."""
 
-    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("MODEL",), "patch"
+    RETURN_TYPES = ("MODEL",)
+    required: ClassVar[dict] = {"model": "MODEL", "gain": ("FLOAT", {"default": 1.0}), "by_transformer": "BOOLEAN"}
 
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"model": ("MODEL",), "gain": ("FLOAT", {"default": 1.0}), "by_transformer": ("BOOLEAN",)}}
-
-    def patch(self, model, gain, by_transformer):
+    def run(self, model, gain, by_transformer):
         def attend(q, k, v, extra):
             if q.shape[0] % len(extra["cond_or_uncond"]) or len(extra["uuids"]) != len(extra["cond_or_uncond"]):
                 raise RuntimeError("cond_or_uncond does not describe the rows that came")
@@ -91,89 +109,63 @@ class OtherPack:
         return (model,)
 
 
-class Swapped:
+class Swapped(Patch):
     """Positive and negative in the other order within the model's batch."""
 
-    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("MODEL",), "patch"
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"model": ("MODEL",)}}
-
-    def patch(self, model):
-        def call(apply_model, given):
-            if len(given["cond_or_uncond"]) != 2:
-                raise RuntimeError("positive and negative do not share a batch; there is nothing to swap")
-            c = dict(given["c"])
-            options = dict(c.pop("transformer_options"))
-            for name in ("cond_or_uncond", "uuids"):
-                options[name] = options[name][::-1]
-            c = {name: swap(value) if isinstance(value, torch.Tensor) else value for name, value in c.items()}
-            return swap(apply_model(swap(given["input"]), swap(given["timestep"]), transformer_options=options, **c))
-
-        def swap(rows):
-            return torch.cat(rows.chunk(2)[::-1])
-
-        model = model.clone()
-        model.set_model_unet_function_wrapper(call)
-        return (model,)
+    def call(self, apply_model, given):
+        if len(given["cond_or_uncond"]) != 2:
+            raise RuntimeError("positive and negative do not share a batch; there is nothing to swap")
+        c = dict(given["c"])
+        options = dict(c.pop("transformer_options"))
+        for name in ("cond_or_uncond", "uuids"):
+            options[name] = options[name][::-1]
+        c = {name: _swapped(value) if isinstance(value, torch.Tensor) else value for name, value in c.items()}
+        rows = apply_model(_swapped(given["input"]), _swapped(given["timestep"]), transformer_options=options, **c)
+        return _swapped(rows)
 
 
-class LittleMemory:
+def _swapped(rows):
+    return torch.cat(rows.chunk(2)[::-1])
+
+
+class LittleMemory(Patch):
     """A machine on which positive and negative never fit into one batch."""
 
-    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("MODEL",), "patch"
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"model": ("MODEL",)}}
-
-    def patch(self, model):
-        def call(apply_model, given):
-            if len(given["cond_or_uncond"]) != 1:
-                raise RuntimeError("the batch was not split")
-            return apply_model(given["input"], given["timestep"], **given["c"])
-
-        model = model.clone()
+    def run(self, model):
+        (model,) = super().run(model)
         model.add_object_patch("memory_required", lambda *args, **kwargs: 1e18)
-        model.set_model_unet_function_wrapper(call)
         return (model,)
 
+    def call(self, apply_model, given):
+        if len(given["cond_or_uncond"]) != 1:
+            raise RuntimeError("the batch was not split")
+        return apply_model(given["input"], given["timestep"], **given["c"])
 
-class Inputs:
+
+class Inputs(Patch):
     """What the model is given, call by call: x0, sigma0, x1, ... in `name`.safetensors in the output folder."""
 
-    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("MODEL",), "patch"
+    required: ClassVar[dict] = {"model": "MODEL", "name": ("STRING", {"default": "inputs"})}
 
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"model": ("MODEL",), "name": ("STRING", {"default": "inputs"})}}
-
-    def patch(self, model, name):
+    def run(self, model, name):
         path = os.path.join(folder_paths.get_output_directory(), f"{name}.safetensors")
-        seen = {}
+        return super().run(model, path=path, seen={})
 
-        def call(apply_model, given):
-            number = len(seen) // 2
-            seen[f"x{number}"], seen[f"sigma{number}"] = given["input"].clone(), given["timestep"].clone()
-            save_file(seen, path)
-            return apply_model(given["input"], given["timestep"], **given["c"])
-
-        model = model.clone()
-        model.set_model_unet_function_wrapper(call)
-        return (model,)
+    def call(self, apply_model, given, path, seen):
+        number = len(seen) // 2
+        seen[f"x{number}"], seen[f"sigma{number}"] = given["input"].clone(), given["timestep"].clone()
+        save_file(seen, path)
+        return apply_model(given["input"], given["timestep"], **given["c"])
 
 
-class Weights:
+class Weights(Probe):
     """A digest of all weights of a MODEL as it computes, its LoRAs merged; `after` only says when to look."""
 
-    CATEGORY, RETURN_TYPES, FUNCTION = "probe", ("STRING",), "read"
+    RETURN_TYPES = ("STRING",)
+    required: ClassVar[dict] = {"model": "MODEL"}
+    optional: ClassVar[dict] = {"after": "*"}
 
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"model": ("MODEL",)}, "optional": {"after": ("*",)}}
-
-    def read(self, model, after=None):
+    def run(self, model, after=None):
         comfy.model_management.load_models_gpu([model])
         digest = hashlib.sha256()
         for name, weight in sorted(model.model.state_dict().items()):

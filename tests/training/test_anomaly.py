@@ -94,19 +94,6 @@ def test_the_loss_falls_on_one_shot(backbone, shots, stopper, monkeypatch):
     assert told.told[-1][1]["loss"] < 0.97 * told.told[0][1]["loss"]
 
 
-def test_a_resumed_training_is_the_unbroken_one_to_the_bit(backbone, shots, stopper, tmp_path):
-    def train(**options):
-        encoder = SpatialEncoder("small")
-        return train_anomalies(backbone, shots, encoder, freeze_encoder=False, settings=FEW, seed=1, **options)
-
-    unbroken, state = train(), tmp_path / "s"
-    assert train(state=state, progress=stopper(2)).outcome.stopped == "cancelled"
-    resumed = train(state=state)
-    assert resumed.losses == unbroken.losses and resumed.outcome == unbroken.outcome
-    assert same(resumed.embeddings, unbroken.embeddings)
-    assert same(weights(resumed.encoder), weights(unbroken.encoder))
-
-
 @pytest.fixture
 def many(shots):
     """Two defects with 4 and 5 shots."""
@@ -243,9 +230,10 @@ def test_a_mask_of_few_cells_is_named_where_the_frame_is_not_cropped(backbone, s
     assert "metal/dot: b.png" in caplog.text and "a.png" not in caplog.text and "crop" in caplog.text
 
 
-def test_early_stopping_resumes_to_the_bit(backbone, many, stopper, tmp_path, monkeypatch):
+@pytest.mark.parametrize("early", [False, True])
+def test_a_resumed_training_is_the_unbroken_one_to_the_bit(backbone, many, early, stopper, tmp_path, monkeypatch):
     monkeypatch.setattr("adiff.training.validation.SAMPLES", 2)
-    settings = replace(FEW, steps=5, validate_every=1, patience=2)
+    settings = replace(FEW, steps=5, validate_every=1, patience=2) if early else FEW
 
     def train(**options):
         encoder = SpatialEncoder("small")
