@@ -66,7 +66,8 @@ def train(
     freeze_encoder: Annotated[bool, typer.Option("--freeze-encoder", help="Read ENC and leave it as it is.")] = False,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="Training steps of each kind.  [dim]default: the method's[/dim]"),
+        typer.Option("--steps", min=1, help="Training steps of each kind.  [dim]default: the method's; more of them "
+                     "for more than 4 defects together[/dim]"),
     ] = None,
     batch: Annotated[
         int | None,
@@ -236,7 +237,8 @@ def _learn(task: _Task, library: Library, todo: _Todo, encoder: Path | None, fre
     if todo.masks:
         entries |= library.defects
         learned = learn_masks(
-            task.backbone, {key: entries[key] for key in todo.masks}, task.shots, settings=MaskSettings(**task.chosen),
+            task.backbone, {key: entries[key] for key in todo.masks}, task.shots,
+            settings=MaskSettings.for_types(len(todo.masks), **task.chosen),
             seed=task.seed, progress=task.progress, state=state_folder(task.out) / "masks.safetensors",
         )  # fmt: skip
         library = _saved(task.out, library, learned)
@@ -255,7 +257,7 @@ def _learn_anomalies(
     network, path, freeze = _encoder(task, library, encoder, freeze)
     learned, network = learn_anomalies(
         task.backbone, entries, task.shots, network, freeze_encoder=freeze,
-        settings=AnomalySettings(**task.chosen, normalisation=task.normalisation),
+        settings=AnomalySettings.for_types(len(entries), **task.chosen, normalisation=task.normalisation),
         seed=task.seed, progress=task.progress, state=state_folder(task.out) / "anomalies.safetensors",
     )  # fmt: skip
     if not freeze and is_first():

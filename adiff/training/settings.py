@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from ..errors import InputError
 from .loop import Schedule
 from .timesteps import LAWS
 from .validation import PATIENCE, Validation, steps_between
+
+TYPES = 4
+"""Defects learned together that the method's steps are for; each of more of them gets as many samples."""
+Settings = TypeVar("Settings", bound="InversionSettings")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,13 @@ class InversionSettings:
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
         self.schedule()
+
+    @classmethod
+    def for_types(cls: type[Settings], types: int, **given: Any) -> Settings:
+        """Settings for that many defects learned together: unless `steps` are given, more of them for more types."""
+        settings = cls(**given)
+        more = 1 if "steps" in given else max(1, types / TYPES)
+        return replace(settings, steps=round(settings.steps * more))
 
     def schedule(self) -> Schedule:
         """Return the schedule of a run."""
