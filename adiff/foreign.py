@@ -28,7 +28,7 @@ from .errors import InputError
 from .library import Base, Defect, Key, Library
 from .library_edit import record_of
 from .storage import check_readable, write_whole
-from .unpickling import BROKEN, read_pickled, reason, shown
+from .tensor_files import BROKEN, read_pickled, reason, shown
 from .versions import versions
 
 KINDS = ("anomaly", "mask")

@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +25,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from .errors import InputError
-from .storage import check_readable, write_whole
+from .storage import write_whole
+from .tensor_files import open_safetensors
 
 logger = logging.getLogger("adiff")
 
@@ -111,10 +110,10 @@ class Library:
 def check_name(name: str, what: str = "name") -> str:
     """Return a product's or a defect's name if it may stand in a library; raises InputError saying what is wrong."""
     if not name or len(name) > MAX_NAME:
-        raise InputError(f"{what} {name!r} has {len(name)} characters; expected 1 to {MAX_NAME}")
-    unfit = [c for c in name if c in NOT_IN_NAMES or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+        raise InputError(f"{what} {name[:80]!r} has {len(name)} characters; expected 1 to {MAX_NAME}")
+    unfit = [c for c in name if c in NOT_IN_NAMES or not c.isprintable()]
     if unfit:
-        raise InputError(f"{what} {name!r} has {unfit[0]!r} in it; separators and control characters are not allowed")
+        raise InputError(f"{what} {name!r} has {unfit[0]!r} in it; separators, control characters and what does not show are not allowed")
     if name != name.strip() or name.endswith("."):
         raise InputError(f"{what} {name!r} starts or ends with a space or ends with a dot; leave them out")
     if name.split(".")[0].rstrip().upper() in DEVICE_NAMES:
@@ -126,7 +125,7 @@ def parse_name(name: str) -> Key:
     """Return (product, defect) of "product/defect"; raises InputError for anything else."""
     parts = name.split("/")
     if len(parts) != 2:
-        raise InputError(f"{name!r} is not PRODUCT/DEFECT, for instance metal/scratch")
+        raise InputError(f"{name[:80]!r} is not PRODUCT/DEFECT, for instance metal/scratch")
     return check_name(parts[0], "product"), check_name(parts[1], "defect")
 
 
@@ -179,16 +178,10 @@ def load_library(path: str | Path) -> Library:
     Raises FileNotFoundError, and InputError for a damaged file, another kind of file or a newer format.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no library at {path}")
-    check_readable(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            _check_kind(path, metadata, list(file.keys()))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error}); copy or download it again") from error
+    with open_safetensors(path, "library") as file:
+        metadata = file.metadata() or {}
+        _check_kind(path, metadata, list(file.keys()))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
     try:
         return _rebuild(metadata, tensors)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:

@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -33,6 +32,7 @@ from .embedding import N_SPATIAL
 from .errors import InputError
 from .geometry import area_resize
 from .storage import write_whole
+from .tensor_files import open_safetensors, shown
 
 FORMAT = "1"
 KIND = "spatial_encoder"
@@ -212,19 +212,14 @@ def load_encoder(path: str | Path) -> tuple[SpatialEncoder, dict[str, Any]]:
     Raises FileNotFoundError; InputError for any file that is not a spatial encoder of this format, naming what it is.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no spatial encoder at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("kind") != KIND:
-                raise InputError(f"{path} is {_describe(metadata, list(file.keys()))}, not a spatial encoder")
-            version = metadata.get("adiff_format")
-            if version != FORMAT:
-                raise InputError(f"{path} has format {version}, this version reads format {FORMAT}; update adiff")
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error}); copy or download it again") from error
+    with open_safetensors(path, "spatial encoder") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("kind") != KIND:
+            raise InputError(f"{path} is {_describe(metadata, list(file.keys()))}, not a spatial encoder")
+        version = metadata.get("adiff_format", "")
+        if version != FORMAT:
+            raise InputError(f"{path} has format {version[:40]}, this version reads format {FORMAT}; update adiff")
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}
     return _rebuild(path, metadata, tensors)
 
 
@@ -237,19 +232,19 @@ def _rebuild(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -
         with torch.device("meta"):  # no first weights are drawn only to be replaced
             encoder = SpatialEncoder(variant, tokens, dim).eval()
         encoder.load_state_dict(tensors, assign=True)
+        own = {"variant": variant, "tokens": tokens, "dim": dim, "fingerprint": fingerprint(encoder)}
     except (KeyError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} is a damaged spatial encoder: {' '.join(str(error).split())[:200]}") from error
-    own = {"variant": variant, "tokens": tokens, "dim": dim, "fingerprint": fingerprint(encoder)}
     return encoder, {**info, **own}
 
 
 def _stored(encoder: SpatialEncoder) -> dict[str, Tensor]:
-    """The weights as they are stored: float16 on the CPU; raises ValueError if one of them is not finite there."""
+    """The weights as they are stored: float16 on the CPU; raises InputError if one of them is not finite there."""
     weights = encoder.state_dict().items()
     stored = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in weights}
     lost = [name for name, tensor in stored.items() if not tensor.isfinite().all()]
     if lost:
-        raise ValueError(f"encoder weights beyond float16 or not finite: {', '.join(lost[:3])}; the training diverged")
+        raise InputError(f"encoder weights beyond float16 or not finite: {', '.join(lost[:3])}; the training diverged")
     return stored
 
 
@@ -258,7 +253,7 @@ def _describe(metadata: dict[str, str], names: list[str]) -> str:
     if any(name.startswith(("anomaly/", "mask/")) for name in names):
         return "a defect library"
     if "kind" in metadata:
-        return f"a file of kind {metadata['kind']!r}"
+        return f"a file of kind {metadata['kind'][:40]!r}"
     if any(name.startswith(("model.diffusion_model.", "first_stage_model.")) for name in names):
         return "a model checkpoint"
-    return f"a safetensors file of {len(names)} tensors ({', '.join(names[:2])}, ...)"
+    return f"a safetensors file of {len(names)} tensors ({', '.join(shown(name) for name in names[:2])}, ...)"

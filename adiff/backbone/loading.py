@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..storage import write_whole
-from ..unpickling import BROKEN, reason
+from ..tensor_files import BROKEN, reason
 from .layout import METADATA, NULL_CONTEXT, TEXT, UNET, VAE, unet_config, unet_names, vae_config, vae_names
 from .recognition import SD1_WIDTH, check_file, check_folder, read_object
 from .weights import Weights, fill, open_weights

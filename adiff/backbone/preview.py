@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import InputError
+from ..tensor_files import open_safetensors
 
 
 class PreviewDecoder:
@@ -38,10 +37,8 @@ class PreviewDecoder:
 
 def _decoder_weights(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename the original file's layers; its first layer is a clamp, which diffusers does outside the list."""
-    try:
-        stored = load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{path.name} is damaged or no safetensors file ({error})") from None
+    with open_safetensors(path, "preview decoder") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}
     renamed = {}
     for key, tensor in stored.items():
         number, _, rest = key.removeprefix("taesd_decoder.").partition(".")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..storage import check_readable
-from ..unpickling import BROKEN, read_pickled, reason
+from ..tensor_files import BROKEN, read_pickled, reason
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 """Suffixes of pickled files; most but the first hold no whole model, and are told for what they are."""

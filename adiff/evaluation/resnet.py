@@ -6,13 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..generation.seeds import derived_seed
-from ..unpickling import read_pickled
+from ..tensor_files import open_safetensors, read_pickled
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of torchvision's input."""
@@ -52,12 +50,13 @@ def _read(weights: Path) -> dict[str, Tensor]:
     """A file's weights, checked against the network's names and shapes, the last layer's aside."""
     from torchvision.models import resnet34
 
-    if not weights.is_file():
-        raise FileNotFoundError(f"there are no weights at {weights}")
-    try:
-        state = load_file(weights) if weights.suffix == ".safetensors" else read_pickled(weights)
-    except SafetensorError as error:
-        raise InputError(f"{weights} is damaged ({error})") from None
+    if weights.suffix == ".safetensors":
+        with open_safetensors(weights, "file of weights") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}
+    elif weights.is_file():
+        state = read_pickled(weights)
+    else:
+        raise FileNotFoundError(f"there is no file of weights at {weights}")
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{weights} is no table of weights; give torchvision's resnet34")
     with torch.device("meta"):

@@ -49,7 +49,8 @@ def report_of_run(
     if not records:
         raise InputError(f"{run} holds no finished pair yet; `adiff generate` makes them")
     if seconds is None:
-        seconds = {name: float(spent) for name, spent in _table(plan.get("seconds")).items()}
+        told = _table(plan.get("seconds"))
+        seconds = {name: float(spent) for name, spent in told.items() if isinstance(spent, int | float)}
     by_defect: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for record in records:
         by_defect.setdefault((str(record.get("product")), str(record.get("defect"))), []).append(record)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
 from ..storage import write_whole
+from ..tensor_files import open_safetensors, reason
 from .batch import Batch, Gradient
 from .processes import is_first, of_first
 from .validation import Track, Validation, is_point, measures_at
@@ -211,22 +211,22 @@ def resume(run: Run, state: Path | None, identity: str) -> None:
     """
     if state is None or not state.exists():
         return
-    try:
-        with safe_open(state, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise InputError(f"{state} is no readable training state ({error}); use --restart") from None
+    with open_safetensors(state, "training state", "use --restart") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
     stored = metadata.get("adiff_training")
     if stored != identity:
         raise InputError(f"{state} {_difference(stored, identity)}")
-    told = json.loads(metadata["told"])
     of_run = {name: t for name, t in tensors.items() if not name.startswith("best/")}
     best = {name.removeprefix("best/"): t for name, t in tensors.items() if name not in of_run}
-    best = {name: t.to(run.parameters[name].device) for name, t in best.items()}
-    track = Track.from_told(told.pop("track"), best)
-    run.kept = Snapshot(tensors=of_run, track=track, **told)
-    run.restore()
+    try:
+        told = json.loads(metadata["told"])
+        best = {name: t.to(run.parameters[name].device) for name, t in best.items()}
+        track = Track.from_told(told.pop("track"), best)
+        run.kept = Snapshot(tensors=of_run, track=track, **told)
+        run.restore()
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError) as error:
+        raise InputError(f"{state} is a damaged training state ({reason(error)}); use --restart") from None
 
 
 def _difference(stored: str | None, identity: str) -> str:

@@ -12,6 +12,8 @@ NAMES = {
     "metal/a:b": "separators", "metal/\x07bell": "control", "metal/\x1b[2Jx": "control",
     "metal/line\nbreak": "control", "metal/" + "x" * 65: "65 characters",
     "CON/scratch": "device on Windows", "metal/com1.png": "device on Windows", "metal/nul": "device on Windows",
+    "metal/scr\u202eatch": "does not show", "metal/scr\u200batch": "does not show",
+    "metal/scr\u2028atch": "does not show", "metal/scratch\ufeff": "does not show",
     "metal/ x": "starts or ends with a space",
 }  # fmt: skip
 

@@ -287,7 +287,7 @@ def test_a_shot_that_has_changed_is_named(tmp_path, stopper):
 
 def test_a_damaged_state_is_refused(tmp_path):
     (tmp_path / "s").write_bytes(b"no state")
-    with pytest.raises(InputError, match="no readable training state"):
+    with pytest.raises(InputError, match="not a whole safetensors file"):
         Problem().fit(state=tmp_path / "s")
 
 

@@ -1,0 +1,201 @@
+"""Everything that opens a file of somebody else's, with whole files of its kind to damage.
+
+A reader takes a file's path and may raise InputError or FileNotFoundError, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import save_file
+
+from adiff.backbone.loading import load_single_file
+from adiff.backbone.lora import merge_lora
+from adiff.cli.runs import check_run, plan_of
+from adiff.datasets.images import read_mask, read_photo, write_png
+from adiff.dual import DualModel, load_dual, save_dual
+from adiff.evaluation.localizer import Trained
+from adiff.evaluation.localizer_file import load_localizer, save_localizer
+from adiff.evaluation.networks import new_network
+from adiff.evaluation.splits import read_groups
+from adiff.export import read_runs
+from adiff.export.runs import pairs_of
+from adiff.foreign import read_embedding
+from adiff.library import Defect, Library, check_name, load_library, parse_name, save_library
+from adiff.progress import NullProgress
+from adiff.report import report_of_run
+from adiff.spatial_encoder import SpatialEncoder, load_encoder, save_encoder
+from adiff.storage import write_json
+
+Read = Callable[[Path], object]
+WIDTH = 768
+
+
+@dataclass(frozen=True)
+class Reader:
+    """name: of what is read; file: its name in a folder that `make` fills; read: opens it there."""
+
+    name: str
+    file: str
+    make: Callable[[Path], None]
+    read: Read
+
+
+def _library(folder: Path) -> None:
+    vectors = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
+    mask = np.zeros((1, 16, 16), bool)
+    mask[:, 4:9, 3:8] = True
+    info = {"shots": ["a.png"], "steps": 3, "anomaly": {"loss": 0.5, "curve": [[0, 1.0, None]]}}
+    picture = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    entry = Defect("metal", "scratch", vectors, vectors[:2].clone(), picture, info, mask, torch.zeros(1, 4))
+    save_library(folder / "lib.safetensors", Library({entry.key: entry}, "0" * 64, "tiny", WIDTH))
+
+
+def _encoder(folder: Path) -> None:
+    save_encoder(folder / "enc.safetensors", SpatialEncoder("small", dim=8), {"shots": {}})
+
+
+def _embedding(folder: Path) -> None:
+    save_file({"emb_params": torch.zeros(2, WIDTH)}, folder / "emb.safetensors")
+
+
+def _pickled(folder: Path) -> None:
+    torch.save({"string_to_param": {"*": torch.zeros(2, WIDTH)}, "name": "x"}, folder / "emb.pt")
+
+
+def _checkpoint(folder: Path) -> None:
+    """A file with the names of SD 1.x and too few weights: it is looked at and refused."""
+    names = {"1.1.transformer_blocks.0.attn2.to_k.weight": (2, WIDTH), "0.0.weight": (2, 4, 3, 3)}
+    weights = {f"model.diffusion_model.input_blocks.{name}": torch.zeros(shape) for name, shape in names.items()}
+    save_file(weights, folder / "base.safetensors", {"adiff_base": '{"heads": 2}'})
+
+
+def _image(folder: Path) -> None:
+    write_png(folder / "a.png", np.random.default_rng(0).integers(0, 255, (12, 10, 3), np.uint8))
+
+
+def _palette(folder: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 10, 3), np.uint8)
+    Image.fromarray(pixels).quantize(16).save(folder / "a.png")
+
+
+def _stored(suffix: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        pixels = np.random.default_rng(0).integers(0, 255, (12, 10, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"a.{suffix}")
+
+    return make
+
+
+def _mask(folder: Path) -> None:
+    mask = np.zeros((12, 10), bool)
+    mask[3:6, 2:8] = True
+    write_png(folder / "m.png", mask)
+
+
+def _run(folder: Path) -> None:
+    """A run of two pairs."""
+    settings = {"batch": 2, "steps": 3, "guidance": 1.0}
+    write_json(folder / "run.json", {
+        "format": 1, "product": "metal", "defect": "scratch", "count": 2, "seed": 0, "settings": settings,
+        "base": {"name": "tiny", "fingerprint": "0" * 64}, "masks": {"kind": "folder"}, "normals": ["n.png"],
+        "environment": {"adiff": "1"}, "command": "adiff generate", "seconds": {"pairs": 1.0},
+    })  # fmt: skip
+    mask = np.zeros((12, 10), bool)
+    mask[3:6, 2:8] = True
+    for name in ("000000", "000001"):
+        write_png(folder / "image" / f"{name}.png", np.full((12, 10, 3), 90, np.uint8))
+        write_png(folder / "mask" / f"{name}_mask.png", mask)
+        write_json(folder / "pairs" / f"{name}.json", {
+            "id": name, "product": "metal", "defect": "scratch", "normal": "n.png", "mask": {"kind": "folder"},
+            "seed": 3, "box": [0, 0, 10, 12], "fill": 0.5, "leak": 0.0, "seam": 1.0, "area": 0.1,
+        })  # fmt: skip
+
+
+def _groups(folder: Path) -> None:
+    write_json(folder / "groups.json", {"test/scratch/0.png": "one", "test/scratch/1.png": "two"})
+
+
+def _localizer(folder: Path) -> None:
+    save_localizer(folder / "loc.safetensors", Trained(new_network("small", 8), 32, 5, (), "small", 8))
+
+
+def _dual(folder: Path) -> None:
+    mask = np.zeros((1, 16, 16), bool)
+    mask[:, 4:9, 3:8] = True
+    tokens, weights = [torch.zeros(2, WIDTH) for _ in range(2)], {"down.0.attn1.lora": torch.zeros(2, 4)}
+    save_dual(folder / "dual.safetensors", DualModel(
+        "metal", "scratch", weights, *tokens, mask, torch.zeros(1, 4), "0" * 64, "tiny", {"shots": ["a.png"]}
+    ))  # fmt: skip
+
+
+def _lora(folder: Path) -> None:
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    save_file({f"{name}.lora_down.weight": torch.zeros(2, WIDTH), f"{name}.lora_up.weight": torch.zeros(8, 2),
+               f"{name}.alpha": torch.tensor(2.0)}, folder / "lora.safetensors")  # fmt: skip
+
+
+def _merged() -> Read:
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8,), layers_per_block=1, down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",), attention_head_dim=2, cross_attention_dim=WIDTH, norm_num_groups=4,
+    )  # fmt: skip
+    return lambda path: merge_lora(unet, path)
+
+
+def _names(folder: Path) -> None:
+    (folder / "name.txt").write_text("metal/scratch", encoding="utf-8")
+
+
+def _read_name(path: Path) -> None:
+    """A name that passes is a file's name right in its folder."""
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    for part in parse_name(text):
+        inside = (path.parent / check_name(part)).resolve()
+        if inside.parent != path.parent.resolve() or not part.isprintable():
+            raise AssertionError(f"{part!r} leads to {inside}")
+
+
+def _checked_run(path: Path) -> None:
+    folder = path.parent if path.name == "run.json" else path.parent.parent
+    check_run(folder, plan_of(folder), None, NullProgress())
+    for _ in pairs_of(read_runs([folder]), 0.0, 0):
+        pass
+
+
+def _reported(path: Path) -> None:
+    folder = path.parent if path.name == "run.json" else path.parent.parent
+    report_of_run(folder, out=folder / "report.html")
+
+
+def all_readers() -> list[Reader]:
+    """Every reader."""
+    images = [Reader(f"photo .{suffix}", f"a.{suffix}", _stored(suffix), read_photo)
+              for suffix in ("jpg", "bmp", "tiff", "webp")]  # fmt: skip
+    return [
+        Reader("library", "lib.safetensors", _library, load_library),
+        Reader("spatial encoder", "enc.safetensors", _encoder, load_encoder),
+        Reader("textual inversion", "emb.safetensors", _embedding, read_embedding),
+        Reader("pickled textual inversion", "emb.pt", _pickled, read_embedding),
+        Reader("base model", "base.safetensors", _checkpoint, load_single_file),
+        Reader("LoRA", "lora.safetensors", _lora, _merged()),
+        Reader("dual model", "dual.safetensors", _dual, load_dual),
+        Reader("localizer", "loc.safetensors", _localizer, load_localizer),
+        Reader("photo", "a.png", _image, read_photo),
+        Reader("photo with a palette", "a.png", _palette, read_photo),
+        *images,
+        Reader("mask", "m.png", _mask, read_mask),
+        Reader("run.json", "run.json", _run, _checked_run),
+        Reader("a pair's record", "pairs/000001.json", _run, _checked_run),
+        Reader("a pair's mask", "mask/000001_mask.png", _run, _checked_run),
+        Reader("run.json, reported", "run.json", _run, _reported),
+        Reader("a pair's record, reported", "pairs/000001.json", _run, _reported),
+        Reader("groups.json", "groups.json", _groups, lambda path: read_groups(path.parent, "metal")),
+        Reader("name", "name.txt", _names, _read_name),
+    ]
