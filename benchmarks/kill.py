@@ -1,6 +1,6 @@
-"""Kills `adiff generate` and `adiff train` with -9 again and again, and compares what they end with to an unbroken run.
+"""Kills `adiff generate`, `train` and `export` with -9 again and again, and compares their end with an unbroken run.
 
-    python -m benchmarks.kill --out FOLDER [--rounds 20] [--kills 3] [--seed 0] [--pairs 10] [--what generate train]
+    python -m benchmarks.kill --out FOLDER [--rounds 20] [--kills 3] [--seed 0] [--pairs 10] [--what generate ...]
 
 Each round starts the command and kills it `kills` times, then lets it end. A kill comes after a random time, or at a
 random write: just before or just after its file gets its name. Everything the round has written must be, bit for bit,
@@ -30,6 +30,7 @@ from adiff.datasets.images import write_png
 from adiff.datasets.surfaces import render, sample_seed
 from adiff.library import Defect, Library, save_library
 
+WHAT = ("generate", "train", "export")
 KEY, SIZE, WIDTH = ("metal", "scratch"), 128, 768
 HEAVY = [
     "adiff.cli",
@@ -77,6 +78,11 @@ def train(inputs: Path, out: Path, steps: int = 4) -> list[str]:
     return [
         str(a) for a in ("train", inputs / "data", "--out", out / "new.safetensors", "--shots", 2, "--steps", steps)
     ]
+
+
+def export(inputs: Path, out: Path) -> list[str]:
+    """Arguments of an export of the run in inputs/run to out/coco."""
+    return [str(a) for a in ("export", inputs / "run", "--format", "coco", "--out", out / "coco")]
 
 
 def start(arguments: list[str], folder: Path, kill: Kill | None = None) -> BaseProcess:
@@ -166,16 +172,18 @@ def choose(rng: random.Random, writes: int, seconds: float) -> Kill:
 
 def measure(what: str, inputs: Path, work: Path, options: argparse.Namespace) -> dict:
     """Run one command unbroken, then `rounds` times broken; returns the row of the table."""
-    make = (
-        (lambda out: generate(inputs, out, options.pairs)) if what == "generate" else (lambda out: train(inputs, out))
-    )
+    if what == "export" and not (inputs / "run").exists():
+        finish(start(generate(inputs, inputs, options.pairs), inputs))
+    made = {"generate": lambda out: generate(inputs, out, options.pairs), "train": lambda out: train(inputs, out),
+            "export": lambda out: export(inputs, out)}  # fmt: skip
+    make = made[what]
     whole = work / what / "unbroken"
     whole.mkdir(parents=True)
     began = time.monotonic()
     finish(start(make(whole), whole))
     seconds, expected = time.monotonic() - began, listing(whole)
     rng, rounds = random.Random(f"{what} {options.seed}"), []
-    writes = len(expected) if what == "generate" else 10  # states of 4 steps and a library, twice
+    writes = 10 if what == "train" else len(expected)  # states of 4 steps and a library, twice
     for number in range(options.rounds):
         folder = work / what / f"round-{number}"
         folder.mkdir()
@@ -212,7 +220,7 @@ def main() -> None:
     options.add_argument("--kills", type=int, default=3)
     options.add_argument("--pairs", type=int, default=10)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--what", nargs="+", choices=("generate", "train"), default=("generate", "train"))
+    options.add_argument("--what", nargs="+", choices=WHAT, default=WHAT)
     chosen = options.parse_args()
     work = chosen.out / "work"
     shutil.rmtree(work, ignore_errors=True)
