@@ -13,6 +13,7 @@ Images are NumPy arrays, rows first; boxes are (left, top, right, bottom) in pix
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -101,6 +102,12 @@ def mask_box(mask: np.ndarray) -> Box:
     return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
 
 
+def box_of(boxes: Sequence[Box]) -> Box:
+    """The least box around others."""
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return Box(min(lefts), min(tops), max(rights), max(bottoms))
+
+
 def _place(start: int, stop: int, length: int, limit: int) -> tuple[int, int]:
     """Interval of `length` around [start, stop), shifted into [0, limit); stop - start <= length <= limit."""
     first = min(max((start + stop - length) // 2, 0), limit - length)
@@ -116,10 +123,16 @@ def context_box(mask: np.ndarray, native: int, *, context: float = CONTEXT, mini
 
     mask: (H, W) bool, not empty (InputError). native, minimum: pixels. context: at least 1.
     """
+    return box_around(mask_box(mask), mask.shape, native, context=context, minimum=minimum)
+
+
+def box_around(
+    bounds: Box, shape: tuple[int, int], native: int, *, context: float = CONTEXT, minimum: int = MINIMUM_SIDE
+) -> Box:
+    """`context_box` of a mask of which the bounding box and the image's shape (H, W) are known."""
     if context < 1:
         raise ValueError(f"context {context}; expected 1 or more, as a multiple of the mask's longest side")
-    height, width = mask.shape
-    bounds = mask_box(mask)
+    height, width = shape
     longest = max(bounds.width, bounds.height)
     side = max(math.ceil(context * longest), minimum, native // MAX_ENLARGEMENT)
     side = min(side, max(min(height, width), longest))

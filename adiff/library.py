@@ -113,7 +113,8 @@ def check_name(name: str, what: str = "name") -> str:
         raise InputError(f"{what} {name[:80]!r} has {len(name)} characters; expected 1 to {MAX_NAME}")
     unfit = [c for c in name if c in NOT_IN_NAMES or not c.isprintable()]
     if unfit:
-        raise InputError(f"{what} {name!r} has {unfit[0]!r} in it; separators, control characters and what does not show are not allowed")
+        refused = "separators, control characters and what does not show are not allowed"
+        raise InputError(f"{what} {name!r} has {unfit[0]!r} in it; {refused}")
     if name != name.strip() or name.endswith("."):
         raise InputError(f"{what} {name!r} starts or ends with a space or ends with a dot; leave them out")
     if name.split(".")[0].rstrip().upper() in DEVICE_NAMES:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,11 @@ FORMAT = 1
 """Newest format of run.json that is read, and the one that is written."""
 RECORD_NAME = re.compile(r"\d{6,}\.json")
 """A pair's record: its id, and nothing of a stranger's."""
+REJECT_NAME = re.compile(r"(\d{6,})-(\d+)\.json")
+"""The record of a try that broke a limit: the pair's id, and the number of the try."""
+REJECTS, BROKEN = "rejects", "broken"
+"""Folders of a run: tries that broke a limit, laid out like a run; records of pairs that cannot be made."""
+AGAIN = "remove it, or its folder, to make it again"
 
 
 def record_path(folder: Path, number: int) -> Path:
@@ -25,10 +32,66 @@ def record_paths(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / "pairs").glob("*.json") if RECORD_NAME.fullmatch(path.name))
 
 
+def reject_path(folder: Path, number: int, attempt: int) -> Path:
+    """Where the record of a rejected try lies."""
+    return folder / REJECTS / "pairs" / f"{number:06d}-{attempt}.json"
+
+
+def broken_path(folder: Path, number: int) -> Path:
+    """Where it is recorded that a pair cannot be made."""
+    return folder / BROKEN / f"{number:06d}.json"
+
+
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """Return the records of all pairs that exist in a run's folder, by id; InputError for one that is damaged."""
-    again = "remove it, or its folder, to make it again"
-    return [read_json_object(path, again) for path in record_paths(folder)]
+    return [read_json_object(path, AGAIN) for path in record_paths(folder)]
+
+
+def read_rejects(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of all rejected tries, by id and try; their pictures lie in folder/rejects as a run's do."""
+    tries = sorted((int(name[1]), int(name[2])) for name in _names(folder / REJECTS / "pairs", REJECT_NAME))
+    return [read_json_object(reject_path(folder, *one), AGAIN) for one in tries]
+
+
+def read_broken(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of pairs that cannot be made, by id: their `normal`, and the `reason`."""
+    return [read_json_object(broken_path(folder, number), AGAIN) for number in sorted(broken_ids(folder))]
+
+
+def is_settled(folder: Path, number: int, tries: int) -> bool:
+    """Whether nothing is left to do for a pair: it exists, its last try was rejected, or it cannot be made."""
+    ends = record_path(folder, number), broken_path(folder, number), reject_path(folder, number, tries - 1)
+    return any(path.exists() for path in ends)
+
+
+def settled_ids(folder: Path, tries: int) -> set[int]:
+    """Return the numbers of all settled pairs; no record is opened."""
+    made = {int(name[0].removesuffix(".json")) for name in _names(folder / "pairs", RECORD_NAME)}
+    return made | broken_ids(folder) | given_up(folder, tries)
+
+
+def given_up(folder: Path, tries: int) -> set[int]:
+    """Return the numbers of pairs whose last try was rejected."""
+    return {int(name[1]) for name in _names(folder / REJECTS / "pairs", REJECT_NAME) if int(name[2]) == tries - 1}
+
+
+def broken_ids(folder: Path) -> set[int]:
+    """Return the numbers of pairs that cannot be made."""
+    return {int(name[0].removesuffix(".json")) for name in _names(folder / BROKEN, RECORD_NAME)}
+
+
+def tries_of(plan: dict[str, Any]) -> int:
+    """How often a run paints a pair at most; once without limits. plan: its run.json."""
+    limits = plan.get("filter")
+    tries = limits.get("tries") if isinstance(limits, dict) else None
+    return tries if isinstance(tries, int) and not isinstance(tries, bool) and tries > 0 else 1
+
+
+def _names(folder: Path, form: re.Pattern[str]) -> Iterator[re.Match[str]]:
+    """The names in a folder that have a form; a run may have millions of them."""
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            yield from filter(None, (form.fullmatch(entry.name) for entry in entries))
 
 
 def read_plan(folder: Path) -> dict[str, Any]:

@@ -26,13 +26,12 @@ import torch
 from .errors import InputError
 from .geometry import area_resize, context_box, crop_mask, crop_resize, mask_box, resize_mask
 from .masks import best_aligned_iou, border_share, count_components
+from .refinement import VISIBLE, overlap, refined
 
 if TYPE_CHECKING:
     from .backbone import Backbone
     from .library import Key, Library
 
-VISIBLE = 10
-"""Levels of 255 beyond which a pixel counts as changed."""
 BAND = 2
 """Pixels on either side of a mask's border in which its seam is looked for: a feathered one spreads over a few."""
 STEP = 1.0
@@ -61,6 +60,15 @@ def fill(output: np.ndarray, round_trip: np.ndarray, mask: np.ndarray, threshold
     """
     changed = _difference(output, round_trip, mask)[mask.astype(bool)] > threshold
     return float(changed.mean()) if changed.size else 0.0
+
+
+def refined_iou(output: np.ndarray, round_trip: np.ndarray, mask: np.ndarray) -> float:
+    """Overlap of the mask with the part of it that really changed (`refinement.refined`): 1 is all of it, or nothing.
+
+    Where nothing visible changed the mask stands as it is; fill tells. 1 for an empty mask.
+    """
+    _check(output, round_trip, mask)
+    return overlap(refined(output, round_trip, mask), mask.astype(bool)) if mask.any() else 1.0
 
 
 def leak(output: np.ndarray, normal: np.ndarray, mask: np.ndarray) -> int:
@@ -203,18 +211,23 @@ def measure_pair(
     mask: np.ndarray,
     shots: ShotReference | None = None,
     descriptor: np.ndarray | None = None,
+    asked: np.ndarray | None = None,
 ) -> dict[str, float | None]:
     """The measures that go into a pair's record, by name; descriptor: f of the output (`describe`).
 
+    mask: as it is written. asked: the mask that was painted, where the written one is refined; what compares with the
+    normal image (fill, leak, seam, refined_iou) is taken under it.
     None where there is nothing to measure against: likeness without the shots' descriptors or without `descriptor`,
     likeness_shots (what the shots score among themselves) also for a single shot, novelty without the shots' masks.
     """
     shots = shots or ShotReference()
     alike = None if shots.descriptors is None or descriptor is None else likeness(descriptor, shots.descriptors)
+    asked = mask if asked is None else asked
     return {
-        "fill": fill(output, round_trip, mask),
-        "leak": float(leak(output, normal, mask)),
-        "seam": seam(output, normal, mask),
+        "fill": fill(output, round_trip, asked),
+        "leak": float(leak(output, normal, asked)),
+        "seam": seam(output, normal, asked),
+        "refined_iou": refined_iou(output, round_trip, asked),
         "area": area(mask),
         "components": float(components(mask)),
         "border": border(mask),

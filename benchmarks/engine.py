@@ -197,7 +197,7 @@ def batching(rounds: int) -> dict:
             for i in range(0, PAIRS, size):
                 part, generators = slice(i, i + size), [generator_for(0, "pair", n) for n in range(i, i + size)]
                 masks = [one.mask for one in drawn[part]]
-                make_pairs(backbone, photos[part], masks, e_a, encoder, GenerationSettings(), generators)
+                make_pairs(backbone, photos[part], masks, e_a, encoder, GenerationSettings(batch=size), generators)
 
         return work
 

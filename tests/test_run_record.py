@@ -5,7 +5,20 @@ import json
 import pytest
 
 from adiff.errors import InputError
-from adiff.run_record import FORMAT, read_plan, read_records, record_path, record_paths
+from adiff.run_record import (
+    FORMAT,
+    broken_path,
+    given_up,
+    is_settled,
+    read_plan,
+    read_records,
+    read_rejects,
+    record_path,
+    record_paths,
+    reject_path,
+    settled_ids,
+    tries_of,
+)
 
 
 def test_records_come_by_id_and_strangers_stay_out(tmp_path):
@@ -29,3 +42,24 @@ def test_a_folder_without_run_json_and_a_newer_one_are_refused(tmp_path):
         (tmp_path / "run.json").write_text(content)
         with pytest.raises(InputError, match=said):
             read_plan(tmp_path)
+
+
+def test_what_is_settled_is_told_by_names_alone(tmp_path):
+    """Pair 1 exists, pair 2 lost its last of two tries, pair 3 one of them, pair 4 is broken; nothing is opened."""
+    for path in (record_path(tmp_path, 1), reject_path(tmp_path, 1, 0), reject_path(tmp_path, 2, 0),
+                 reject_path(tmp_path, 2, 1), reject_path(tmp_path, 3, 0), broken_path(tmp_path, 4)):  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("not JSON")
+    for stranger in ("pairs/notes.json", "rejects/pairs/000009.json", "broken/x.json"):
+        (tmp_path / stranger).write_text("[]")
+    assert settled_ids(tmp_path, 2) == {1, 2, 4} and given_up(tmp_path, 2) == {2}
+    assert [is_settled(tmp_path, number, 2) for number in range(6)] == [False, True, True, False, True, False]
+    assert settled_ids(tmp_path / "none", 2) == set()
+    with pytest.raises(InputError, match="000001-0.json is damaged"):
+        read_rejects(tmp_path)
+
+
+def test_the_tries_of_a_run():
+    assert tries_of({"filter": {"tries": 3}}) == 3
+    for plan in ({}, {"filter": None}, {"filter": []}, {"filter": {"tries": True}}, {"filter": {"tries": -1}}):
+        assert tries_of(plan) == 1

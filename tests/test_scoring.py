@@ -209,7 +209,8 @@ def test_measure_pair_holds_all_of_them():
     output = changed((0, 0, 0, 150), (0, 3, 0, 104))
     given = output, FLAT, changed((0, 0, 0, 145), (0, 3, 0, 90)), MASK
     # seam: columns 0 and 2, 1 and 3 in both rows, but for the lower row's 1 and 3, which both are in the mask
-    plain = {"fill": 0.0, "leak": 4.0, "seam": (50 + 4 + 0) / 3 + 1, "area": 0.625, "components": 2.0, "border": 1.0}
+    plain = {"fill": 0.0, "leak": 4.0, "seam": (50 + 4 + 0) / 3 + 1, "area": 0.625, "components": 2.0, "border": 1.0,
+             "refined_iou": 1.0}  # fmt: skip
     alone = {"likeness": None, "likeness_shots": None, "novelty": None}
     measures = measure_pair(*given)
     assert measures == pytest.approx({**plain, **alone})

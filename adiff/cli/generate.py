@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +13,10 @@ import typer
 
 from ..errors import InputError
 from ..storage import LOCK, clear_folder, run_lock
+from ..workers import CLAIMS, join_run
 from .app import keeping
 from .command import given_command
+from .limits import AutoFilter, Limits, MaxLikeness, MaxSeam, MinFill, MinNovelty, Refine, Tries, parse_limits
 from .masks import check_has_masks
 from .options import Base, Blending, Distance, EncoderFile, LibraryFile, Loras, Resume, Reweighting, Seed, parse_loras
 from .progress import CliProgress
@@ -24,7 +28,9 @@ if TYPE_CHECKING:
     from ..library import Defect, Key, Library
     from ..spatial_encoder import SpatialEncoder
 
-RUN_PARTS = {"run.json", "image", "mask", "part", "pairs", "report.html"}
+logger = logging.getLogger("adiff")
+
+RUN_PARTS = {"run.json", "image", "mask", "part", "pairs", "rejects", "broken", "report.html", CLAIMS}
 PAIRS = 16
 """Pairs of a run, unless told otherwise."""
 
@@ -55,6 +61,15 @@ Crop = Annotated[
 ]
 Severity = Annotated[
     float, typer.Option("--severity", min=0.0, max=2.0, help="How strong the defect is: 0 none, 1 as learned.")
+]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Share the work on a Ray cluster: its address, [b]auto[/b], or "
+                 "[b]local[/b] for one on this machine."),
+]  # fmt: skip
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", min=1, help="With --ray: processes.  [dim]default: one a GPU, or CPU[/dim]"),
 ]
 PreviewDecoder = Annotated[
     Path | None,
@@ -91,11 +106,26 @@ def generate(
     guidance: Annotated[float, typer.Option("--guidance", min=0.0, help="Classifier-free guidance; 1 is none.")] = 2.0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pairs at a time.")] = 8,
     preview_decoder: PreviewDecoder = None,
+    min_fill: MinFill = None,
+    max_seam: MaxSeam = None,
+    max_likeness: MaxLikeness = None,
+    min_novelty: MinNovelty = None,
+    auto_filter: AutoFilter = False,
+    tries: Tries = None,
+    refine: Refine = False,
+    ray: Ray = None,
+    workers: Workers = None,
     resume: Resume = True,
     seed: Seed = 0,
 ) -> None:
-    """Paint learned defects into normal images; each pair has its image, its mask and a record of its measures."""
+    """Paint learned defects into normal images; each pair has its image, its mask and a record of its measures.
+
+    The same command in further processes, here or on other machines that share RUN, divides the work among them.
+    """
     _check_asked(defects or [], every, count, per_defect, masks or [])
+    if workers is not None and ray is None:
+        raise InputError("--workers goes with --ray; without it give the same command once for each process")
+    limits = parse_limits(min_fill, max_seam, max_likeness, min_novelty, auto_filter, tries)
     if preview_decoder is not None:
         _check_decoder(preview_decoder)
     given = _read(library, defects or [], normals, masks or [], encoder, out)
@@ -106,17 +136,20 @@ def generate(
     settings = GenerationSettings(
         steps=steps, guidance=guidance, severity=severity, reweighting=reweighting.value, strength=strength,
         distance=distance.value, blending=blending.value, crop=crop, batch=batch,
-        preview_decoder=None if preview_decoder is None else str(preview_decoder),
+        preview_decoder=None if preview_decoder is None else str(preview_decoder), refine=refine,
     )  # fmt: skip
     backbone = load_backbone(base, loras=parse_loras(lora))
     check_base(given.library, backbone)
-    plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, out))
-    _check_jobs(given, backbone, plan.count)
+    plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, out), limits)
+    _check_jobs(given, backbone, plan)
     if not resume:
         clear_runs([job.out for job in given.jobs])
     with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):
+        if ray is not None:
+            _work_on_cluster(ctx, ray, workers, given, plan, progress)
         results = _run_all(given, backbone, plan, progress)
     _tell(given.jobs, results, out, every)
+    _tell_missing(results, plan)
 
 
 class _Job(NamedTuple):
@@ -132,17 +165,22 @@ class _Job(NamedTuple):
         return " and ".join(entry.name for entry in self.entries)
 
     @property
+    def keys(self) -> list[Key]:
+        return [entry.key for entry in self.entries]
+
+    @property
     def wanted(self) -> list[tuple[Key, MaskSource]]:
         return [(entry.key, masks) for entry, masks in zip(self.entries, self.masks, strict=True)]
 
 
 class _Plan(NamedTuple):
-    """What every run is made by: its number of pairs, settings and seed, and the command that asked for it."""
+    """What every run is made by: its number of pairs, settings, seed, the command that asked for it, and limits."""
 
     count: int
     settings: GenerationSettings
     seed: int
     command: str
+    limits: Limits
 
 
 class _Given(NamedTuple):
@@ -293,22 +331,40 @@ def _run_all(given: _Given, backbone: Backbone, plan: _Plan, progress: CliProgre
             result = generate_run(
                 backbone, given.library, key, given.encoder, job.normals, masks, also=also, count=plan.count,
                 out=job.out, settings=plan.settings, seed=plan.seed, command=plan.command, progress=progress,
+                limits=plan.limits.of(given.library, job.keys, backbone), tries=plan.limits.tries,
             )  # fmt: skip
         if result.cancelled:
             raise KeyboardInterrupt
-        with run_lock(job.out):  # one that is killed here leaves its lock, and what it wrote is removed next time
-            report_of_run(job.out, normals=job.normals[0].parent)
+        if result.pairs:
+            with join_run(job.out):  # one that is killed here leaves its mark, and what it wrote is removed next time
+                report_of_run(job.out, normals=job.normals[0].parent)
         results.append(result)
     return results
 
 
-def _check_jobs(given: _Given, backbone: Backbone, count: int) -> None:
+def _work_on_cluster(
+    ctx: typer.Context, address: str, workers: int | None, given: _Given, plan: _Plan, progress: CliProgress
+) -> None:
+    """Have the runs filled by workers at this very command; what they leave is this process's to make."""
+    from ..run_record import settled_ids
+    from .cluster import run_on_cluster
+
+    arguments = shlex.split(given_command(ctx, ray=None, workers=None, resume=None))[1:]
+    run_on_cluster(
+        arguments, address=address, workers=workers, total=plan.count * len(given.jobs),
+        done=lambda: sum(len(settled_ids(job.out, plan.limits.tries)) for job in given.jobs),
+        what="pairs on the cluster", progress=progress,
+    )  # fmt: skip
+
+
+def _check_jobs(given: _Given, backbone: Backbone, plan: _Plan) -> None:
     """Raise InputError for a run that cannot be made, before one is begun or an old one removed."""
     from ..generation import check_run
 
     for job in given.jobs:
         with _naming(job, given):
-            check_run(backbone, given.library, job.wanted, given.encoder, job.normals, count)
+            limits = plan.limits.of(given.library, job.keys, backbone), plan.limits.tries
+            check_run(backbone, given.library, job.wanted, given.encoder, job.normals, plan.count, *limits)
 
 
 @contextmanager
@@ -326,8 +382,9 @@ def _tell(jobs: Sequence[_Job], results: Sequence[RunResult], out: Path, every: 
 
     numbers = [summarise(result.pairs) for result in results]
     if not every:
-        measures = f"median fill {numbers[0]['fill']:.2f}, leak at most {numbers[0]['leak']:.0f} levels"
-        typer.echo(f"{numbers[0]['pairs']} pairs of {jobs[0].name} in {out}, {measures}")
+        (found,) = numbers
+        measures = "median fill {fill:.2f}, leak at most {leak:.0f} levels".format(**found) if results[0].pairs else ""
+        typer.echo(f"{found['pairs']} pairs of {jobs[0].name} in {out}" + (f", {measures}" if measures else ""))
         return
     from rich.console import Console
     from rich.table import Table
@@ -337,6 +394,23 @@ def _tell(jobs: Sequence[_Job], results: Sequence[RunResult], out: Path, every: 
     for name in ("pairs", "median fill"):
         table.add_column(name, justify="right")
     for job, of_run in zip(jobs, numbers, strict=True):
-        table.add_row(job.name, str(of_run["pairs"]), f"{of_run['fill']:.2f}")
+        table.add_row(job.name, str(of_run["pairs"]), f"{of_run['fill']:.2f}" if of_run["pairs"] else "-")
     Console().print(table)
     typer.echo(f"{sum(of_run['pairs'] for of_run in numbers)} pairs in {len(jobs)} runs in {out}")
+
+
+def _tell_missing(results: Sequence[RunResult], plan: _Plan) -> None:
+    """Say which pairs are missing, and why. Raises InputError for those whose normal image does not open."""
+    for result in results:
+        if result.rejected:
+            logger.warning(
+                "%d of %d pairs broke the limits in all %d tries and are missing; %s holds the tries, `adiff run status"
+                " %s` says what was wrong", len(result.rejected), plan.count, plan.limits.tries, result.out / "rejects",
+                result.out,
+            )  # fmt: skip
+    broken = [one for result in results for one in result.broken]
+    if broken:
+        raise InputError(
+            f"pairs that were not made: {len(broken)}, the first as {broken[0].get('reason')}; put its normal image "
+            "right, then give the same command again"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from .. import run_record
 from ..errors import InputError
 from ..run_record import record_paths
 from ..storage import read_json_object
+from ..workers import workers_of
 from .app import keeping, printable
 from .progress import CliProgress, duration
 
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 WRONG = 1
-"""Exit code of `verify` where something is wrong."""
+"""Exit code of `verify` where something is wrong, and of `status` where pairs cannot be made."""
+RECENT = 600.0
+"""Seconds of work that a run's rate is taken from."""
 FOLDERS = ("image", "mask", "pairs")
 
 run = typer.Typer(rich_markup_mode="rich")
@@ -39,23 +43,16 @@ def root(ctx: typer.Context) -> None:
 
 @run.command(epilog="Example:  adiff run status run")
 def status(folder: RunFolder, as_json: AsJson = False) -> None:
-    """Say how many pairs a run has and wants, and when it wrote the last one."""
+    """Say how far a run is, how fast, and who works on it; exit code 1 if pairs cannot be made."""
     plan = plan_of(folder)
     about = progress_of(folder, plan)
     if as_json:
         typer.echo(json.dumps(about, indent=1))
-        return
-    batches, last = about["batches"], about["seconds_since_last"]
-    begun = f", {batches['begun']} begun" if batches["begun"] else ""
-    settings = ", ".join(f"{name} {value}" for name, value in about["settings"].items() if value is not None)
-    for name, told in {
-        "run": f"{folder}: {plan.name} on {plan.base}, seed {plan.seed}",
-        "pairs": f"{about['done']} of {plan.count}, {about['left']} left",
-        "batches": f"{batches['done']} of {batches['of']} of {plan.batch} each{begun}",
-        "last pair": "none yet" if last is None else f"{duration(last)} ago",
-        "settings": settings,
-    }.items():
-        typer.echo(f"{name:<10} {printable(told)}")
+    else:
+        for name, told in told_of(folder, plan, about).items():
+            typer.echo(f"{name:<10} {printable(told)}")
+    if about["broken"]:
+        raise typer.Exit(WRONG)
 
 
 @run.command(epilog="Example:  adiff run verify run --normals surfaces/wood/train/good")
@@ -87,27 +84,39 @@ def verify(
 
 @run.command(epilog="Example:  adiff run report run --normals surfaces/wood/train/good")
 def report(
-    folder: RunFolder,
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folder of a run; several are shown side by side.")
+    ],
     normals: Annotated[
-        Path | None,
-        typer.Option("--normals", metavar="DIR", help="The run's normal images, to compare before and after."),
+        list[Path] | None,
+        typer.Option("--normals", metavar="DIR", help="The runs' normal images, to compare before and after; once for "
+                     "all runs, or once for each."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="The page.  [dim]default: report.html in RUN[/dim]")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="The page.  [dim]default: report.html in RUN; of several "
+                     "comparison.html beside the first[/dim]"),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Pairs shown, evenly picked.")] = 48,
-) -> None:
-    """Write a page with a run's pairs, measures and settings; it needs nothing beside it."""
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Pairs shown of each run, evenly picked.")] = 48,
+) -> None:  # fmt: skip
+    """Write a page with a run's pairs, rejects, measures and settings; it needs nothing beside it."""
     from ..datasets.readers import list_images
-    from ..report import report_of_run
+    from ..report import report_of_run, report_of_runs
 
-    plan_of(folder)
-    if normals is not None:
-        list_images(normals)
+    for folder in folders:
+        plan_of(folder)
+    for folder in normals or []:
+        list_images(folder)
     if out is not None and out.is_dir():
         raise InputError(f"--out {out} is a folder; give the name of a page, for instance {out / 'report.html'}")
+    if len(folders) == 1 and len(normals or []) > 1:
+        raise InputError(f"{len(normals or [])} --normals for one run; give one")
     with keeping("nothing was written"):
-        typer.echo(report_of_run(folder, normals=normals, out=out, limit=limit))
+        if len(folders) > 1:
+            page = report_of_runs(folders, normals=normals or (), out=out, limit=limit)
+        else:
+            page = report_of_run(folders[0], normals=normals[0] if normals else None, out=out, limit=limit)
+        typer.echo(page)
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,7 @@ class Plan:
     seed: int
     base: str
     settings: dict[str, Any]
+    tries: int = 1
 
     @property
     def name(self) -> str:
@@ -149,25 +159,76 @@ def plan_of(folder: Path) -> Plan:
         value = values[name]
         if not isinstance(value, kind) or isinstance(value, bool) or (name in ("count", "batch") and value < 1):
             raise InputError(f"{record} is damaged: {name} is {str(value)[:40]!r}")
-    return Plan(settings=settings, **values)
+    return Plan(settings=settings, tries=run_record.tries_of(content), **values)
 
 
 def progress_of(folder: Path, plan: Plan) -> dict[str, Any]:
-    """Count a run's records and batches; the records are not opened."""
-    written: dict[int, float] = {}
-    for path in record_paths(folder):
-        if int(path.stem) < plan.count:
-            written[int(path.stem)] = path.stat().st_mtime
+    """Count what is settled of a run; of the records only those of rejects and broken pairs are opened."""
+    written = {int(path.stem): path.stat().st_mtime for path in record_paths(folder) if int(path.stem) < plan.count}
     batches = -(-plan.count // plan.batch)
+    lost = run_record.given_up(folder, plan.tries) - set(written)
+    broken = [one for one in run_record.read_broken(folder) if one.get("id") not in {f"{n:06d}" for n in written}]
+    left = max(plan.count - len(written) - len(lost) - len(broken), 0)
     in_batch = Counter(number // plan.batch for number in written)
     done = sum(there == min(plan.batch, plan.count - batch * plan.batch) for batch, there in in_batch.items())
+    rejects, rate = run_record.read_rejects(folder), rate_of(list(written.values()))
     return {
         "product": plan.product, "defect": plan.defect, "base": plan.base, "seed": plan.seed, "count": plan.count,
-        "done": len(written), "left": plan.count - len(written),
+        "done": len(written), "rejected": len(lost), "left": left,
         "batches": {"done": done, "begun": len(in_batch) - done, "of": batches, "size": plan.batch},
         "seconds_since_last": round(max(time.time() - max(written.values()), 0), 1) if written else None,
+        "pairs_per_second": rate, "seconds_left": None if not rate else round(left / rate, 1),
+        "workers": workers_of(folder), "rejects": {"tries": len(rejects), "reasons": reasons_of(rejects)},
+        "broken": [{name: str(one.get(name)) for name in ("id", "normal", "reason")} for one in broken],
         "settings": plan.settings,
     }  # fmt: skip
+
+
+def rate_of(times: Sequence[float]) -> float | None:
+    """Pairs a second of the last RECENT seconds of work, by the times at which records were written; None for too few.
+
+    Those written first are left out: when they were begun is not known.
+    """
+    last = max(times, default=0.0)
+    recent = [when for when in times if when > last - RECENT]
+    first = min(recent, default=last)
+    return round(sum(when > first for when in recent) / (last - first), 4) if last > first else None
+
+
+def reasons_of(rejects: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """How many tries broke the limit on each measure, the most frequent first."""
+    found = Counter(
+        str(reason).rpartition(": ")[2].partition(" ")[0]
+        for one in rejects if isinstance(one.get("reasons"), list) for reason in one["reasons"]
+    )  # fmt: skip
+    return dict(found.most_common())
+
+
+def told_of(folder: Path, plan: Plan, about: dict[str, Any]) -> dict[str, str]:
+    """What `status` says, line by line."""
+    batches, last, workers = about["batches"], about["seconds_since_last"], about["workers"]
+    begun = f", {batches['begun']} begun" if batches["begun"] else ""
+    lost = f", {about['rejected']} given up" if about["rejected"] else ""
+    lost += f", {len(about['broken'])} broken" if about["broken"] else ""
+    lines = {
+        "run": f"{folder}: {plan.name} on {plan.base}, seed {plan.seed}",
+        "pairs": f"{about['done']} of {plan.count}{lost}, {about['left']} left",
+        "batches": f"{batches['done']} of {batches['of']} of {plan.batch} each{begun}",
+        "last pair": "none yet" if last is None else f"{duration(last)} ago",
+    }
+    if about["pairs_per_second"] and about["left"]:
+        lines["rate"] = f"{about['pairs_per_second']:.3g} pairs/s, {duration(about['seconds_left'])} left at that"
+    if workers or about["left"]:
+        named = ", ".join(f"process {one['pid']} on {one['host']}" for one in workers)
+        lines["workers"] = named or "none; the command that began the run makes the rest"
+    if tries := about["rejects"]["tries"]:
+        reasons = ", ".join(f"{name} {number}" for name, number in about["rejects"]["reasons"].items())
+        lines["rejects"] = f"{tries} tries that broke a limit ({reasons}), in {folder / run_record.REJECTS}"
+    if about["broken"]:
+        first = about["broken"][0]
+        lines["broken"] = f"{len(about['broken'])}, the first is {first['id']}: {first['reason']}"
+    settings = ", ".join(f"{name} {value}" for name, value in about["settings"].items() if value is not None)
+    return lines | {"settings": settings}
 
 
 def check_run(folder: Path, plan: Plan, normals: dict[str, Path] | None, progress: CliProgress) -> Findings:
@@ -215,6 +276,11 @@ def _faults(folder: Path, path: Path, plan: Plan, normals: dict[str, Path] | Non
         return [*faults, f"its image is {_size(image)} pixels, its mask {_size(mask)}"]
     if normals is None or of_mask:
         return faults
+    if (folder / "mask" / f"{path.stem}_asked.png").exists():  # a refined mask is part of the one that was painted
+        asked = _picture(folder, f"mask/{path.stem}_asked.png", faults)
+        if asked is None or asked.shape != mask.shape or ((mask > 0) & (asked == 0)).any():
+            return [*faults, "its mask is no part of the one that was painted"]
+        mask = asked
     return faults + _leak_faults(image, mask > 0, record, normals)
 
 
@@ -275,7 +341,7 @@ def _leftovers(folder: Path, known: set[str]) -> list[str]:
              for p in files if p.name.endswith(".tmp")]  # fmt: skip
     pictures = [p for p in files if p.suffix == ".png" and p.parent != folder]
     notes += [f"{p.relative_to(folder).as_posix()} belongs to no finished pair" for p in pictures
-              if p.stem.removesuffix("_mask").removesuffix("_labels") not in known]  # fmt: skip
+              if p.stem.removesuffix("_mask").removesuffix("_labels").removesuffix("_asked") not in known]  # fmt: skip
     return notes
 
 

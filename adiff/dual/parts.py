@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..masks import clean_mask
+from ..refinement import otsu
 
 GREY = 127.5
 """Level outside the mask: 0 in [-1, 1]."""
@@ -37,21 +38,3 @@ def mask_of(part: np.ndarray, grey: np.ndarray | None = None) -> np.ndarray:
     reference = GREY if grey is None else grey.astype(np.float32)
     distance = np.abs(part.astype(np.float32) - reference).max(axis=2)
     return clean_mask(distance > max(otsu(distance), LEAST), max(round(SPECK * distance.size), 1))
-
-
-def otsu(values: np.ndarray, bins: int = 256) -> float:
-    """Return the threshold that parts values into two classes of the largest variance between them (Otsu 1979, Eq. 14).
-
-    Of many equally good ones the middle; for values that are all the same, these.
-    """
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        return low
-    counts, edges = np.histogram(values, bins, (low, high))
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)[:-1] / values.size  # omega of the lower class
-    mean = np.cumsum(counts * centres)[:-1] / values.size
-    total = float((counts * centres).sum()) / values.size
-    between = (total * below - mean) ** 2 / np.maximum(below * (1 - below), 1e-12)
-    best = np.flatnonzero(between >= between.max() * (1 - 1e-9))
-    return float(edges[1:-1][best].mean())

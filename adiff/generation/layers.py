@@ -17,7 +17,7 @@ from torch import Tensor
 from ..backbone import Backbone
 from ..datasets.images import Photo, read_mask
 from ..errors import InputError
-from ..geometry import EIGHT, Box
+from ..geometry import EIGHT, Box, box_of
 from ..library import Key
 from ..scoring import ShotReference, measure_pair
 from ..spatial_encoder import SpatialEncoder
@@ -48,20 +48,19 @@ class Region:
     source: dict[str, Any]
 
 
-def paint_layers(
+def paint_masks(
     backbone: Backbone,
     layers: Sequence[Layer],
     encoder: SpatialEncoder | None,
     photos: Sequence[Photo],
+    chosen: Sequence[Sequence[Chosen]],
     batch: Batch,
     settings: GenerationSettings,
 ) -> list[list[Region]]:
-    """Paint every layer's defect into every photo of a batch.
+    """Paint every layer's defect into every photo of a batch; chosen: a mask of each layer for each photo.
 
     Returns the regions of each photo in the order of the layers; the last one's image shows all of them.
-    Raises InputError if no masks that lie apart are found.
     """
-    chosen = masks_apart(backbone, [layer.masks for layer in layers], photos, batch)
     normals, regions = list(photos), [[] for _ in photos]
     for number, layer in enumerate(layers):
         masks, sources = zip(*(of_photo[number] for of_photo in chosen), strict=True)
@@ -129,27 +128,33 @@ def check_folders(sources: Sequence[MaskSource]) -> None:
             raise InputError(f"the masks {names} touch or overlap; masks for one image must lie apart")
 
 
-def label_map(regions: Sequence[Region]) -> np.ndarray:
-    """Which defect each pixel shows: (H, W) uint8, 0 for none, else 1 for the first and so on."""
+def label_map(regions: Sequence[Region], asked: bool = False) -> np.ndarray:
+    """Which defect each pixel shows: (H, W) uint8, 0 for none, else 1 for the first and so on.
+
+    asked: by the masks that were painted, where those written are refined.
+    """
     labels = np.zeros(regions[0].pair.mask.shape, np.uint8)
     for label, region in enumerate(regions, 1):
-        labels[region.pair.mask] = label
+        pair = region.pair
+        labels[pair.asked if asked and pair.asked is not None else pair.mask] = label
     return labels
 
 
 def surrounding_box(regions: Sequence[Region]) -> Box:
     """The least box around the boxes that the model has seen."""
-    lefts, tops, rights, bottoms = zip(*(region.pair.box for region in regions), strict=True)
-    return Box(min(lefts), min(tops), max(rights), max(bottoms))
+    return box_of([region.pair.box for region in regions])
 
 
 def measure_all(photo: Photo, regions: Sequence[Region]) -> dict[str, float | None]:
     """The measures of an image with several defects, under the mask of all of them (METHOD 6).
 
-    fill is the mean over the defects by their area, which is the share of all masks' pixels: they lie apart. What
+    fill and refined_iou are means over the defects by their area, which are those of all masks: they lie apart. What
     compares with the shots of one defect is None; each region has its own.
     """
-    rgb, whole = photo.rgb, label_map(regions) > 0
-    measures = measure_pair(Photo(regions[-1].pair.image, photo.path).rgb, rgb, rgb, whole)
-    fills, areas = zip(*((r.pair.measures["fill"], r.pair.mask.sum()) for r in regions), strict=True)
-    return {**measures, "fill": float(np.average(fills, weights=areas))}
+    rgb, written, asked = photo.rgb, label_map(regions) > 0, label_map(regions, asked=True)
+    image = Photo(regions[-1].pair.image, photo.path).rgb
+    measures = measure_pair(image, rgb, rgb, written, asked=asked > 0)
+    areas = [int((asked == label).sum()) for label in range(1, len(regions) + 1)]
+    for name in ("fill", "refined_iou"):
+        measures[name] = float(np.average([region.pair.measures[name] for region in regions], weights=areas))
+    return measures

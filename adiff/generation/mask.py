@@ -15,6 +15,7 @@ from ..embedding import join_condition
 from ..errors import InputError
 from ..masks import MaskRules, best_aligned_iou, check_mask, clean_mask
 from ..progress import NullProgress, Progress
+from .memory import Parts
 from .sampler import sample_plain
 from .seeds import generator_for
 from .settings import MaskSampling
@@ -39,13 +40,15 @@ def sample_masks(
     settings: MaskSampling | None = None,
     seed: int | Sequence[int] = 0,
     progress: Progress | None = None,
+    parts: Parts | None = None,
 ) -> list[GeneratedMask]:
     """Sample `count` masks from e_m (k', D); every one comes out of the diffusion sampler and passes the rules.
 
     shots: the defect's real masks at native size, for the report of likeness. Candidate i depends on (seed, i) alone.
+    parts: what is known of the device's memory.
     Raises InputError when the tries are spent, saying which rules the candidates broke.
     """
-    settings, progress = settings or MaskSampling(), progress or NullProgress()
+    settings, progress, parts = settings or MaskSampling(), progress or NullProgress(), parts or Parts()
     found: list[GeneratedMask] = []
     broken: Counter[str] = Counter()
     drawn = 0
@@ -61,7 +64,13 @@ def sample_masks(
                 f"only {len(found)} of {count} masks passed in {drawn} tries; broken: {reasons}; train it longer, "
                 "from more varied shots, or use drawn masks"
             )
-        for number, mask in enumerate(draw_candidates(backbone, embedding, ahead, settings, seed, drawn), drawn):
+
+        def draw(part: slice, first: int = drawn) -> list[np.ndarray]:
+            of_part = part.stop - part.start, settings, seed, first + part.start
+            return list(draw_candidates(backbone, embedding, *of_part))
+
+        masks = parts.of(ahead, draw)
+        for number, mask in enumerate(masks, drawn):
             mask = clean_mask(mask, rules.min_component)
             faults = check_mask(mask, rules)
             broken.update(faults)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..backbone import Backbone
+from ..crops import Crop, blend_weight, crops_of
 from ..datasets.images import Photo
 from ..embedding import join_condition
 from ..errors import InputError
-from ..geometry import Box, context_box, crop_mask, crop_resize, feather, latent_mask, needs_crop, stitch
+from ..geometry import Box, box_of, context_box, crop_resize, latent_mask, needs_crop, resize_image, resize_mask
+from ..refinement import refined
 from ..scoring import ShotReference, describe, measure_pair
 from ..spatial_encoder import SpatialEncoder
 from .sampler import make_reweighter, sample_blended
@@ -22,23 +25,55 @@ from .settings import GenerationSettings
 
 @dataclass(frozen=True)
 class Pair:
-    """image: array of the photo's own kind, identical to it outside the mask; mask: (H, W) bool; box: what was seen.
+    """image: array of the photo's own kind, identical to it outside the mask; mask: (H, W) bool; box: what was seen, of
+    several crops the least box around them.
 
-    measures: as `scoring.measure_pair` takes them.
+    measures: as `scoring.measure_pair` takes them. asked: the mask that was painted where `mask` is a refined one.
     """
 
     image: np.ndarray
     mask: np.ndarray
     box: Box
     measures: dict[str, float | None]
+    asked: np.ndarray | None = None
 
 
 def paint_box(mask: np.ndarray, backbone: Backbone, settings: GenerationSettings) -> Box:
     """Return the region of the photo that the model sees: around a small mask, else the largest square around it."""
-    crop = settings.crop
-    if crop is None:
-        crop = needs_crop(mask, backbone.native_size, backbone.latent_downscale)
-    return context_box(mask, backbone.native_size, context=settings.context if crop else max(mask.shape))
+    context = settings.context if _is_cropped(mask, backbone, settings) else max(mask.shape)
+    return context_box(mask, backbone.native_size, context=context)
+
+
+def paint_crops(mask: np.ndarray, backbone: Backbone, settings: GenerationSettings) -> list[Crop]:
+    """Return what is painted: `paint_box` with the mask, or a crop for each group of a small mask's far parts."""
+    if _is_cropped(mask, backbone, settings):
+        return crops_of(mask, backbone.native_size, context=settings.context)
+    box = paint_box(mask, backbone, settings)
+    return [Crop(box, mask[box.slices])]
+
+
+def _is_cropped(mask: np.ndarray, backbone: Backbone, settings: GenerationSettings) -> bool:
+    if settings.crop is not None:
+        return settings.crop
+    return needs_crop(mask, backbone.native_size, backbone.latent_downscale)
+
+
+class _View(NamedTuple):
+    """One of the views that a batch is painted in: the photo's number in the batch, its crop, its noise."""
+
+    photo: int
+    crop: Crop
+    generator: torch.Generator
+
+
+def _views(crops: Sequence[Sequence[Crop]], generators: Sequence[torch.Generator]) -> list[_View]:
+    """The views of all photos; the first of each has the photo's own noise, further ones have noise that follows it."""
+    views = []
+    for number, (of_photo, generator) in enumerate(zip(crops, generators, strict=True)):
+        more = torch.randint(2**62, (len(of_photo) - 1,), generator=generator).tolist() if len(of_photo) > 1 else []
+        noises = [generator, *(torch.Generator().manual_seed(seed) for seed in more)]
+        views += [_View(number, crop, noise) for crop, noise in zip(of_photo, noises, strict=True)]
+    return views
 
 
 @torch.no_grad()
@@ -53,7 +88,7 @@ def make_pairs(
     on_step: Callable[[int], None] = lambda _: None,
     shots: ShotReference | None = None,
 ) -> list[Pair]:
-    """Paint one defect (e_a, (k, D)) into each photo where its mask (H, W) bool says, all as one batch.
+    """Paint one defect (e_a, (k, D)) into each photo where its mask (H, W) bool says, `settings.batch` views at a time.
 
     generators: a CPU generator for each photo. shots: the defect's, for the measures that compare with them (likeness,
     novelty), which are None without. Raises InputError for a mask that is empty or of another size.
@@ -63,22 +98,50 @@ def make_pairs(
             raise InputError(
                 f"the mask {mask.shape} for {photo.path.name} is empty or not of the photo's size {photo.size}"
             )
+    views = _views([paint_crops(mask, backbone, settings) for mask in masks], generators)
+    found: list[list[_Painted]] = [[] for _ in photos]
+    for start in range(0, len(views), settings.batch):
+        part = views[start : start + settings.batch]
+        painted = _paint(backbone, photos, part, embedding, encoder, settings, on_step)
+        for view, one in zip(part, painted, strict=True):
+            found[view.photo].append(one)
+    return [
+        _finish(backbone, photo, mask, of_photo, settings, shots)
+        for photo, mask, of_photo in zip(photos, masks, found, strict=True)
+    ]
+
+
+class _Painted(NamedTuple):
+    """A crop with its view (S, S, 3) uint8 as it was painted, and the VAE's round trip of the normal one."""
+
+    crop: Crop
+    painted: np.ndarray
+    rebuilt: np.ndarray
+
+
+def _paint(
+    backbone: Backbone,
+    photos: Sequence[Photo],
+    views: Sequence[_View],
+    embedding: Tensor,
+    encoder: SpatialEncoder | None,
+    settings: GenerationSettings,
+    on_step: Callable[[int], None],
+) -> list[_Painted]:
+    """Paint views as one batch."""
     size = backbone.native_size
-    boxes = [paint_box(mask, backbone, settings) for mask in masks]
-    views = np.stack([crop_resize(p.rgb, box, size) for p, box in zip(photos, boxes, strict=True)])
-    on = torch.from_numpy(np.stack([crop_mask(m, b, size) for m, b in zip(masks, boxes, strict=True)]))[:, None].float()
-    images = torch.from_numpy(views).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pictures = np.stack([crop_resize(photos[view.photo].rgb, view.crop.box, size) for view in views])
+    on = torch.from_numpy(np.stack([resize_mask(view.crop.mask, size, size) for view in views]))[:, None].float()
+    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
     y = backbone.encode(images)
     cells, on = latent_mask(on, backbone.latent_downscale).to(y.device), on.to(y.device)
     e_s = None if encoder is None else encoder.to(y.device)(on)
-    condition = join_condition(embedding.to(y.device)[None].expand(len(photos), -1, -1), e_s)
+    condition = join_condition(embedding.to(y.device)[None].expand(len(views), -1, -1), e_s)
     reweighter = make_reweighter(backbone, y, images, cells, settings)
-    x = sample_blended(backbone, y, cells, condition, settings, generators, reweighter, on_step)
-    painted, rebuilt = as_pixels(backbone.decode(x)), as_pixels(backbone.decode(y))
-    return [
-        _finish(backbone, photo, mask, box, new, old, settings, shots)
-        for photo, mask, box, new, old in zip(photos, masks, boxes, painted, rebuilt, strict=True)
-    ]
+    noises = [view.generator for view in views]
+    x = sample_blended(backbone, y, cells, condition, settings, noises, reweighter, on_step)
+    pixels = as_pixels(backbone.decode(x)), as_pixels(backbone.decode(y))
+    return [_Painted(view.crop, *both) for view, *both in zip(views, *pixels, strict=True)]
 
 
 def as_pixels(images: Tensor) -> np.ndarray:
@@ -91,18 +154,25 @@ def _finish(
     backbone: Backbone,
     photo: Photo,
     mask: np.ndarray,
-    box: Box,
-    painted: np.ndarray,
-    rebuilt: np.ndarray,
+    painted: Sequence[_Painted],
     settings: GenerationSettings,
     shots: ShotReference | None,
 ) -> Pair:
-    """Put one painted view (S, S, 3) back and measure it; rebuilt: the VAE's round trip of the normal view."""
-    rgb, radius = photo.rgb, settings.feather * max(box.width, box.height) / backbone.native_size
-    alpha = feather(mask, radius)
-    image, unchanged = (photo.composite(stitch(rgb, view, box), alpha) for view in (painted, rebuilt))
+    """Put a photo's painted views back and measure the whole."""
+    rgb, alpha = photo.rgb, np.zeros(mask.shape, np.float32)
+    new, old = rgb.copy(), rgb.copy()
+    for crop, *views in painted:
+        weight = blend_weight(crop, mask.shape, settings.feather, backbone.native_size)
+        there, inside = crop.box.slices, weight > 0
+        for canvas, view in zip((new, old), views, strict=True):
+            canvas[there][inside] = resize_image(view, crop.box.height, crop.box.width)[inside]
+        alpha[there] = np.maximum(alpha[there], weight)
+    image, unchanged = photo.composite(new, alpha), photo.composite(old, alpha)
     # the round trip goes the same way back, so that neither the feather nor a photo's grey counts as a change
     seen, reference = (Photo(pixels, photo.path).rgb for pixels in (image, unchanged))
+    asked, mask = mask, refined(seen, reference, mask) if settings.refine else mask
     comparable = shots is not None and shots.descriptors is not None
     descriptor = describe(backbone, [seen], [mask])[0] if comparable else None
-    return Pair(image, mask, box, measure_pair(seen, rgb, reference, mask, shots, descriptor))
+    measures = measure_pair(seen, rgb, reference, mask, shots, descriptor, asked)
+    box = box_of([one.crop.box for one in painted])
+    return Pair(image, mask, box, measures, asked if settings.refine else None)

@@ -1,51 +1,62 @@
-"""A run: thousands of pairs in a folder that any interruption leaves whole.
+"""A run: thousands of pairs in a folder that any interruption leaves whole, made by any number of processes at once.
 
-run.json holds settings, versions and seeds; image/<id>.png, mask/<id>_mask.png; pairs/<id>.json is written last, so a
-pair exists when its JSON exists. The unit of work is an aligned batch (ids b*B .. b*B+B-1), redone whole, its
-randomness a function of (run seed, batch) alone. With several defects in one image the mask is that of all of them, and
-mask/<id>_labels.png says which is where (0 none, then 1, 2, ... in the record's order of `defects`).
+`files` says what the folder holds. The unit of work is an aligned batch (ids b*B .. b*B+B-1), redone whole, its
+randomness a function of (run seed, batch) alone (`batch`), so any number of workers, in any order, killed at any
+moment, end with the same files (`workers`).
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..backbone import Backbone
-from ..datasets.images import Photo, read_photo, write_png
 from ..embedding import embedding_fingerprint
 from ..errors import InputError
 from ..library import Key, Library
+from ..pair_filter import PairFilter
 from ..progress import Cancelled, NullProgress, Progress
-from ..run_record import FORMAT, read_plan, read_records, record_path
+from ..run_record import FORMAT, given_up, read_broken, read_plan, read_records
 from ..scoring import ShotReference
 from ..spatial_encoder import SpatialEncoder
 from ..spatial_encoder import fingerprint as encoder_fingerprint
-from ..storage import LOCK, run_lock, write_json
+from ..storage import LOCK, TEMPORARY, write_json
 from ..versions import versions
-from .layers import Layer, Region, check_folders, label_map, measure_all, paint_layers, surrounding_box
-from .seeds import rng_for
+from ..workers import CLAIMS, Claims, join_run
+from .batch import Task
+from .files import kind_of, reopen_broken, several
+from .layers import Layer, check_folders
 from .settings import GenerationSettings
-from .sources import Batch, FolderMasks, MaskSource
+from .sources import FolderMasks, MaskSource
+from .worker import Worker
 
 logger = logging.getLogger("adiff")
+
+TRIES = 4
+"""Paintings of a pair that breaks a limit, unless told otherwise."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """out: the run's folder; pairs: records of all that exist; seconds: of this call; cancelled: stopped early."""
+    """out: the run's folder; pairs: records of all that exist; seconds: of this call; cancelled: stopped early.
+
+    rejected: numbers of pairs whose tries are spent. broken: records of those that cannot be made (`files`).
+    """
 
     out: Path
     pairs: list[dict[str, Any]]
     seconds: float
     cancelled: bool = False
+    rejected: list[int] = field(default_factory=list)
+    broken: list[dict[str, Any]] = field(default_factory=list)
 
 
 def generate_run(
@@ -60,6 +71,8 @@ def generate_run(
     out: Path,
     also: Sequence[tuple[Key, MaskSource]] = (),
     settings: GenerationSettings | None = None,
+    limits: PairFilter | None = None,
+    tries: int = TRIES,
     seed: int = 0,
     resume: bool = True,
     command: str | None = None,
@@ -67,40 +80,47 @@ def generate_run(
 ) -> RunResult:
     """Fill `out` with `count` pairs of the library's defect `key`, (product, defect); what exists of the run is kept.
 
-    also: further defects of the product that every image shows beside the first, each with its masks. command: what
-    makes the run again, for run.json; it may be another one when the run goes on. Ctrl-C or Cancelled ends the run with
-    the pairs done so far. Raises InputError when `out` holds something else, a run of other settings (saying which), or
-    a run at all with resume=False.
+    Other processes may do the same at the same time, here or on other machines: they share the work, and each returns
+    when the run is whole. also: further defects of the product that every image shows beside the first, each with its
+    masks. limits: what a pair must keep, each of several defects by itself; one that does not is painted again, `tries`
+    times in all, and kept apart as a reject. command: what makes the run again, for run.json; it may be another one
+    when the run goes on. A normal image that does not open costs its pairs, which are listed as broken, until it does
+    and the run goes on. Ctrl-C or Cancelled ends the run with the pairs done so far. Raises InputError when `out` holds
+    something else, a run of other settings (saying which), or a run at all with resume=False.
     """
     settings, progress = settings or GenerationSettings(), progress or NullProgress()
     wanted = [(key, masks), *also]
-    check_run(backbone, library, wanted, encoder, normals, count)
+    check_run(backbone, library, wanted, encoder, normals, count, limits, tries)
     layers = _layers(library, backbone, wanted)
-    identity = {
-        "format": FORMAT, "product": layers[0].key[0], "defect": _defect_of(layers), "count": count, "seed": seed,
-        "settings": asdict(settings), "masks": _alone([layer.masks.record() for layer in layers]),
-        "normals": [p.name for p in normals], "base": {"name": backbone.name, "fingerprint": backbone.fingerprint},
-        "embedding": _alone([embedding_fingerprint(layer.embedding) for layer in layers]),
-        "encoder": None if encoder is None else encoder_fingerprint(encoder), **_several(layers),
-    }  # fmt: skip
-    with run_lock(out):
-        open_run(out, identity, backbone, resume, {} if command is None else {"command": command})
-        began, done, cancelled = time.monotonic(), 0, False
-        progress.start(count, f"pairs {key[0]}/{_defect_of(layers)}")
+    filters = [limits.settled(layer.shots, "/".join(layer.key)) for layer in layers] if limits else []
+    task = Task(backbone, layers, encoder, normals, settings, seed, count, filters, tries if filters else 1)
+    with join_run(out):
+        open_run(out, _identity(task), backbone, resume, {} if command is None else {"command": command})
+        reopen_broken(out, task)
+        began, cancelled = time.monotonic(), False
+        progress.start(count, "pairs {product}/{defect}".format(**kind_of(layers)))
         try:
-            for batch, first in enumerate(range(0, count, settings.batch)):
-                ids = range(first, min(first + settings.batch, count))
-                if not all(record_path(out, i).exists() for i in ids):
-                    photos = _choose_normals(normals, ids, seed)
-                    painted = paint_layers(backbone, layers, encoder, photos, Batch(seed, batch, ids), settings)
-                    for i, photo, regions in zip(ids, photos, painted, strict=True):
-                        _write(out, i, layers, photo, regions, seed)
-                done += len(ids)
-                progress.update(done)
+            with Claims(out) as claims:
+                Worker(out, task, claims, progress).work()
         except (Cancelled, KeyboardInterrupt):
             cancelled = True
         progress.finish()
-        return RunResult(out, read_records(out), time.monotonic() - began, cancelled)
+        records, rejected = read_records(out), sorted(given_up(out, task.tries))
+        return RunResult(out, records, time.monotonic() - began, cancelled, rejected, read_broken(out))
+
+
+def _identity(task: Task) -> dict[str, Any]:
+    """What makes a run this run, for run.json."""
+    layers, base = task.layers, task.backbone
+    limits = {"limits": _alone([one.record() for one in task.filters]), "tries": task.tries} if task.filters else None
+    return {
+        "format": FORMAT, **kind_of(layers), "count": task.count, "seed": task.seed,
+        "settings": task.settings.record(), "filter": limits,
+        "masks": _alone([layer.masks.record() for layer in layers]), "normals": [path.name for path in task.normals],
+        "base": {"name": base.name, "fingerprint": base.fingerprint},
+        "embedding": _alone([embedding_fingerprint(layer.embedding) for layer in layers]),
+        "encoder": None if task.encoder is None else encoder_fingerprint(task.encoder), **several(layers),
+    }  # fmt: skip
 
 
 def check_run(
@@ -110,6 +130,8 @@ def check_run(
     encoder: SpatialEncoder | None,
     normals: Sequence[Path],
     count: int,
+    limits: PairFilter | None = None,
+    tries: int = TRIES,
 ) -> None:
     """Raise InputError for what would stop `generate_run` later on, so that nothing old is removed for it.
 
@@ -135,6 +157,10 @@ def check_run(
     for source in sources:
         if isinstance(source, FolderMasks):
             source.check(count)
+    if tries < 1:
+        raise InputError(f"{tries} tries for each pair; give at least 1")
+    for layer in _layers(library, backbone, wanted) if limits else ():
+        limits.settled(layer.shots, "/".join(layer.key))
 
 
 def _layers(library: Library, backbone: Backbone, wanted: Sequence[tuple[Key, MaskSource]]) -> list[Layer]:
@@ -145,39 +171,9 @@ def _layers(library: Library, backbone: Backbone, wanted: Sequence[tuple[Key, Ma
     ]
 
 
-def _defect_of(layers: Sequence[Layer]) -> str:
-    """The defect of a run and its pairs; several are joined: scratch+dent."""
-    return "+".join(layer.key[1] for layer in layers)
-
-
-def _several(layers: Sequence[Layer]) -> dict[str, Any]:
-    """What records say beyond that where an image shows several defects."""
-    return {"defects": [layer.key[1] for layer in layers]} if len(layers) > 1 else {}
-
-
 def _alone(values: list[Any]) -> Any:
     """The value of a single defect itself, of several the list."""
     return values[0] if len(values) == 1 else values
-
-
-def _choose_normals(normals: Sequence[Path], ids: Sequence[int], seed: int) -> list[Photo]:
-    return [read_photo(normals[int(rng_for(seed, "normal", i).integers(len(normals)))]) for i in ids]
-
-
-def _write(out: Path, number: int, layers: Sequence[Layer], photo: Photo, regions: Sequence[Region], seed: int) -> None:
-    name, labels = f"{number:06d}", label_map(regions)
-    write_png(out / "image" / f"{name}.png", regions[-1].pair.image)
-    write_png(out / "mask" / f"{name}_mask.png", labels > 0)
-    if len(regions) > 1:
-        write_png(out / "mask" / f"{name}_labels.png", labels)
-    each = [{"mask": r.source, "seed": seed, "box": list(r.pair.box), **r.pair.measures} for r in regions]
-    record = {"id": name, "product": layers[0].key[0], "defect": _defect_of(layers), "normal": photo.path.name}
-    if len(regions) == 1:
-        record |= each[0]
-    else:
-        record |= {"mask": {"kind": "several"}, "seed": seed, "box": list(surrounding_box(regions))}
-        record |= {**measure_all(photo, regions), **_several(layers), "regions": each}
-    write_json(record_path(out, number), record)
 
 
 def open_run(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool, told: Mapping[str, str]) -> None:
@@ -187,23 +183,43 @@ def open_run(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bo
         **versions(), "python": platform.python_version(), "device": backbone.device.type, "dtype": str(backbone.dtype),
         "threads": torch.get_num_threads(),
     }  # fmt: skip
-    if record.exists():
-        there = read_plan(out)
-        other = _differences(identity, there)
-        if other:
-            raise InputError(f"{out} holds another run ({'; '.join(other)}); choose another folder or --restart")
-        if not resume:
-            raise InputError(f"{out} holds this run already; resume it or choose another folder")
-        begun = there.get("environment")
-        if changed := _differences(environment, begun if isinstance(begun, dict) else {}):
-            warning = "%s was begun elsewhere (%s): pairs may differ from an unbroken run's by 2 grey levels"
-            logger.warning(warning, out, "; ".join(changed))
-        return
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; choose a new or empty folder")
-    if out.exists() and any(path.name != LOCK for path in out.iterdir()):
-        raise InputError(f"{out} is not empty and holds no run; choose a new or empty folder")
-    write_json(record, {**identity, **told, "environment": environment})
+    if not record.exists():
+        if out.exists() and not out.is_dir():
+            raise InputError(f"{out} is a file; choose a new or empty folder")
+        if out.exists() and any(_is_foreign(path.name) for path in out.iterdir()):
+            raise InputError(f"{out} is not empty and holds no run; choose a new or empty folder")
+        if _create(record, {**identity, **told, "environment": environment}):
+            return
+    there = read_plan(out)
+    other = _differences(identity, there)
+    if other:
+        raise InputError(f"{out} holds another run ({'; '.join(other)}); choose another folder or --restart")
+    if not resume:
+        raise InputError(f"{out} holds this run already; resume it or choose another folder")
+    begun = there.get("environment")
+    if changed := _differences(environment, begun if isinstance(begun, dict) else {}):
+        warning = "%s was begun elsewhere (%s): pairs may differ from an unbroken run's by 2 grey levels"
+        logger.warning(warning, out, "; ".join(changed))
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a file in a folder without run.json is not of processes that are just beginning the run."""
+    return name not in (LOCK, CLAIMS, "run.json") and TEMPORARY.fullmatch(name) is None
+
+
+def _create(record: Path, content: dict[str, Any]) -> bool:
+    """Write run.json, whole; False if another process has just begun the run."""
+    ready = record.with_name(f".{os.urandom(8).hex()}.{os.urandom(8).hex()}.tmp")
+    write_json(ready, content)
+    try:
+        os.link(ready, record)  # unlike a rename, it leaves alone what is there
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        os.replace(ready, record)
+    finally:
+        ready.unlink(missing_ok=True)
+    return True
 
 
 def _differences(asked: dict[str, Any], there: dict[str, Any], under: str = "") -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..blending import KINDS
 from ..errors import InputError
@@ -22,7 +23,8 @@ class GenerationSettings:
     lookahead: of AAR (Eq. 7, 8). blending: `fresh` or `fixed` noise outside (Eq. 1). eta: DDIM's. crop: paint in a box
     around the mask; None: where the mask covers few latent cells. context: the box's side in sides of the mask's.
     feather: pixels of the model's image over which the paste-back fades in, inside the mask. batch: pairs at a time.
-    preview_decoder: file of a TAESD decoder, for the distance `preview`.
+    preview_decoder: file of a TAESD decoder, for the distance `preview`. refine: write the mask of what really changed
+    in place of the one that was painted (`refinement.refined`).
     """
 
     steps: int = 30
@@ -40,6 +42,11 @@ class GenerationSettings:
     feather: float = 1.5
     batch: int = 8
     preview_decoder: str | None = None
+    refine: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """What run.json keeps; refine is None unless it is asked for, as in runs from before it was there."""
+        return {**asdict(self), "refine": self.refine or None}
 
     def __post_init__(self) -> None:
         for name, known in (("reweighting", MODES), ("distance", DISTANCES), ("blending", KINDS)):

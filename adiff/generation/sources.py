@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..geometry import resize_mask
 from ..masks import MaskRules
 from .mask import sample_masks
+from .memory import Parts
 from .seeds import derived_seed, rng_for
 from .settings import MaskSampling
 
@@ -91,6 +92,7 @@ class LearnedMasks:
     rules: MaskRules
     shots: Sequence[np.ndarray]
     sampling: MaskSampling = MaskSampling()
+    parts: Parts = field(default_factory=Parts)
 
     def masks(self, backbone: Backbone, photos: Sequence[Photo], batch: Batch) -> list[Chosen]:
         """Sample the pairs' masks; on a photo that is not square each lies in a square somewhere along it."""
@@ -102,6 +104,7 @@ class LearnedMasks:
             shots=self.shots,
             settings=self.sampling,
             seed=derived_seed(batch.seed, "masks of batch", batch.number),
+            parts=self.parts,
         )
         found = []
         for number, photo, one in zip(batch.ids, photos, drawn, strict=True):

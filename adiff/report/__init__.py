@@ -1,7 +1,8 @@
-"""The report of a run, or of a demo's several: one HTML page that needs nothing beside it, pictures included."""
+"""The report of a run, of several, or of a demo: one HTML page that needs nothing beside it, pictures included."""
 
 from .measures import MEASURES, summarise
-from .page import Report, write_report
+from .page import Rejects, Report, write_report
 from .run import report_of_run
+from .runs import report_of_runs
 
-__all__ = ["MEASURES", "Report", "report_of_run", "summarise", "write_report"]
+__all__ = ["MEASURES", "Rejects", "Report", "report_of_run", "report_of_runs", "summarise", "write_report"]

@@ -66,6 +66,11 @@ MEASURES = (
         "1 - best overlap of the mask with any shot's over shifts, flips and quarter turns: 0 is the shape of a shot",
         ends=(0, 1),
     ),
+    Measure(
+        "refined_iou",
+        "overlap of the mask that was painted with the part of it that changed (Otsu's threshold): 1 is all of it",
+        ends=(0, 1),
+    ),
     Measure("area", "share of the image that the mask covers", percent=True),
     Measure("components", "separate parts of the mask", digits=0, whole=True),
     Measure("border", "largest share of one of the image's border lines that the mask covers", ends=(0, 1)),

@@ -24,11 +24,14 @@ from ..contact_sheet import (
 )
 from ..storage import write_text
 from .measures import HEIGHT, MEASURES, NOTHING, WIDTH, histogram, summarise, values_of
+from .places import places_of
 
 TILE = 384
 """Pixels of a picture in the page, at most."""
 SHOT = 208
-"""Pixels of a real shot's picture, at most."""
+"""Pixels of a real shot's or a reject's picture, at most."""
+REJECTS = 24
+"""Rejects of a run that are shown."""
 EXACT = 160
 """Pictures up to this length travel as they are; larger photos lose a little, or a page would be too heavy."""
 QUALITY = 90
@@ -38,11 +41,22 @@ ORDERS = (("fill", "asc"), ("seam", "desc"), ("likeness", "desc"), ("novelty", "
 
 
 @dataclass(frozen=True)
+class Rejects:
+    """The tries of a run that broke its limits: how many, the pairs given up for them, limit -> how often, pictures."""
+
+    name: str
+    tries: int
+    given_up: int
+    reasons: Mapping[str, int]
+    pairs: Sequence[Pair]
+
+
+@dataclass(frozen=True)
 class Report:
     """What a report says.
 
     command: what makes it again. settings: sections of name -> value. seconds: phase -> seconds, in order; none if they
-    were not taken. lead: a paragraph on what was done. notes: further paragraphs.
+    were not taken. lead: a paragraph on what was done. notes: further paragraphs. rejects: of each run that has some.
     """
 
     title: str
@@ -52,6 +66,7 @@ class Report:
     settings: Mapping[str, Mapping[str, Any]]
     seconds: Mapping[str, float]
     notes: Sequence[str] = field(default_factory=tuple)
+    rejects: Sequence[Rejects] = field(default_factory=tuple)
 
 
 def write_report(out: Path, report: Report, *, limit: int = 24) -> Path:
@@ -75,6 +90,7 @@ def _template():
 def _content(report: Report, limit: int) -> dict[str, Any]:
     """Return everything the template shows that has to be worked out."""
     sections = [_section(block, limit) for block in report.blocks]
+    rejects = [_rejected(one) for one in report.rejects]
     records = [block.records for block in report.blocks]
     overall = summarise(record for of_block in records for record in of_block)
     taken = [measure for measure in MEASURES if overall[measure.name] is not None]
@@ -82,6 +98,7 @@ def _content(report: Report, limit: int) -> dict[str, Any]:
     shown = [pair for section in sections for pair in section["pairs"]]
     return {
         "sections": sections,
+        "rejects": rejects,
         "shown": len(shown),
         "overall": overall,
         "measures": taken,
@@ -123,9 +140,40 @@ def _section(block: Block, limit: int) -> dict[str, Any]:
         "defect": block.defect,
         "name": f"{block.product}/{block.defect}",
         "summary": summarise(block.records),
+        "places": _places(block.pairs),
         "shots": [_as_it_is(shot_tile(image, mask, SHOT, enlarge=False)) for image, mask in block.shots],
         "pairs": [_shown(block.pairs[number]) for number in numbers],
         "hidden": len(block.pairs) - len(numbers),
+    }
+
+
+def _places(pairs: Sequence[Pair]) -> dict[str, Any] | None:
+    """The heat map of the masks, and what it shows in words."""
+    found = places_of(pairs)
+    if found is None:
+        return None
+    told = f"most often covered: {100 * found.most:.0f} % of the masks; never: {100 * found.empty:.0f} % of the image"
+    of_masks = "" if found.masks == len(pairs) else f" (of {found.masks} masks, evenly picked)"
+    return {"picture": _as_it_is(found.picture), "told": told + of_masks}
+
+
+def _rejected(rejects: Rejects) -> dict[str, Any]:
+    """What the page shows of a run's rejects; each is opened, drawn and let go before the next."""
+    numbers = pick_evenly(range(len(rejects.pairs)), REJECTS)
+    return {
+        "name": rejects.name, "tries": rejects.tries, "given_up": rejects.given_up, "reasons": rejects.reasons,
+        "pairs": [_reject(rejects.pairs[number]) for number in numbers],
+        "hidden": len(rejects.pairs) - len(numbers),
+    }  # fmt: skip
+
+
+def _reject(pair: Pair) -> dict[str, Any]:
+    reasons = pair.record.get("reasons")
+    return {
+        "id": str(pair.record.get("id", "")),
+        "reasons": [str(reason) for reason in reasons] if isinstance(reasons, list) else [],
+        "picture": _photo(tiles_of(pair, SHOT, enlarge=False)["generated"]),
+        "outline": _as_it_is(outline_tile(pair, SHOT)),
     }
 
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..contact_sheet import Block, StoredPairs
 from ..errors import InputError
 from ..generation import GenerationSettings
-from ..run_record import read_plan, read_records
-from .page import Report, write_report
+from ..run_record import REJECTS, given_up, read_broken, read_plan, read_records, read_rejects, tries_of
+from .page import Rejects, Report, write_report
 
 NAME = "report.html"
 """A report's name in its run's folder."""
 LIMIT = 48
 """Pairs shown, unless told otherwise."""
 OPTIONS = ("severity", "reweighting", "strength", "distance", "blending", "steps", "guidance", "batch", "crop",
-           "preview_decoder")  # fmt: skip
+           "preview_decoder", "refine")  # fmt: skip
 """Settings that `adiff generate` has options for, by the same names."""
 APART = ("format", "command", "seconds", "environment", "settings", "base", "masks")
 """What run.json holds beside the plain facts of a run."""
@@ -45,28 +48,69 @@ def report_of_run(
     put together from the run's settings. seconds: phase -> seconds, in place of run.json's, if they are known at all.
     Raises InputError for a folder that is no run, a run without a finished pair, and files that are missing or damaged.
     """
+    told = told_of(run, normals, command)
+    if seconds is None:
+        seconds = {name: float(spent) for name, spent in _table(told.plan.get("seconds")).items()}
+    report = Report(
+        title=" and ".join(f"{block.product} / {block.defect}" for block in told.blocks),
+        lead=_lead(told.plan, sum(len(block.pairs) for block in told.blocks)),
+        blocks=told.blocks,
+        command=told.command,
+        settings=settings_of(told.plan),
+        seconds=seconds,
+        notes=told.notes,
+        rejects=told.rejects,
+    )
+    return write_report(out or run / NAME, report, limit=limit)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a run has to tell: run.json, its pairs by defect, its rejects if there are any, its command, notes."""
+
+    plan: Mapping[str, Any]
+    blocks: Sequence[Block]
+    rejects: Sequence[Rejects]
+    command: str
+    notes: Sequence[str]
+
+
+def told_of(run: Path, normals: Path | None, command: str | None = None) -> Told:
+    """Read what a run has to tell; raises as `report_of_run`."""
     plan, records = read_plan(run), read_records(run)
     if not records:
         raise InputError(f"{run} holds no finished pair yet; `adiff generate` makes them")
-    if seconds is None:
-        told = _table(plan.get("seconds"))
-        seconds = {name: float(spent) for name, spent in told.items() if isinstance(spent, int | float)}
     by_defect: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for record in records:
         by_defect.setdefault((str(record.get("product")), str(record.get("defect"))), []).append(record)
     blocks = [Block(*key, [], StoredPairs(run, of_defect, normals)) for key, of_defect in by_defect.items()]
     recorded = plan.get("command")
     command = command or (recorded if isinstance(recorded, str) else None)
-    report = Report(
-        title=" and ".join(f"{product} / {defect}" for product, defect in by_defect),
-        lead=_lead(plan, len(records)),
-        blocks=blocks,
-        command=command or rebuilt_command(plan),
-        settings=settings_of(plan),
-        seconds=seconds,
-        notes=_notes(plan, command is None),
-    )
-    return write_report(out or run / NAME, report, limit=limit)
+    notes = (*_notes(plan, command is None), *_broken(run))
+    return Told(plan, blocks, _rejects(run, plan, records), command or rebuilt_command(plan), notes)
+
+
+def _rejects(run: Path, plan: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> tuple[Rejects, ...]:
+    """The tries of a run that broke a limit, if there are any."""
+    rejects = read_rejects(run)
+    if not rejects:
+        return ()
+    made = {str(record.get("id")) for record in records}
+    lost = [number for number in given_up(run, tries_of(plan)) if f"{number:06d}" not in made]
+    listed = [one["reasons"] for one in rejects if isinstance(one.get("reasons"), list)]
+    # fill 0.12 below 0.5 -> fill below 0.5
+    reasons = Counter(re.sub(r" \S+ (below|above) ", r" \1 ", str(reason)) for of_one in listed for reason in of_one)
+    name = f"{plan.get('product')} / {plan.get('defect')}"
+    shown = StoredPairs(run / REJECTS, rejects)
+    return (Rejects(name, len(rejects), len(lost), dict(reasons.most_common()), shown),)
+
+
+def _broken(run: Path) -> tuple[str, ...]:
+    """A note on pairs that cannot be made, if there are any."""
+    broken = read_broken(run)
+    if not broken:
+        return ()
+    return (f"Pairs that could not be made: {len(broken)}, the first as {broken[0].get('reason')}.",)
 
 
 def _table(value: Any) -> dict[str, Any]:
@@ -141,6 +185,10 @@ def rebuilt_command(plan: Mapping[str, Any]) -> str:
     for option in _changed(plan, OPTIONS):
         value, word = plan["settings"][option], option.replace("_", "-")
         parts += [f"--{'' if value else 'no-'}{word}"] if isinstance(value, bool) else [f"--{word}", str(value)]
+    limits = _table(_table(plan.get("filter")).get("limits"))  # several defects may have limits of their own
+    for name, bound in limits.items():
+        parts += [f"--{str(name).replace('_', '-')}", str(bound)]
+    parts += ["--tries", str(tries_of(plan))] if limits else []
     return shlex.join([*parts, "-n", str(plan.get("count")), "--seed", str(plan.get("seed")), "--out", "RUN"])
 
 
@@ -155,6 +203,8 @@ def _notes(plan: Mapping[str, Any], rebuilt: bool) -> tuple[str, ...]:
         return ()
     notes = ["The run does not record the places in capitals: the library, the base model, folders of images."]
     known = set(vars(GenerationSettings()))
+    if isinstance(_table(plan.get("filter")).get("limits"), list):
+        notes.append("The limits of each defect stand under the settings, not in the command.")
     if others := _changed(plan, [name for name in _table(plan.get("settings")) if name in known - set(OPTIONS)]):
         notes.append(f"Set from Python, without an option of the command: {', '.join(others)}.")
     return tuple(notes)

@@ -11,6 +11,7 @@ import adiff.report
 from adiff.datasets.images import write_png
 from adiff.errors import InputError
 from adiff.library import load_library, save_library
+from adiff.pair_filter import PairFilter
 from adiff.spatial_encoder import SpatialEncoder, fingerprint, save_encoder
 
 
@@ -52,6 +53,37 @@ def test_options_reach_the_run(start, runs, tmp_path):
     assert (call["count"], call["seed"], call["out"]) == (3, 9, tmp_path / "run")
     assert [path.name for path in call["normals"]] == ["000.png", "001.png", "002.png"]
     assert type(call["masks"]).__name__ == "LearnedMasks" and call["also"] == []
+
+
+def test_limits_reach_the_run(start, runs, refused, library, data, tmp_path):
+    assert start("--min-fill", "0.5", "--max-seam", "2", "--tries", "3", "--refine").exit_code == 0
+    (call,) = runs
+    assert call["limits"] == PairFilter(0.5, 2.0) and call["tries"] == 3 and call["settings"].refine
+    runs.clear()
+    assert start("--auto-filter", "--min-novelty", "0.1").exit_code == 0  # this library describes no shots
+    assert runs[0]["limits"] == PairFilter(min_fill="auto", min_novelty=0.1) and runs[0]["tries"] == 4
+    runs.clear()
+    assert start().exit_code == 0 and runs[0]["limits"] is None
+    out = ("--normals", data / "metal/train/good", "--out", tmp_path / "run")
+    for bad, said in (
+        (("--tries", "3"), "--tries goes with a limit"),
+        (("--min-fill", "2"), "min-fill is 2.0; expected a number between 0 and 1, or auto"),
+        (("--max-likeness", "near"), "max-likeness is near; expected"),
+    ):
+        assert said in refused("generate", library, "metal/scratch", *out, *bad)
+
+
+def test_pairs_that_are_missing_are_told(start, data, tmp_path):
+    """No stand-in here: a limit that nothing keeps, and a normal image that does not open."""
+    masks = ("--masks", data / "metal/ground_truth/hole", "-n", "2", "--steps", "1")
+    result = start(*masks, "--min-fill", "1", "--max-seam", "0", "--tries", "2")
+    assert result.exit_code == 0 and result.stdout == f"0 pairs of metal/scratch in {tmp_path / 'run'}\n"
+    assert "2 of 2 pairs broke the limits in all 2 tries" in result.stderr.replace("\n", " ")
+    assert len(list((tmp_path / "run" / "rejects" / "image").iterdir())) == 4
+    for path in (data / "metal" / "train" / "good").iterdir():
+        path.write_bytes(b"x")
+    result = start(*masks, "--restart")
+    assert result.exit_code == 2 and "error: pairs that were not made: 2, the first as 00" in result.stderr
 
 
 def test_masks_of_a_folder_are_used(start, runs, data):

@@ -12,8 +12,11 @@ import typer
 from adiff.cli import app
 from adiff.cli import runs as module
 from adiff.datasets.images import write_png
+from adiff.generation import files
 from adiff.generation import run as generation
+from adiff.run_record import broken_path, reject_path
 from adiff.storage import write_json
+from adiff.workers import Claims
 
 COUNT, BATCH = 5, 2
 
@@ -64,7 +67,7 @@ def test_the_commands_have_help_with_an_example_that_parses(run, command):
 
 
 def test_the_names_are_those_that_runs_are_written_under():
-    written = inspect.getsource(generation)
+    written = inspect.getsource(generation) + inspect.getsource(files)
     assert all(f'"{name}"' in written for name in ("run.json", "image", "mask"))
 
 
@@ -93,6 +96,60 @@ def test_status_in_words(run, tmp_path):
     assert lines["run"].endswith("run: metal/rust on demo, seed 3")
     assert (lines["pairs"], lines["batches"]) == ("0 of 5, 5 left", "0 of 3 of 2 each")
     assert (lines["last pair"], lines["settings"]) == ("none yet", "steps 30, batch 2")
+
+
+def test_status_tells_rate_and_time_left(run, tmp_path):
+    """Batches of 2 written 10 s apart: 2 pairs in 10 s after the first batch, so 1 left takes 5 s; old ones are out."""
+    folder, now = write_run(tmp_path / "run", done=range(4)), time.time()
+    for age, path in zip((11, 11, 1, 1), sorted((folder / "pairs").iterdir()), strict=True):
+        os.utime(path, (now - age,) * 2)
+    about = json.loads(run("run", "status", folder, "--json").stdout)
+    assert (about["pairs_per_second"], about["seconds_left"]) == (0.2, 5.0)
+    assert module.rate_of([]) is None and module.rate_of([5.0, 5.0]) is None
+    assert module.rate_of([0.0, 10_000.0, 10_010.0]) == 0.1
+    lines = {line[:10].strip(): line[11:] for line in run("run", "status", folder).stdout.splitlines()}
+    assert lines["rate"] == "0.2 pairs/s, 5 s left at that" and lines["workers"].startswith("none; the command")
+
+
+def test_status_tells_rejects_and_broken_pairs_with_exit_code_1(run, tmp_path):
+    limits = {"limits": {"min_fill": 0.5}, "tries": 2}
+    folder = write_run(tmp_path / "run", done=(0, 1), filter=limits)
+    tries = {(1, 0): ["fill 0.1 below 0.5"], (2, 0): ["dent: fill 0.1 below 0.5", "seam 3 above 2"],
+             (2, 1): ["fill 0.2 below 0.5"]}  # fmt: skip
+    for (number, attempt), reasons in tries.items():
+        write_json(reject_path(folder, number, attempt), {"id": f"{number:06d}-{attempt}", "reasons": reasons})
+    result = run("run", "status", folder, "--json")
+    about = json.loads(result.stdout)
+    assert result.exit_code == 0 and about["rejects"] == {"tries": 3, "reasons": {"fill": 3, "seam": 1}}
+    assert (about["done"], about["rejected"], about["left"], about["broken"]) == (2, 1, 2, [])
+    write_json(broken_path(folder, 3), {"id": "000003", "normal": "n.png", "reason": "n.png is damaged"})
+    result = run("run", "status", folder)
+    lines = {line[:10].strip(): line[11:] for line in result.stdout.splitlines()}
+    assert result.exit_code == 1 and lines["pairs"] == "2 of 5, 1 given up, 1 broken, 1 left"
+    assert lines["rejects"].startswith("3 tries that broke a limit (fill 3, seam 1), in ")
+    assert lines["broken"] == "1, the first is 000003: n.png is damaged"
+
+
+def test_status_names_who_works_on_a_run(run, tmp_path):
+    folder = write_run(tmp_path / "run", done=(0,))
+    with Claims(folder) as claims:
+        claims.take(1)
+        (worker,) = json.loads(run("run", "status", folder, "--json").stdout)["workers"]
+        assert (worker["pid"], worker["batches"]) == (os.getpid(), [1])
+        assert f"process {os.getpid()} on " in run("run", "status", folder).stdout
+
+
+def test_a_refined_mask_is_held_against_the_one_that_was_painted(folder, verify):
+    asked = np.zeros((8, 10), bool)
+    asked[2:5, 3:6] = True
+    write_png(folder / "mask" / "000001_asked.png", asked)
+    assert verify() == {"pairs": 5, "wrong": [], "notes": []}
+    overwrite("image", "000001.png", pixel((4, 4), 90))(folder)  # changed, but outside the refined mask only
+    assert verify()["wrong"] == []
+    overwrite("image", "000001.png", pixel((5, 4), 90))(folder)
+    assert "differs from n.png by up to 10 levels" in verify()["wrong"][0]
+    write_png(folder / "mask" / "000001_asked.png", np.roll(asked, 1))
+    assert verify()["wrong"] == ["000001: its mask is no part of the one that was painted"]
 
 
 def test_a_count_beyond_reason_takes_no_time(run, tmp_path):
@@ -290,6 +347,15 @@ def test_the_report_is_written_into_the_run_or_elsewhere(run, folder, tmp_path):
     page = (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
     assert page.count('class="pair"') == 2 and 'class="slider"' not in page
     assert json.loads(run("run", "verify", folder, "--json").stdout)["wrong"] == []
+
+
+def test_several_runs_are_reported_on_one_page(run, refused, folder, tmp_path):
+    other = write_run(tmp_path / "other", done=(0,))
+    normals = ("--normals", folder.parent / "normals")
+    result = run("run", "report", folder, other, *normals)
+    assert result.exit_code == 0 and result.stdout.strip() == str(tmp_path / "comparison.html")
+    assert (tmp_path / "comparison.html").read_text(encoding="utf-8").count('class="pair"') == COUNT + 1
+    assert "2 --normals for one run" in refused("run", "report", folder, *normals, *normals)
 
 
 def test_a_report_that_cannot_be_made_leaves_nothing(refused, folder, tmp_path, listing):

@@ -18,7 +18,7 @@ from adiff.generation.layers import (
     lie_apart,
     masks_apart,
     measure_all,
-    paint_layers,
+    paint_masks,
     surrounding_box,
 )
 from adiff.generation.sources import Batch
@@ -111,7 +111,8 @@ def test_folders_of_masks_for_one_image_are_checked(folder):
 
 
 def region(mask, image, fill, box):
-    return Region(Pair(image, mask, Box(*box), {"fill": fill, "leak": 0.0, "area": 0.5, "likeness": 3.0}), {})
+    measures = {"fill": fill, "refined_iou": fill / 2, "leak": 0.0, "area": 0.5, "likeness": 3.0}
+    return Region(Pair(image, mask, Box(*box), measures), {})
 
 
 def test_measures_of_two_regions_by_hand():
@@ -121,12 +122,17 @@ def test_measures_of_two_regions_by_hand():
     image[50, 50, 1] ^= 4  # a pixel outside both that should not have changed
     regions = [region(masks[0], photo.pixels, 1.0, (0, 0, 32, 32)), region(masks[1], image, 0.5, (8, 4, 60, 56))]
     measures = measure_all(photo, regions)
-    assert measures["fill"] == pytest.approx((100 * 1.0 + 400 * 0.5) / 500)
+    assert measures["fill"] == pytest.approx((100 * 1.0 + 400 * 0.5) / 500) == 2 * measures["refined_iou"]
     assert (measures["leak"], measures["area"], measures["components"]) == (4.0, 500 / 4096, 2.0)
     assert measures.get("likeness") is None  # each region has its own
     assert tuple(surrounding_box(regions)) == (0, 0, 60, 56)
     labels = label_map(regions)
     assert labels.dtype == np.uint8 and np.array_equal(labels, masks[0] + 2 * masks[1])
+
+
+def paint_layers(backbone, layers, encoder, photos, batch, settings):
+    chosen = masks_apart(backbone, [layer.masks for layer in layers], photos, batch)
+    return paint_masks(backbone, layers, encoder, photos, chosen, batch, settings)
 
 
 def embedding(seed):

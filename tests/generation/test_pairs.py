@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import torch
 from adiff.datasets.images import Photo
 from adiff.errors import InputError
 from adiff.generation import GenerationSettings, make_pairs
-from adiff.generation.pairs import paint_box
+from adiff.generation.pairs import paint_box, paint_crops
+from adiff.geometry import box_of
 from adiff.scoring import ShotReference, describe
 
 FEW = GenerationSettings(steps=2, reweighting="off", guidance=1.0)
@@ -63,6 +65,33 @@ def test_the_box_holds_the_mask_and_follows_the_setting(backbone):
     assert right - left == bottom - top == 32 and left <= 50 and top <= 10 and right >= 56 and bottom >= 14
     whole = paint_box(small, backbone, GenerationSettings(crop=False))
     assert tuple(whole) == (0, 0, 64, 64)
+
+
+def test_far_parts_are_painted_in_crops_of_their_own(backbone, embedding, encoder):
+    normal = photo(400, 600)
+    near, far = rectangle(400, 600, 20, 30, 9, 12), rectangle(400, 600, 350, 540, 12, 8)
+    crops = paint_crops(near | far, backbone, FEW)
+    assert len(crops) == 2 and all(crop.box.width == 32 for crop in crops)
+    (pair,) = paint(backbone, [normal], [near | far], embedding, encoder)
+    (alone,) = paint(backbone, [normal], [near], embedding, encoder)
+    assert np.array_equal(pair.image[~(near | far)], normal.pixels[~(near | far)]) and pair.measures["leak"] == 0
+    assert all((pair.image[part] != normal.pixels[part]).any() for part in (near, far))
+    assert pair.measures["components"] == 2 and tuple(pair.box) == tuple(box_of([crop.box for crop in crops]))
+    assert alone.box == crops[0].box
+    # in one crop for both neither would cover a latent cell
+    assert len(paint_crops(near | far, backbone, GenerationSettings(crop=False))) == 1
+
+
+def test_more_views_than_a_batch_are_painted_in_several(backbone, embedding):
+    mask = np.zeros((400, 600), bool)
+    for top in (20, 200, 370):
+        mask[top : top + 8, 100:110] = mask[top : top + 8, 500:510] = True
+    settings = replace(FEW, batch=2)
+    (pair,) = paint(backbone, [photo(400, 600)], [mask], embedding, settings=settings)
+    (again,) = paint(backbone, [photo(400, 600)], [mask], embedding, settings=settings)
+    assert np.array_equal(pair.image, again.image) and pair.measures["components"] == 6
+    changed = (pair.image != photo(400, 600).pixels).any(-1)
+    assert all(changed[top : top + 8, left : left + 10].any() for top in (20, 200, 370) for left in (100, 500))
 
 
 def test_a_photo_that_is_not_square_is_painted_in_a_square_without_crop(backbone):

@@ -1,4 +1,6 @@
+import errno
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +9,12 @@ import torch
 
 from adiff.datasets.images import read_mask, read_photo, write_png
 from adiff.errors import InputError
-from adiff.generation import FolderMasks, GenerationSettings, LearnedMasks, generate_run
+from adiff.generation import FolderMasks, GenerationSettings, LearnedMasks, files, generate_run, layers
+from adiff.generation.batch import Task
 from adiff.library import Defect, Library
 from adiff.masks import MaskRules
-from adiff.run_record import read_records
+from adiff.pair_filter import PairFilter
+from adiff.run_record import read_records, read_rejects
 
 KEY, DENT = ("metal", "hole"), ("metal", "dent")
 FEW = GenerationSettings(steps=1, reweighting="off", guidance=1.0, batch=2)
@@ -255,3 +259,203 @@ def test_a_file_name_that_is_no_text_is_recorded(start, tmp_path):
     except (OSError, UnicodeError):
         pytest.skip("the file system keeps names as text")
     assert start(normals=[tmp_path / "odd" / name], count=1).pairs[0]["normal"] == name
+
+
+class Limits:
+    """Stand-in for the measures: a pair's fill is what `fills` says of its number and try, else 1."""
+
+    def __init__(self, monkeypatch, fills):
+        import adiff.generation.batch as module
+
+        self.seeds, whole = [], module.paint_masks
+
+        def paint(backbone, layers, encoder, photos, chosen, batch, settings):
+            painted = whole(backbone, layers, encoder, photos, chosen, batch, settings)
+            self.seeds.append((batch.seed, list(batch.ids)))
+            attempt = len({seed for seed, _ in self.seeds}) - 1
+            for number, regions in zip(batch.ids, painted, strict=True):
+                for region in regions:
+                    region.pair.measures["fill"] = fills.get((number, attempt), 1.0)
+            return painted
+
+        monkeypatch.setattr(module, "paint_masks", paint)
+
+
+def test_a_pair_that_breaks_a_limit_is_painted_again_and_kept_apart(start, monkeypatch, tmp_path):
+    plain = listing(start(out=tmp_path / "plain").out)
+    Limits(monkeypatch, {(1, 0): 0.1, (1, 1): 0.2})
+    result = start(count=2, limits=PairFilter(min_fill=0.5), tries=4)
+    made = listing(result.out)
+    rejects = {f"rejects/{f}" for k in (0, 1) for f in (f"image/000001-{k}.png", f"mask/000001-{k}_mask.png",
+                                                        f"pairs/000001-{k}.json")}  # fmt: skip
+    assert {name for name in made if name.startswith("rejects")} == rejects and result.rejected == []
+    assert [(r["id"], r["try"], r["fill"]) for r in result.pairs] == [("000000", 0, 1.0), ("000001", 2, 1.0)]
+    told = read_rejects(result.out)
+    assert [(r["id"], r["try"], r["reasons"]) for r in told] == [
+        ("000001-0", 0, ["fill 0.1 below 0.5"]), ("000001-1", 1, ["fill 0.2 below 0.5"])
+    ]  # fmt: skip
+    # the first try is the pair that a run without limits makes, the others are pictures of their own
+    assert made["rejects/image/000001-0.png"] == plain["image/000001.png"]
+    assert len({made[name] for name in (*(r for r in rejects if "image" in r), "image/000001.png")}) == 3
+    about = json.loads((result.out / "run.json").read_text())
+    assert about["filter"] == {"limits": {"min_fill": 0.5}, "tries": 4}
+
+
+def test_a_pair_whose_tries_are_spent_is_given_up_and_not_begun_again(start, monkeypatch):
+    seen = Limits(monkeypatch, {(3, k): 0.0 for k in range(9)})
+    given = {"limits": PairFilter(min_fill=0.5), "tries": 2}
+    result = start(**given)
+    assert result.rejected == [3] and [r["id"] for r in result.pairs] == [f"{i:06d}" for i in (0, 1, 2, 4)]
+    painted = len(seen.seeds)
+    assert start(**given).rejected == [3] and len(seen.seeds) == painted
+    with pytest.raises(InputError, match=r"another run \(filter.*tries 2, now 3"):
+        start(limits=PairFilter(min_fill=0.5), tries=3)
+    with pytest.raises(InputError, match=r"another run \(filter"):
+        start()
+
+
+def test_a_try_is_a_function_of_pair_and_number_alone(start, monkeypatch, tmp_path):
+    """Which other pairs of the batch failed must not matter, nor how large the batch is."""
+    given = {"limits": PairFilter(min_fill=0.5), "tries": 3, "count": 4}
+    found = []
+    for name, failing, batch in (("one", (1,), 4), ("two", (0, 1, 3), 4), ("three", (1, 2), 2)):
+        with monkeypatch.context() as patch:
+            Limits(patch, {(number, 0): 0.0 for number in failing})
+            out = start(out=tmp_path / name, settings=replace(FEW, batch=batch), **given).out
+        found.append(read_photo(out / "image" / "000001.png").pixels.astype(int))
+    assert all(np.abs(found[0] - other).max() <= 2 for other in found[1:])
+    assert np.abs(found[0] - read_photo(out / "rejects" / "image" / "000001-0.png").pixels).max() > 2
+
+
+def test_a_filtered_run_that_lost_files_ends_with_the_same(start, monkeypatch):
+    fills = {(0, 0): 0.0, (3, 0): 0.0, (3, 1): 0.0}
+    given = {"limits": PairFilter(min_fill=0.5), "tries": 2}
+
+    def run():
+        with monkeypatch.context() as patch:
+            import adiff.generation.batch as module
+
+            whole = module.Task._paint
+
+            def paint(task, batch, ids, photos, attempt):
+                tries = whole(task, batch, ids, photos, attempt)
+                return [replace(t, reasons=("fill",) if (t.number, attempt) in fills else ()) for t in tries]
+
+            patch.setattr(module.Task, "_paint", paint)
+            return start(**given)
+
+    out = run().out
+    before = listing(out)
+    (out / "pairs" / "000000.json").unlink()
+    (out / "rejects" / "pairs" / "000003-1.json").unlink()
+    (out / "rejects" / "image" / "000003-1.png").write_bytes(b"half")
+    result = run()
+    assert listing(out) == before and result.rejected == [3]
+
+
+def test_a_normal_that_does_not_open_costs_its_pairs_until_it_does(start, normals, tmp_path):
+    whole = start(out=tmp_path / "whole")
+    lost = [i for i, record in enumerate(whole.pairs) if record["normal"] == "1.png"]
+    assert 0 < len(lost) < 5
+    kept, content = normals[1].read_bytes(), listing(whole.out)
+    normals[1].write_bytes(kept[:50])
+    result = start()
+    assert [int(one["id"]) for one in result.broken] == lost and all(
+        one["normal"] == "1.png" and "damaged or cut short" in one["reason"] for one in result.broken
+    )
+    made = listing(result.out)
+    assert all(made[name] == content[name] for name in made if not name.startswith("broken"))  # the rest is the same
+    assert start().broken == result.broken and listing(result.out) == made
+    normals[1].write_bytes(kept)
+    result = start()
+    assert result.broken == [] and listing(result.out) == content and not (result.out / "broken").exists()
+
+
+def test_a_run_whose_normals_are_all_broken_ends(start, normals):
+    for path in normals:
+        path.write_bytes(b"x")
+    result = start()
+    assert len(result.broken) == 5 and result.pairs == []
+
+
+def test_refined_masks_take_the_place_of_those_asked_for(start, masks):
+    out = start(settings=replace(FEW, refine=True)).out
+    for number in range(5):
+        asked = read_mask(out / "mask" / f"{number:06d}_asked.png").mask
+        assert np.array_equal(asked, read_mask(masks.paths[number % 2]).mask)
+        written = read_mask(out / "mask" / f"{number:06d}_mask.png").mask
+        record = json.loads((out / "pairs" / f"{number:06d}.json").read_text())
+        assert not (written & ~asked).any() and record["leak"] == 0 and record["area"] == written.mean()
+        assert record["refined_iou"] == pytest.approx(written.sum() / asked.sum())
+    assert json.loads((out / "run.json").read_text())["settings"]["refine"] is True
+    with pytest.raises(InputError, match="settings.refine True, now None"):
+        start()
+
+
+def test_a_run_from_before_there_were_limits_goes_on(start):
+    out = start().out
+    before, about = listing(out), json.loads((out / "run.json").read_text())
+    del about["filter"], about["settings"]["refine"]
+    (out / "run.json").write_text(json.dumps(about))
+    (out / "pairs" / "000000.json").unlink()
+    start()
+    assert {k: v for k, v in listing(out).items() if k != "run.json"} == {
+        k: v for k, v in before.items() if k != "run.json"
+    }
+
+
+def test_workers_share_a_run_and_end_with_the_files_of_one(start, tmp_path, monkeypatch):
+    alone = listing(start(out=tmp_path / "alone", count=11).out)
+    painted, whole = [], Task.make
+
+    def make(task, batch, photos=None):
+        painted.append(batch)
+        return whole(task, batch, photos)
+
+    monkeypatch.setattr(Task, "make", make)
+    with ThreadPoolExecutor(3) as pool:
+        results = [one.result() for one in [pool.submit(start, count=11) for _ in range(3)]]
+    assert listing(tmp_path / "run") == alone and sorted(painted) == list(range(6))  # each batch once
+    assert all(len(result.pairs) == 11 and not result.cancelled for result in results)
+
+
+def test_what_stops_a_write_stops_the_run_and_leaves_it_resumable(start, tmp_path, monkeypatch):
+    whole = listing(start(out=tmp_path / "whole").out)
+    written, write = [], files.write_png
+
+    def full(path, *given):
+        written.append(path)
+        if len(written) == 4:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_png", full)
+        with pytest.raises(OSError, match="No space left on device"):
+            start()
+    left = listing(tmp_path / "run")
+    assert {name for name in left if name.startswith(".")} == set()  # no claim, no lock
+    assert len([name for name in left if name.startswith("pairs")]) == 1
+    assert listing(start().out) == whole
+
+
+def test_out_of_memory_paints_the_same_pairs_in_parts(start, tmp_path, monkeypatch):
+    settings, limit, sizes = replace(FEW, batch=4), 1, []
+    whole, paint = start(out=tmp_path / "whole", settings=settings), layers.make_pairs
+
+    def small(backbone, photos, *given, **more):
+        sizes.append(len(photos))
+        if len(photos) > limit:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return paint(backbone, photos, *given, **more)
+
+    monkeypatch.setattr(layers, "make_pairs", small)
+    result = start(settings=settings)
+    assert sizes == [4, 2, 1, 1, 1, 1, 1]  # learned in the first batch of 4, for the last of 1 too
+    for one, other in zip(result.pairs, whole.pairs, strict=True):
+        assert (one["normal"], one["mask"], one["box"]) == (other["normal"], other["mask"], other["box"])
+        images = (read_photo(out / "image" / f"{one['id']}.png").pixels.astype(int) for out in (result.out, whole.out))
+        assert np.abs(np.subtract(*images)).max() <= 2
+    limit = 0
+    with pytest.raises(InputError, match="out of memory with a single image"):
+        start(out=tmp_path / "none")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from adiff.contact_sheet import Block, Pair
 from adiff.report import Report, write_report
+from adiff.report.places import CELLS
 
 
 def make_report(blocks, **changes) -> Report:
@@ -39,7 +40,7 @@ def test_nothing_outside_the_page_is_needed(write, make_pair):
     sources = [a["src"] for a in page.all("img")]
     assert all(source.startswith("data:") for source in sources)
     pictures = [source for source in sources if source != "data:,"]
-    assert len(pictures) == 6 and {decoded(source).size for source in pictures} == {(40, 40)}
+    assert len(pictures) == 7 and {decoded(source).size for source in pictures} == {(40, 40), (CELLS, CELLS)}
     assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object", "embed", "base")]
     assert not [a for _, a in page.tags if set(a) & {"href", "xlink:href", "srcset", "action"}]
     assert all("src" not in a for a in page.all("script"))

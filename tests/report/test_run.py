@@ -13,6 +13,7 @@ from adiff.errors import InputError
 from adiff.generation import GenerationSettings
 from adiff.report import report_of_run
 from adiff.report.run import OPTIONS, rebuilt_command, settings_of
+from adiff.run_record import broken_path
 from adiff.storage import write_json
 
 PLAN = {
@@ -140,3 +141,45 @@ def test_the_records_are_grouped_by_defect(folder, read_page):
     write_json(path, {**json.loads(path.read_text()), "defect": "dent"})
     page = read_page(report_of_run(folder))
     assert [card["data-defect"] for card in page.all("figure", class_="pair")] == ["metal/rust"] * 2 + ["metal/dent"]
+
+
+@pytest.fixture
+def filtered(folder, make_pair):
+    """The run with limits: of pair 0 one try was rejected, of pair 3 both, pair 4 is broken."""
+    write_json(folder / "run.json", {**PLAN, "filter": {"limits": {"min_fill": 0.5, "max_seam": 2.0}, "tries": 2}})
+    for name, reasons in (("000000-0", ["fill 0.1 below 0.5"]), ("000003-0", ["fill 0.2 below 0.5", "seam 3 above 2"]),
+                          ("000003-1", ["seam 2.5 above 2"])):  # fmt: skip
+        pair, place = make_pair(9), folder / "rejects"
+        write_png(place / "image" / f"{name}.png", pair.generated)
+        write_png(place / "mask" / f"{name}_mask.png", pair.mask)
+        write_json(place / "pairs" / f"{name}.json", {"id": name, "normal": "0.png", "reasons": reasons})
+    write_json(broken_path(folder, 4), {"id": "000004", "normal": "4.png", "reason": "4.png is damaged"})
+    return folder
+
+
+def test_rejects_are_shown_with_their_reasons(filtered, read_page):
+    page = read_page(report_of_run(filtered))
+    assert page.astray == []
+    assert [one["data-id"] for one in page.all("figure", class_="reject")] == ["000000-0", "000003-0", "000003-1"]
+    assert "metal / rust: 3 tries that broke a limit; 1 pair given up" in page.words
+    assert all(told in page.words for told in ("2 fill below 0.5", "2 seam above 2", "fill 0.2 below 0.5", "seam 3"))
+    assert "Pairs that could not be made: 1, the first as 4.png is damaged." in page.words
+    assert "--min-fill 0.5 --max-seam 2.0 --tries 2" in page.text
+
+
+def test_the_command_holds_the_limits_and_parses(tmp_path):
+    plan = {**PLAN, "filter": {"limits": {"min_fill": 0.5}, "tries": 3},
+            "settings": {**PLAN["settings"], "refine": True}}  # fmt: skip
+    words = shlex.split(rebuilt_command(plan))
+    made = typer.main.get_command(app).commands["generate"].make_context("generate", words[2:])
+    assert (made.params["min_fill"], made.params["tries"], made.params["refine"]) == ("0.5", 3, True)
+    several = {**PLAN, "filter": {"limits": [{"min_fill": 0.5}, {"min_fill": 0.4}], "tries": 3}}
+    assert "--min-fill" not in rebuilt_command(several)
+
+
+def test_the_masks_places_are_drawn(folder, read_page):
+    page = read_page(report_of_run(folder))
+    # a box of 25 x 25 of 40 x 40 pixels in each of three pairs
+    assert "most often covered: 100 % of the masks" in page.words
+    (picture,) = [image for image in page.all("img") if image.get("alt") == "heat map of the masks of metal/rust"]
+    assert picture["src"].startswith("data:image/png;base64,")

@@ -1,0 +1,146 @@
+"""One batch of a run: a task that depends on the run's settings and the batch's number alone, whoever works on it.
+
+The k-th try of a pair, k from 0, paints the pair's normal image with a mask and noise of its own; they are functions of
+(run seed, pair id, k). Masks of first tries are sampled for the batch as a whole, which is a function of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..backbone import Backbone
+from ..datasets.images import Photo, read_photo
+from ..errors import InputError
+from ..pair_filter import PairFilter
+from ..spatial_encoder import SpatialEncoder
+from .layers import Layer, Region, masks_apart, paint_masks
+from .memory import Parts
+from .seeds import derived_seed, rng_for
+from .settings import GenerationSettings
+from .sources import Batch
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A pair that cannot be made: its number, its normal image, and what is wrong with that."""
+
+    number: int
+    normal: Path
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Try:
+    """One painting of a pair, the attempt-th from 0; reasons: the limits it breaks, () for a pair that is kept."""
+
+    number: int
+    attempt: int
+    photo: Photo
+    regions: list[Region]
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What came out of a batch: every try, kept or not, in the order of numbers and attempts, and broken pairs."""
+
+    number: int
+    tries: list[Try]
+    broken: list[Broken]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What all batches of a run are made from.
+
+    count: pairs of the run. filters: one for each layer, or none; tries: paintings of a pair before it is given up.
+    """
+
+    backbone: Backbone
+    layers: Sequence[Layer]
+    encoder: SpatialEncoder | None
+    normals: Sequence[Path]
+    settings: GenerationSettings
+    seed: int
+    count: int
+    filters: Sequence[PairFilter] = ()
+    tries: int = 1
+    parts: Parts = field(default_factory=Parts)
+
+    @property
+    def batches(self) -> int:
+        """Number of batches."""
+        return -(-self.count // self.settings.batch)
+
+    def ids(self, batch: int) -> range:
+        """Numbers of a batch's pairs."""
+        first = batch * self.settings.batch
+        return range(first, min(first + self.settings.batch, self.count))
+
+    def normal_of(self, number: int) -> Path:
+        """The normal image that a pair is painted into."""
+        return self.normals[int(rng_for(self.seed, "normal", number).integers(len(self.normals)))]
+
+    def read(self, batch: int) -> list[Photo | Broken]:
+        """Read the normal images of a batch; one that does not open is told, not raised."""
+        found: list[Photo | Broken] = []
+        for number in self.ids(batch):
+            path = self.normal_of(number)
+            try:
+                found.append(read_photo(path))
+            except InputError as error:
+                found.append(Broken(number, path, str(error)))
+        return found
+
+    def make(self, batch: int, photos: Sequence[Photo | Broken] | None = None) -> Made:
+        """Paint a batch; photos: what `read` has read of it. Raises InputError where masks cannot be had."""
+        read, ids = self.read(batch) if photos is None else photos, self.ids(batch)
+        broken = [photo for photo in read if isinstance(photo, Broken)]
+        stand_in = next((photo for photo in read if isinstance(photo, Photo)), None)
+        if stand_in is None:
+            return Made(batch, [], broken)
+        # painted in the place of what does not open, so that the other pairs are what they are without it
+        painted = [stand_in if isinstance(photo, Broken) else photo for photo in read]
+        lost = {one.number for one in broken}
+        tries = [one for one in self._paint(batch, ids, painted, 0) if one.number not in lost]
+        failing = [one for one in tries if one.reasons]
+        for attempt in range(1, self.tries):
+            if not failing:
+                break
+            again = self._paint(batch, [one.number for one in failing], [one.photo for one in failing], attempt)
+            tries += again
+            failing = [one for one in again if one.reasons]
+        return Made(batch, sorted(tries, key=lambda one: (one.number, one.attempt)), broken)
+
+    def _paint(self, batch: int, ids: Sequence[int], photos: Sequence[Photo], attempt: int) -> list[Try]:
+        sources = [layer.masks for layer in self.layers]
+        if attempt == 0:
+            seed = self.seed
+            chosen = masks_apart(self.backbone, sources, photos, Batch(seed, batch, ids))
+        else:  # each pair alone: which others failed must not matter
+            seed = derived_seed(self.seed, "try", attempt)
+            chosen = [
+                masks_apart(self.backbone, sources, [photo], Batch(seed, number, [number]))[0]
+                for number, photo in zip(ids, photos, strict=True)
+            ]
+        regions = self.parts.of(
+            len(ids),
+            lambda part: paint_masks(
+                self.backbone, self.layers, self.encoder, photos[part], chosen[part], Batch(seed, batch, ids[part]),
+                self.settings,
+            ),
+        )  # fmt: skip
+        return [
+            Try(number, attempt, photo, of_photo, self._reasons(of_photo))
+            for number, photo, of_photo in zip(ids, photos, regions, strict=True)
+        ]
+
+    def _reasons(self, regions: Sequence[Region]) -> tuple[str, ...]:
+        """The limits that a painting breaks; of several defects each with its name."""
+        found = []
+        for layer, region, limits in zip(self.layers, regions, self.filters, strict=False):
+            name = f"{layer.key[1]}: " if len(regions) > 1 else ""
+            found += [f"{name}{reason}" for reason in limits.reasons(region.pair.measures)]
+        return tuple(found)

@@ -1,0 +1,96 @@
+"""What is written into the folder of a run, and how a batch gets there; `run_record` reads it.
+
+| what | where |
+|---|---|
+| settings, versions, seeds | run.json |
+| a pair | image/<id>.png, mask/<id>_mask.png, and pairs/<id>.json, written last: a pair exists when its record does |
+| which of several defects is where | mask/<id>_labels.png: 0 none, then 1, 2, ... in the record's order of `defects` |
+| the mask that was painted, where the one written is refined | mask/<id>_asked.png |
+| a try that broke a limit | the same under rejects/, its name <id>-<try>, its record with `reasons` |
+| a pair that cannot be made | broken/<id>.json: its normal image, and what is wrong with it |
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..datasets.images import read_photo, write_png
+from ..errors import InputError
+from ..run_record import BROKEN, REJECTS, broken_ids, broken_path, record_path
+from ..storage import write_json
+from .batch import Broken, Made, Task, Try
+from .layers import Layer, label_map, measure_all, surrounding_box
+
+
+def reopen_broken(out: Path, task: Task) -> None:
+    """Forget of broken pairs those whose normal image opens now: the run makes them."""
+    for number in broken_ids(out):
+        if number < task.count and _opens(task.normal_of(number)):
+            broken_path(out, number).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # some are left, or there is none
+        (out / BROKEN).rmdir()
+
+
+def _opens(path: Path) -> bool:
+    try:
+        read_photo(path)
+    except InputError:
+        return False
+    return True
+
+
+def write_made(out: Path, task: Task, made: Made) -> None:
+    """Write all that came out of a batch, what was broken first: each file whole, each record after its pictures."""
+    for one in made.broken:
+        if not record_path(out, one.number).exists():  # made while its normal image was whole
+            _write_broken(out, task, one)
+    for one in made.tries:
+        _write_try(out, task, one)
+        broken_path(out, one.number).unlink(missing_ok=True)
+
+
+def _write_broken(out: Path, task: Task, one: Broken) -> None:
+    reason = one.reason.replace(str(one.normal), one.normal.name)  # a run tells the same wherever its inputs lie
+    record = {"id": f"{one.number:06d}", **kind_of(task.layers), "normal": one.normal.name, "reason": reason}
+    write_json(broken_path(out, one.number), record)
+
+
+def _write_try(out: Path, task: Task, one: Try) -> None:
+    name = f"{one.number:06d}"
+    if one.reasons:
+        out, name = out / REJECTS, f"{name}-{one.attempt}"
+    regions, labels = one.regions, label_map(one.regions)
+    write_png(out / "image" / f"{name}.png", regions[-1].pair.image)
+    write_png(out / "mask" / f"{name}_mask.png", labels > 0)
+    if len(regions) > 1:
+        write_png(out / "mask" / f"{name}_labels.png", labels)
+    if regions[0].pair.asked is not None:
+        write_png(out / "mask" / f"{name}_asked.png", label_map(regions, asked=True) > 0)
+    write_json(out / "pairs" / f"{name}.json", _record(task, one, name))
+
+
+def _record(task: Task, one: Try, name: str) -> dict[str, Any]:
+    """What is known of a try."""
+    each = [{"mask": r.source, "seed": task.seed, "box": list(r.pair.box), **r.pair.measures} for r in one.regions]
+    record = {"id": name, **kind_of(task.layers), "normal": one.photo.path.name}
+    if len(one.regions) == 1:
+        record |= each[0]
+    else:
+        record |= {"mask": {"kind": "several"}, "seed": task.seed, "box": list(surrounding_box(one.regions))}
+        record |= {**measure_all(one.photo, one.regions), **several(task.layers), "regions": each}
+    if task.filters:
+        record["try"] = one.attempt
+    return record | ({"reasons": list(one.reasons)} if one.reasons else {})
+
+
+def kind_of(layers: Sequence[Layer]) -> dict[str, str]:
+    """The product and defect of a run and its pairs; several defects are joined: scratch+dent."""
+    return {"product": layers[0].key[0], "defect": "+".join(layer.key[1] for layer in layers)}
+
+
+def several(layers: Sequence[Layer]) -> dict[str, Any]:
+    """What records say beyond that where an image shows several defects."""
+    return {"defects": [layer.key[1] for layer in layers]} if len(layers) > 1 else {}
