@@ -1,7 +1,10 @@
-"""`adiff masks`: new masks of a learned defect, out of the diffusion sampler."""
+"""`adiff masks`: new masks of a learned defect, out of the diffusion sampler, placed onto an object if there is one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -19,10 +22,41 @@ if TYPE_CHECKING:
 
     from ..generation import GeneratedMask
     from ..library import Defect
+    from ..placement import Placing
 
 RECORD = "masks.json"
+FOUND = "foreground"
+"""Folder of the objects that were found by themselves, beside the masks."""
+SEEN = 16
+"""Normals that are looked at, at least, for what is constant in them."""
 ROUNDS = 8
 """Times that more masks are sampled because too few lay on a foreground."""
+
+
+class Place(str, Enum):
+    """How a mask comes onto the object: as it is, moved, or turned and scaled too, as the shots show."""
+
+    stay = "stay"
+    move = "move"
+    learned = "learned"
+
+
+class Edge(str, Enum):
+    """Where on the object (`placement.EDGES`)."""
+
+    anywhere = "anywhere"
+    near = "near"
+    away = "away"
+
+
+class Find(str, Enum):
+    """How the object is found in normal images (`foreground.WAYS`, a hyphen for a space)."""
+
+    automatic = "automatic"
+    alpha = "alpha"
+    border_colour = "border-colour"
+    constant_part = "constant-part"
+    whole_picture = "whole-picture"
 
 
 def masks(
@@ -32,13 +66,29 @@ def masks(
     count: Annotated[int, typer.Option("-n", min=1, help="Masks to make.")] = 16,
     foreground: Annotated[
         Path | None,
-        typer.Option("--foreground", metavar="DIR", help="Masks of the object; each new mask lies within one of them."),
+        typer.Option("--foreground", metavar="DIR", help="Masks of the object, by normal; each new mask lies on one."),
     ] = None,
+    normals: Annotated[
+        Path | None, typer.Option("--normals", metavar="DIR", help="Normal images to find the object in, instead.")
+    ] = None,
+    find: Annotated[Find, typer.Option("--find", help="How the object is found in --normals.")] = Find.automatic,
+    place: Annotated[
+        Place, typer.Option("--place", help="How masks come onto the object: not at all, moved, or turned and scaled "
+                            "too, as the shots show.")
+    ] = Place.move,
+    turn: Annotated[
+        float, typer.Option("--turn", metavar="DEGREES", min=0.0, max=180.0, help="Turn them too, to either side.")
+    ] = 0.0,
+    scale: Annotated[
+        str | None, typer.Option("--scale", metavar="LOW:HIGH", help="Scale their sides too, for instance 0.7:1.2.")
+    ] = None,
+    edge: Annotated[Edge, typer.Option("--edge", help="Where on the object, by its edge.")] = Edge.anywhere,
+    margin: Annotated[int, typer.Option("--margin", metavar="PX", min=1, help="Pixels, for --edge.")] = 8,
     base: Base = "demo",
     lora: Loras = None,
     seed: Seed = 0,
-) -> None:
-    """Sample masks of a learned defect; masks.json tells each one's seed and likeness to the shots."""
+) -> None:  # fmt: skip
+    """Sample masks of a learned defect; masks.json tells each one's seed, likeness to the shots, and place."""
     from ..library import check_base, load_library
 
     opened = load_library(library)
@@ -46,42 +96,51 @@ def masks(
     check_has_masks(entry)
     if out.exists() and (not out.is_dir() or any(path.name != LOCK for path in out.iterdir())):
         raise InputError(f"{out} is not empty; give a new or an empty folder")
-    objects = _read_foregrounds(foreground)
+    placing = _placing(place, turn, scale, edge, margin, foreground is not None or normals is not None)
+    objects = _objects(foreground, normals, find, count)
     from ..backbone import load_backbone
 
     backbone = load_backbone(base, loras=parse_loras(lora))
     check_base(opened, backbone)
     settings = {"library": str(library), "defect": entry.name, "base": backbone.name, "seed": seed, "count": count}
+    settings |= {"place": place.value, **asdict(placing)} if objects else {}
     with run_lock(out), CliProgress() as progress, keeping(f"no mask is written to {out}"):
-        overlap = _write(out, settings, _sample(backbone, entry, count, seed, objects, progress))
+        if not objects or place is Place.stay:
+            made = _sample(backbone, entry, count, seed, objects, progress)
+        else:
+            drawn = _draw(backbone, entry, count, (seed, 0), progress)
+            made = _placed(drawn, (seed, 0), objects, placing, entry if place is Place.learned else None, count)
+        overlap = _write(out, settings, made, objects if normals is not None else {})
     typer.echo(f"{count} masks of {entry.name} in {out}, median overlap with the shots {overlap:.2f}")
 
 
-class Placed(NamedTuple):
-    """A mask, the seed it was drawn by, and the foreground it lies on."""
+class Made(NamedTuple):
+    """A mask (H, W) bool and its record."""
 
-    made: GeneratedMask
-    seed: tuple[int, int]
-    foreground: str | None = None
+    mask: np.ndarray
+    about: dict[str, Any]
 
 
-def _write(out: Path, settings: dict[str, Any], placed: list[Placed]) -> float:
-    """Write all masks with their record, or nothing; returns their median overlap with the shots."""
+def _write(out: Path, settings: dict[str, Any], made: list[Made], found: dict[str, np.ndarray]) -> float:
+    """Write all masks with their record and the objects found, or nothing; returns the masks' median overlap."""
     from ..datasets.images import write_png
 
-    records = []
+    records, written = [], []
     try:
-        for index, one in enumerate(placed):
-            name, area = f"{index:03d}.png", float(one.made.mask.mean())
-            about = {"file": name, "iou": round(one.made.iou, 4), "area": round(area, 5)}
-            about |= {"seed": list(one.seed), "candidate": one.made.candidate}
-            records.append(about if one.foreground is None else {**about, "foreground": one.foreground})
-            write_png(out / name, one.made.mask)
+        for name, mask in found.items():
+            written.append(out / FOUND / f"{Path(name).stem}.png")
+            write_png(written[-1], mask)
+        for index, one in enumerate(made):
+            written.append(out / f"{index:03d}.png")
+            write_png(written[-1], one.mask)
+            records.append({"file": written[-1].name, "area": round(float(one.mask.mean()), 5), **one.about})
         overlap = median(record["iou"] for record in records)
         write_json(out / RECORD, {"settings": settings, "median_iou": overlap, "masks": records})
     except BaseException:  # a full disk, or Ctrl-C
-        for record in records:
-            (out / record["file"]).unlink(missing_ok=True)
+        for path in written:
+            path.unlink(missing_ok=True)
+        if (out / FOUND).is_dir():
+            (out / FOUND).rmdir()
         raise
     return overlap
 
@@ -92,47 +151,134 @@ def check_has_masks(entry: Defect) -> None:
         raise InputError(f"masks of {entry.name} were not learned; `adiff train --what masks` adds them")
 
 
-def _read_foregrounds(folder: Path | None) -> dict[str, np.ndarray]:
-    """Foreground masks (H, W) bool by file name; InputError for empty ones."""
-    if folder is None:
+def _placing(place: Place, turn: float, scale: str | None, edge: Edge, margin: int, there: bool) -> Placing:
+    """How masks are placed; InputError for options that do not go together. there: whether an object is given."""
+    from ..placement import Placing
+
+    asked = {"--turn": turn > 0, "--scale": scale is not None, "--edge": edge is not Edge.anywhere}
+    if not there and (place is not Place.move or any(asked.values())):
+        name = next((option for option, given in asked.items() if given), "--place")
+        raise InputError(f"{name} places masks on an object; give its masks with --foreground, or --normals")
+    if place is Place.stay and any(asked.values()):
+        raise InputError("--place stay leaves masks as they are; leave out --turn, --scale and --edge")
+    if place is Place.learned and (asked["--turn"] or asked["--scale"]):
+        raise InputError("--place learned takes turns and scales from the shots; leave out --turn and --scale")
+    return Placing(turn, _range(scale), edge=edge.value, margin=margin)
+
+
+def _range(text: str | None) -> tuple[float, float]:
+    """LOW:HIGH as numbers; InputError for anything else."""
+    if text is None:
+        return 1.0, 1.0
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        raise InputError(f"--scale {text} is no LOW:HIGH; for instance 0.7:1.2") from None
+    return low, high
+
+
+def _objects(foreground: Path | None, normals: Path | None, find: Find, count: int) -> dict[str, np.ndarray]:
+    """Foregrounds (H, W) bool of at most `count` files by name; InputError for empty ones, and for objects not found.
+
+    What is constant is looked for in a few normals more, if `count` is small.
+    """
+    if foreground is not None and normals is not None:
+        raise InputError("both --foreground and --normals given; give masks of the object, or images to find it in")
+    if foreground is None and normals is None:
         return {}
-    from ..datasets.images import read_photo
     from ..datasets.readers import list_images
 
-    objects = {path.name: read_photo(path).rgb.max(-1) >= 128 for path in list_images(folder)}
+    paths = list_images(foreground or normals)
+    if foreground is None:
+        from ..foreground import find_foregrounds
+
+        pictures = _Pictures(paths[: max(count, SEEN)])
+        found = find_foregrounds(pictures, find.value.replace("-", " ")).masks
+        return {path.name: mask for path, mask in zip(paths[:count], found, strict=False)}
+    paths = paths[:count]
+    objects = {path.name: mask[..., :3].max(-1) >= 128 for path, mask in zip(paths, _Pictures(paths), strict=True)}
     empty = [name for name, mask in objects.items() if not mask.any()]
     if empty:
-        raise InputError(f"the foreground {folder / empty[0]} is empty; mark the object in white on black")
+        raise InputError(f"the foreground {foreground / empty[0]} is empty; mark the object in white on black")
     return objects
 
 
-def _sample(backbone, entry: Defect, count: int, seed: int, objects: dict[str, np.ndarray], progress) -> list[Placed]:
-    """Sample masks until `count` lie on a foreground, if there are any; InputError if too few do."""
-    import numpy as np
+class _Pictures(Sequence):
+    """Images (H, W, 3) or, with transparency, (H, W, 4) uint8, each read when it is looked at."""
 
+    def __init__(self, paths: Sequence[Path]):
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        from ..datasets.images import read_photo
+
+        photo = read_photo(self._paths[index])
+        return photo.pixels if photo.pixels.ndim == 3 and photo.pixels.shape[2] == 4 else photo.rgb
+
+
+def _draw(backbone, entry: Defect, count: int, seed: tuple[int, int], progress) -> list[GeneratedMask]:
+    """Sample masks within the range of the shots."""
     from ..generation import MaskSampling, sample_masks
     from ..masks import MaskRules
 
     shots = list(entry.shot_masks)
-    rules = MaskRules.from_shots(shots)
-    placed: list[Placed] = []
+    return sample_masks(
+        backbone, entry.mask, count, rules=MaskRules.from_shots(shots), shots=shots, settings=MaskSampling(),
+        seed=seed, progress=progress,
+    )  # fmt: skip
+
+
+def _about(made: GeneratedMask, seed: tuple[int, int]) -> dict[str, Any]:
+    return {"iou": round(made.iou, 4), "seed": list(seed), "candidate": made.candidate}
+
+
+def _placed(
+    drawn: list[GeneratedMask],
+    seed: tuple[int, int],
+    objects: dict[str, np.ndarray],
+    placing: Placing,
+    learned: Defect | None,
+    count: int,
+) -> list[Made]:
+    """Place the masks on the objects in turn; learned: the defect whose shots say how they are turned and scaled."""
+    from ..placement import ShotSpread, place_masks
+
+    spread = None if learned is None else ShotSpread.of(list(learned.shot_masks))
+    names = list(objects)
+    found = place_masks(
+        [one.mask for one in drawn], list(objects.values()), placing, count=count, seed=seed, spread=spread
+    )
+    return [
+        Made(one.mask, _about(drawn[one.number], seed) | {
+            "foreground": names[one.foreground], "turn": round(one.turn, 2), "scale": round(one.scale, 4),
+            **({"did_not_fit": [drawn[n].candidate for n, _ in one.refused]} if one.refused else {}),
+        })
+        for one in found
+    ]  # fmt: skip
+
+
+def _sample(backbone, entry: Defect, count: int, seed: int, objects: dict[str, np.ndarray], progress) -> list[Made]:
+    """Sample masks until `count` lie on a foreground, if there are any; InputError if too few do."""
+    import numpy as np
+
+    made: list[Made] = []
     order = np.random.default_rng(seed)
     for number in range(ROUNDS if objects else 1):
         drawn_by = (seed, number)
-        new = sample_masks(
-            backbone, entry.mask, count - len(placed), rules=rules, shots=shots, settings=MaskSampling(),
-            seed=drawn_by, progress=progress,
-        )  # fmt: skip
-        if not objects:
-            return [Placed(made, drawn_by) for made in new]
-        for made in new:
-            name = _object_under(made.mask, objects, order)
-            placed += [Placed(made, drawn_by, name)] if name is not None else []
-        if len(placed) == count:
-            return placed
+        for one in _draw(backbone, entry, count - len(made), drawn_by, progress):
+            about = _about(one, drawn_by)
+            if not objects:
+                made.append(Made(one.mask, about))
+            elif (name := _object_under(one.mask, objects, order)) is not None:
+                made.append(Made(one.mask, about | {"foreground": name}))
+        if len(made) == count:
+            return made
     raise InputError(
-        f"{len(placed)} of {count} masks of {entry.name} lie within a foreground after {ROUNDS} rounds; "
-        "give larger foregrounds or ask for fewer"
+        f"{len(made)} of {count} masks of {entry.name} lie within a foreground after {ROUNDS} rounds; "
+        "let them be moved (--place move), give larger foregrounds or ask for fewer"
     )
 
 

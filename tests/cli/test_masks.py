@@ -8,9 +8,12 @@ import pytest
 from PIL import Image
 
 import adiff.generation
+from adiff.cli.masks import Edge, Find
 from adiff.datasets.images import write_png
+from adiff.foreground import WAYS
 from adiff.generation import GeneratedMask
 from adiff.masks import best_aligned_iou
+from adiff.placement import EDGES
 
 
 @pytest.fixture
@@ -47,19 +50,69 @@ def test_masks_and_their_record(run, library, sampled, tmp_path):
     assert f"{record['median_iou']:.2f}" in result.stdout
 
 
-def test_masks_lie_on_the_foreground_that_the_record_names(run, library, sampled, tmp_path):
+def objects_of(folder):
+    """Masks of two objects, the left and the right part of the picture."""
     left = np.zeros((64, 64), bool)
     left[:, :40] = True
     for name, mask in (("left.png", left), ("right.png", ~left[:, ::-1])):
-        write_png(tmp_path / "objects" / name, mask)
-    where = ("--out", tmp_path / "out", "--foreground", tmp_path / "objects")
-    result = run("masks", library, "metal/hole", "-n", "6", *where)
+        write_png(folder / name, mask)
+    return folder
+
+
+def placed_in(out):
+    """The records of a folder of masks, each with its mask."""
+    record = json.loads((out / "masks.json").read_text())
+    return record, [(about, np.asarray(Image.open(out / about["file"])) > 0) for about in record["masks"]]
+
+
+@pytest.mark.parametrize("place", ["stay", "move", "learned"])
+def test_masks_lie_on_the_foreground_that_the_record_names(run, library, sampled, tmp_path, place):
+    objects, out = objects_of(tmp_path / "objects"), tmp_path / "out"
+    given = ("-n", "6", "--out", out, "--foreground", objects, "--place", place, "--seed", "3")
+    result = run("masks", library, "metal/hole", *given)
     assert result.exit_code == 0, result.stderr
-    record = json.loads((tmp_path / "out" / "masks.json").read_text())["masks"]
-    assert len(record) == 6 and len(sampled) > 1
-    for about in record:
-        mask = np.asarray(Image.open(tmp_path / "out" / about["file"])) > 0
-        assert (np.asarray(Image.open(tmp_path / "objects" / about["foreground"]))[mask] == 255).all()
+    record, masks = placed_in(out)
+    assert len(masks) == 6 and (len(sampled) > 1) == (place == "stay") and record["settings"]["place"] == place
+    for about, mask in masks:
+        assert mask.any() and (np.asarray(Image.open(objects / about["foreground"]))[mask] == 255).all()
+        assert place != "move" or mask.sum() == 256 and (about["turn"], about["scale"]) == (0, 1)
+        assert place != "learned" or mask.sum() > 350  # the shots' masks have 480 pixels, those drawn 256
+    if place != "stay":
+        assert [about["foreground"] for about, _ in masks] == 3 * ["left.png", "right.png"]
+    again = run("masks", library, "metal/hole", *given[:3], tmp_path / "again", *given[4:])
+    assert again.exit_code == 0
+    assert all((a == b).all() for (_, a), (_, b) in zip(masks, placed_in(tmp_path / "again")[1], strict=True))
+
+
+def test_masks_are_turned_scaled_and_kept_from_the_edge(run, library, sampled, tmp_path):
+    write_png(tmp_path / "objects" / "a.png", np.pad(np.ones((64, 100), bool), 8))
+    given = ("--turn", "45", "--scale", "0.5:0.75", "--edge", "away", "--margin", "10")
+    result = run("masks", library, "metal/hole", "-n", "4", "--out", tmp_path / "out", "--foreground",
+                 tmp_path / "objects", *given)  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    record, masks = placed_in(tmp_path / "out")
+    assert record["settings"]["scale"] == [0.5, 0.75] and record["settings"]["margin"] == 10
+    inner = np.pad(np.ones((44, 80), bool), 18)
+    assert len({about["turn"] for about, _ in masks}) == 4
+    for about, mask in masks:
+        assert mask.shape == (80, 116) and not (mask & ~inner).any() and 0.5 <= about["scale"] <= 0.75
+        assert mask.sum() == pytest.approx((1.25 * about["scale"]) ** 2 * 256, rel=0.25)  # 80 rows for 64
+
+
+def test_the_object_is_found_in_normal_images_and_kept_beside_the_masks(run, refused, library, sampled, tmp_path):
+    for number in range(3):
+        picture = np.full((64, 64, 3), (10, 20, 10), np.uint8)
+        picture[10:50, 5 + number : 45] = 200
+        write_png(tmp_path / "normals" / f"{number}.png", picture)
+    where = ("-n", "2", "--out", tmp_path / "out", "--normals", tmp_path / "normals")
+    result = run("masks", library, "metal/hole", *where)
+    assert result.exit_code == 0, result.stderr
+    for about, mask in placed_in(tmp_path / "out")[1]:
+        found = np.asarray(Image.open(tmp_path / "out" / "foreground" / about["foreground"])) > 0
+        assert 1400 < found.sum() <= 1600 and not (mask & ~found).any()
+    line = refused("masks", library, "metal/hole", *where[:3], tmp_path / "new", *where[4:], "--find", "alpha")
+    assert "normal 1 of 3 has no transparency; give masks of the object, or choose 'whole picture'" in line
+    assert not (tmp_path / "new").exists()
 
 
 def test_too_small_a_foreground_is_said_and_nothing_written(refused, library, sampled, tmp_path):
@@ -67,8 +120,35 @@ def test_too_small_a_foreground_is_said_and_nothing_written(refused, library, sa
     tiny_object[:4, :4] = True
     write_png(tmp_path / "objects" / "a.png", tiny_object)
     where = ("--out", tmp_path / "out", "--foreground", tmp_path / "objects")
+    assert "0 of 2 masks" in refused("masks", library, "metal/hole", "-n", "2", *where, "--place", "stay")
     line = refused("masks", library, "metal/hole", "-n", "2", *where)
-    assert "0 of 2 masks" in line and not (tmp_path / "out").exists()
+    assert "none of 2 masks fits on foreground 1 of 1: larger than the object (2)" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--turn", "20"), "--turn places masks on an object; give its masks with --foreground, or --normals"),
+        (("--place", "stay"), "--place places masks on an object"),
+        (("--foreground", "objects", "--normals", "objects"), "both --foreground and --normals"),
+        (("--foreground", "objects", "--place", "stay", "--edge", "near"), "leave out --turn, --scale and --edge"),
+        (("--foreground", "objects", "--place", "learned", "--scale", "1:2"), "leave out --turn and --scale"),
+        (("--foreground", "objects", "--scale", "2"), "--scale 2 is no LOW:HIGH"),
+        (("--foreground", "objects", "--scale", "2:1"), "scale is 2.0 to 1.0"),
+        (("--foreground", "nowhere"), "does not exist"),
+    ],
+)
+def test_options_that_do_not_go_together(refused, library, sampled, tmp_path, monkeypatch, options, message):
+    objects_of(tmp_path / "objects")
+    monkeypatch.chdir(tmp_path)
+    assert message in refused("masks", library, "metal/hole", "--out", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_choices_are_the_library_s():
+    assert tuple(one.value for one in Edge) == EDGES
+    assert tuple(one.value.replace("-", " ") for one in Find) == WAYS
 
 
 @pytest.mark.parametrize("broken", [OSError(28, "No space left on device"), KeyboardInterrupt()])
