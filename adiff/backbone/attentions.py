@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from . import Backbone
@@ -36,16 +37,35 @@ class Projections:
 
 
 class LayerEdit(Protocol):
-    """Takes the place of every self- and cross-attention of a U-Net while it runs once."""
+    """Changes every self- and cross-attention of a U-Net while it runs once, at the three places a host lets it in."""
 
-    def __call__(self, name: str, parts: Projections, hidden: Tensor, context: Tensor) -> Tensor:
-        """Attention `name` of hidden (B, N, C) to context (B, T, D), hidden itself in self-attention -> (B, N, C)."""
+    def sources(self, name: str, hidden: Tensor, context: Tensor) -> Tensor:
+        """What keys and values are made of, (B, T, D): context, which in self-attention is hidden (B, N, C) itself."""
+
+    def project(self, name: str, layer: str, x: Tensor, plain: Tensor) -> Tensor:
+        """The result of a projection (`to_q`, `to_k`, `to_v`, `to_out`) of x; plain: as the model gives it."""
+
+    def result(self, name: str, hidden: Tensor) -> Tensor:
+        """What the attention returns, (B, N, C), behind its last projection."""
+
+
+def edited_attention(edit: LayerEdit, name: str, parts: Projections, hidden: Tensor, context: Tensor) -> Tensor:
+    """Do attention `name` of hidden (B, N, C) to context (B, T, D) with an edit -> (B, N, C)."""
+    source = edit.sources(name, hidden, context)
+    q = edit.project(name, "to_q", hidden, parts.to_q(hidden))
+    k, v = (edit.project(name, layer, source, getattr(parts, layer)(source)) for layer in ("to_k", "to_v"))
+    out = parts.attend(q, k, v)
+    return edit.result(name, edit.project(name, "to_out", out, parts.to_out(out)))
 
 
 class EditableBackbone(Backbone, Protocol):
-    """A backbone whose attentions can be edited whole; attentions: the shape of each by its name."""
+    """A backbone whose attentions can be edited whole.
+
+    attentions: the shape of each by its name. edited_dtype: what they compute in.
+    """
 
     attentions: dict[str, AttentionShape]
+    edited_dtype: torch.dtype
 
     def predict_noise_edited(self, z_t: Tensor, t: Tensor, context: Tensor, edit: LayerEdit) -> Tensor:
-        """As `predict_noise`, every attention, its projections included, done by `edit`."""
+        """As `predict_noise`, every attention, its projections included, changed by `edit`."""

@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from ..reweighting import fused_attention
-from .attentions import AttentionShape, LayerEdit, Projections
+from .attentions import AttentionShape, LayerEdit, Projections, edited_attention
 from .layout import UNET, unet_names
 
 QUERY = ".to_q.weight"
@@ -31,7 +31,7 @@ class RoutedAttentions:
 
     @contextmanager
     def edited(self, edit: LayerEdit) -> Iterator[None]:
-        """Let `edit` do every attention; at the end the processors are those from before."""
+        """Let `edit` change every attention; at the end the processors are those from before."""
         before = {name: module.processor for name, module in self._modules.items()}
         try:
             for name, module in self._modules.items():
@@ -55,7 +55,7 @@ class _Edited:
             to_out=lambda out: attn.to_out[1](attn.to_out[0](out)),
             attend=partial(fused_attention, heads=attn.heads),
         )  # fmt: skip
-        return self.edit(self.name, parts, hidden_states, context)
+        return edited_attention(self.edit, self.name, parts, hidden_states, context)
 
 
 def _shape(module: Attention) -> AttentionShape:

@@ -34,7 +34,7 @@ class DiffusersBackbone:
         self.alphas_cumprod = sd1_scheduler().alphas_cumprod.to(device)
         self._route = _route_cross_attention(self._unet)
         self._attentions = RoutedAttentions(self._unet)
-        self.attentions = self._attentions.shapes
+        self.attentions, self.edited_dtype = self._attentions.shapes, dtype
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> scaled latents (B, 4, h, w), the posterior's mean."""
@@ -58,7 +58,7 @@ class DiffusersBackbone:
             self._route.edit = None
 
     def predict_noise_edited(self, z_t: Tensor, t: Tensor, context: Tensor, edit: LayerEdit) -> Tensor:
-        """eps_theta(z_t, t, context), every attention, its projections included, done by `edit`."""
+        """eps_theta(z_t, t, context), every attention, its projections included, changed by `edit`."""
         with self._attentions.edited(edit):
             return self.predict_noise(z_t, t, context)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,14 @@ class Saim(str, Enum):
     full = "full"
     low = "low"
     off = "off"
+
+
+class Bcm(str, Enum):
+    """Forms of the background's branch (`dual.layers.BCM`)."""
+
+    off = "off"
+    paper = "paper"
+    release = "release"
 
 
 class Flips(str, Enum):
@@ -60,6 +68,33 @@ def train_dual(
         Saim, typer.Option("--saim", help="Exchange between image and part: full matrices, low rank, or none.")
     ] = Saim.full,
     flips: Annotated[Flips, typer.Option("--flips", help="Mirrored views of the shots.")] = Flips.horizontal,
+    bcm: Annotated[
+        bool, typer.Option("--bcm/--no-bcm", help="Let the image see its background: for objects that do not fill it.")
+    ] = False,
+    bcm_form: Annotated[
+        Bcm, typer.Option("--bcm-form", help="As in the paper, or as in the authors' code; off is --no-bcm.")
+    ] = Bcm.paper,
+    foreground: Annotated[
+        Path | None,
+        typer.Option(
+            "--foreground", metavar="DIR",
+            help="For BCM: a mask of the object for each shot, of its name.  [dim]default: told by its colour[/dim]",
+        ),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--start", metavar="FOLDER",
+            help="Begin with a checkpoint of the authors' code; its prompts do not come along, tokens are learned.",
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option("--size", help="Side of the images learned on and made, pixels.  [dim]default: the base's[/dim]"),
+    ] = None,
+    early_stop: Annotated[
+        bool, typer.Option("--early-stop/--all-steps", help="With 4 shots or more: end by the loss of one held out.")
+    ] = False,
     resume: Resume = True,
     seed: Seed = 0,
 ) -> None:
@@ -69,6 +104,8 @@ def train_dual(
 
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out} has to end in .safetensors")
+    if foreground is not None and not bcm:
+        raise InputError("--foreground is for BCM; give --bcm with it, or leave it out")
     opened = open_shots(read_dataset(data, [product] if product else (), [defect] if defect else ()), shots)
     if len(opened) > 1:
         names = ", ".join("/".join(key) for key in sorted(opened)[:5])
@@ -76,29 +113,22 @@ def train_dual(
             f"a dual model is of one defect, and there are {len(opened)} ({names}); give --product and --defect"
         )
     (key, found), *_ = opened.items()
-    from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
-    from ..dual import DualSettings, save_dual
-    from ..dual.learning import learn_dual
+    from ..dual import DualSettings, read_foregrounds  # after the input is known to be sound: this takes seconds
 
-    settings = DualSettings(steps=steps, batch=batch, lr=rate, rank=rank, saim=saim.value, flips=flips.value)
+    settings = DualSettings(
+        steps=steps, batch=batch, lr=rate, rank=rank, saim=saim.value, flips=flips.value,
+        bcm=bcm_form.value if bcm else "off", early_stop=early_stop, size=size,
+    )  # fmt: skip
+    shapes = [mask.shape for mask in found.masks]
+    objects = None if foreground is None else read_foregrounds(foreground, found.files, shapes)
     if resume and out.exists():
         _check_same(out, key, found, settings, seed)
         typer.echo(f"{out} holds it already; --restart learns it again")
         return
-    backbone = load_backbone(base, loras=parse_loras(lora))
-    folder = state_folder(out)
-    with run_lock(folder):
-        remove_leftovers(out)  # of the same command, killed
-        if not resume:
-            clear_folder(folder)
-        kept = f"what is learned is in {folder}; the same command without --restart goes on"
-        with CliProgress() as progress, keeping(kept):
-            model = learn_dual(
-                backbone, key, found, settings=settings, seed=seed, progress=progress, state=folder / "dual.safetensors"
-            )
-        save_dual(out, model)
-        clear_folder(folder)
-    _say_what_was_learned(out, model)
+    learned = _learn(
+        out, base, lora, resume, start, key=key, shots=found, foregrounds=objects, settings=settings, seed=seed
+    )
+    _say_what_was_learned(out, learned)
 
 
 def generate_dual(
@@ -108,31 +138,92 @@ def generate_dual(
     base: Base = "demo",
     lora: Loras = None,
     guidance: Annotated[
-        float, typer.Option("--guidance", help="Classifier-free guidance, 1 or more; 1 is none.")
-    ] = 2.5,
-    steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Sampling steps.")] = 100,
+        float | None,
+        typer.Option(
+            "--guidance", help="Classifier-free, 1 or more; 1 is none.  [dim]default: 2.5, with BCM 2[/dim]"
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=1, max=1000, help="Sampling steps.  [dim]default: 100, with BCM 50[/dim]"),
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pairs at a time.")] = 4,
+    normals: Annotated[
+        Path | None,
+        typer.Option(
+            "--normals", metavar="DIR",
+            help="For BCM: photos to take the background of.  [dim]default: the shots' backgrounds[/dim]",
+        ),
+    ] = None,
+    foreground: Annotated[
+        Path | None,
+        typer.Option(
+            "--foreground", metavar="DIR",
+            help="Masks of the object in the photos of --normals, of the same names.  "
+            "[dim]default: told by its colour[/dim]",
+        ),
+    ] = None,
     resume: Resume = True,
     seed: Seed = 0,
 ) -> None:
     """Make whole images with a defect, each with its part and its mask; no normal images are needed."""
-    from ..dual import DualSampling, check_base, load_dual
+    from ..dual import DualSampling, check_base, load_dual, read_backgrounds
 
-    model, settings = load_dual(dual), DualSampling(steps=steps, guidance=guidance, batch=batch)
+    model = load_dual(dual)
+    settings = DualSampling.of(model, steps, guidance, batch)
+    _check_background(model, normals, foreground)
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
     from ..dual.run import generate_dual_run
 
     backbone = load_backbone(base, loras=parse_loras(lora))
     check_base(model, backbone)
+    behind = None if normals is None else read_backgrounds(backbone, model.size, normals, foreground)
     if not resume:
         clear_runs([out])
     with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):
         result = generate_dual_run(
-            backbone, model, count=count, out=out, settings=settings, seed=seed, progress=progress
+            backbone, model, count=count, out=out, settings=settings, seed=seed, progress=progress, backgrounds=behind
         )
         if result.cancelled:
             raise KeyboardInterrupt
     typer.echo(f"{len(result.pairs)} pairs of {model.name} in {out}; no fill, leak and seam: they need a normal image")
+
+
+def _learn(
+    out: Path, base: str, lora: list[str] | None, resume: bool, start: Path | None, *, settings: DualSettings,
+    **given: Any,
+) -> DualModel:  # fmt: skip
+    """Learn, or go on learning, and write the file; given: what `learn_dual` takes besides."""
+    from ..backbone import load_backbone
+    from ..dual import read_release, save_dual
+    from ..dual.learning import learn_dual
+
+    backbone = load_backbone(base, loras=parse_loras(lora))
+    begin = None if start is None else read_release(start, backbone.attentions)
+    folder = state_folder(out)
+    with run_lock(folder):
+        remove_leftovers(out)  # of the same command, killed
+        if not resume:
+            clear_folder(folder)
+        kept = f"what is learned is in {folder}; the same command without --restart goes on"
+        with CliProgress() as progress, keeping(kept):
+            model = learn_dual(
+                backbone, start=begin, settings=settings, progress=progress, state=folder / "dual.safetensors", **given
+            )
+        save_dual(out, model)
+        clear_folder(folder)
+    return model
+
+
+def _check_background(model: DualModel, normals: Path | None, foreground: Path | None) -> None:
+    """Raise InputError for photos or foregrounds that the model has no use for."""
+    if normals is not None and model.bcm == "off":
+        raise InputError(
+            f"{model.name} was learned without BCM and takes no background; leave --normals and --foreground out, or "
+            "learn it with --bcm"
+        )
+    if foreground is not None and normals is None:
+        raise InputError("--foreground marks the object in photos; give the photos with --normals DIR")
 
 
 def _check_same(out: Path, key: Key, shots: Shots, settings: DualSettings, seed: int) -> None:
@@ -155,8 +246,9 @@ def _check_same(out: Path, key: Key, shots: Shots, settings: DualSettings, seed:
 
 def _say_what_was_learned(out: Path, model: DualModel) -> None:
     info, parameters = model.info, model.info["parameters"]
+    counts = {"LoRA": parameters["lora"], "SAIM": parameters["saim"], "BCM": parameters["bcm"]}
+    sizes = ", ".join(f"{count / 1e6:.1f} M of {what}" for what, count in counts.items() if count)
     typer.echo(
         f"{out}: {model.name} from {len(info['shots'])} shots, {info['steps']} steps, loss {info['loss']:.3f}, "
-        f"{parameters['lora'] / 1e6:.1f} M parameters of LoRA and {parameters['saim'] / 1e6:.1f} M of SAIM, "
-        f"{out.stat().st_size / 1e6:.1f} MB"
+        f"parameters {sizes}, {out.stat().st_size / 1e6:.1f} MB"
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..backbone.attentions import EditableBackbone
 from ..errors import InputError
@@ -19,7 +21,7 @@ from ..training.shots import digest_of
 from ..versions import versions
 from .file import DualModel
 from .layers import count_weights
-from .training import DualSettings, train_pair
+from .training import DualSettings, Learned, train_pair
 
 DIGEST = 16
 """Hexadecimal digits kept of a shot's digest, as in a library."""
@@ -30,24 +32,29 @@ def learn_dual(
     key: Key,
     shots: Shots,
     *,
+    foregrounds: Sequence[np.ndarray] | None = None,
+    start: Mapping[str, Tensor] | None = None,
     settings: DualSettings,
     seed: int = 0,
     progress: Progress | None = None,
     state: Path | None = None,
+    preview: Callable[[int, Learned], None] | None = None,
+    preview_every: int = 250,
 ) -> DualModel:
     """Learn one defect type (`training.train_pair`) and put it together with what its pairs are measured against.
 
     Raises Cancelled if stopped (the state is kept), InputError if the loss was not finite.
     """
     result = train_pair(
-        backbone, key, shots.pairs, settings=settings, seed=seed, progress=progress, state=state, names=shots.files
+        backbone, key, shots.pairs, foregrounds=foregrounds, start=start, settings=settings, seed=seed,
+        progress=progress, state=state, names=shots.files, preview=preview, preview_every=preview_every,
     )
     outcome = result.outcome
     if outcome.stopped == "cancelled":
         raise Cancelled(f"stopped at step {outcome.steps}")
-    if outcome.stopped:
+    if outcome.stopped == "not finite":
         raise InputError(f"the loss was {outcome.stopped} after step {outcome.steps}; use a lower learning rate")
-    size = backbone.native_size
+    size = settings.size or backbone.native_size
     return DualModel(
         *key, result.weights, result.object_tokens, result.defect_tokens,
         shot_masks=np.stack([resize_mask(mask, size, size) for mask in shots.masks]),
@@ -55,9 +62,12 @@ def learn_dual(
         base_fingerprint=backbone.fingerprint, base_name=backbone.name,
         info={
             **shots_record(shots), "settings": asdict(settings), "seed": seed, "steps": outcome.steps,
-            "loss": outcome.loss, "curve": [list(point) for point in outcome.curve],
+            "loss": outcome.loss, "curve": [list(point) for point in outcome.curve], "stopped": outcome.stopped,
+            "best": outcome.best, "validation": None if result.held_out is None else shots.files[result.held_out],
+            "foregrounds": "none" if settings.bcm == "off" else "found" if foregrounds is None else "given",
             "parameters": count_weights(result.weights), "versions": versions(),
         },
+        backgrounds=result.backgrounds,
     )  # fmt: skip
 
 

@@ -7,12 +7,14 @@ compare with a normal image (fill, leak, seam) are null in the records. Draw a o
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..backbone.attentions import EditableBackbone
 from ..datasets.images import write_png
@@ -23,6 +25,7 @@ from ..progress import Cancelled, NullProgress, Progress
 from ..run_record import FORMAT, read_records, record_path
 from ..scoring import ShotReference, area, border, components, describe, likeness, novelty
 from ..storage import run_lock, write_json
+from ..training.shots import digest_of
 from .file import DualModel, check_base, fingerprint
 from .sampling import DualPair, DualSampling, placed, sample_pairs
 
@@ -40,14 +43,17 @@ def generate_dual_run(
     seed: int = 0,
     resume: bool = True,
     progress: Progress | None = None,
+    backgrounds: tuple[Tensor, Sequence[str]] | None = None,
 ) -> RunResult:
     """Fill `out` with `count` pairs; what exists of the run is kept.
 
+    backgrounds: for a model with BCM, latents (n, 4, h, w) and their photos' names, taken in turn; the shots' without.
     Ctrl-C or Cancelled ends the run with the pairs done so far. Raises InputError when `out` holds something else, a
     run of other settings (saying which), or a run at all with resume=False, and for a pair that gets no mask.
     """
-    settings, progress = settings or DualSampling(), progress or NullProgress()
+    settings, progress = settings or DualSampling.of(model), progress or NullProgress()
     check_base(model, backbone)
+    behind, photos = backgrounds_for(model, backgrounds)
     if count < 1:
         raise InputError(f"{count} pairs were asked for; ask for at least 1")
     identity = {
@@ -55,9 +61,15 @@ def generate_dual_run(
         "seed": seed, "settings": asdict(settings), "masks": {"kind": "part"}, "normals": [],
         "base": {"name": backbone.name, "fingerprint": backbone.fingerprint}, "dual": fingerprint(model),
     }  # fmt: skip
-    comparable = model.base_fingerprint == backbone.fingerprint
-    shots = ShotReference(model.shot_masks, model.likeness.numpy() if comparable else None)
-    ready = placed(model, backbone)
+    if behind is not None:
+        kind, digest = "shots" if backgrounds is None else "photos", digest_of(behind.cpu().numpy())
+        identity["backgrounds"] = {"kind": kind, "files": list(photos), "digest": digest}
+    shots, ready = shot_reference(model, backbone), placed(model, backbone)
+
+    def sample(ids: Sequence[int], generators: Sequence[torch.Generator]) -> list[DualPair]:
+        chosen = None if behind is None else behind[[i % len(behind) for i in ids]]
+        return sample_pairs(backbone, ready, settings, generators, chosen)
+
     with run_lock(out):
         open_run(out, identity, backbone, resume, {})
         began, cancelled = time.monotonic(), False
@@ -66,13 +78,21 @@ def generate_dual_run(
             for first in range(0, count, settings.batch):
                 ids = range(first, min(first + settings.batch, count))
                 if not all(record_path(out, i).exists() for i in ids):
-                    for i, (pair, draw) in zip(ids, _draw(backbone, ready, settings, ids, seed), strict=True):
-                        _write(out, i, model, pair, {"seed": seed, "draw": draw, **measure(backbone, pair, shots)})
+                    for i, (pair, draw) in zip(ids, draw_pairs(sample, model.name, settings, ids, seed), strict=True):
+                        told = {} if behind is None else {"background": photos[i % len(photos)]}
+                        told |= {"seed": seed, "draw": draw, **measure(backbone, pair, shots)}
+                        _write(out, i, model, pair, told)
                 progress.update(ids.stop)
         except (Cancelled, KeyboardInterrupt):
             cancelled = True
         progress.finish()
         return RunResult(out, read_records(out), time.monotonic() - began, cancelled)
+
+
+def shot_reference(model: DualModel, backbone: EditableBackbone) -> ShotReference:
+    """What a model's pairs are measured against; without descriptors on another base than it was learned on."""
+    comparable = model.base_fingerprint == backbone.fingerprint
+    return ShotReference(model.shot_masks, model.likeness.numpy() if comparable else None)
 
 
 def measure(backbone: EditableBackbone, pair: DualPair, shots: ShotReference) -> dict[str, float | None]:
@@ -87,22 +107,41 @@ def measure(backbone: EditableBackbone, pair: DualPair, shots: ShotReference) ->
     }  # fmt: skip
 
 
-def _draw(
-    backbone: EditableBackbone, model: DualModel, settings: DualSampling, ids: Sequence[int], seed: int
-) -> list[tuple[DualPair, int]]:
-    """Sample the pairs of a batch; those whose part shows nothing are drawn again, `tries` times."""
+def backgrounds_for(
+    model: DualModel, given: tuple[Tensor, Sequence[str]] | None
+) -> tuple[Tensor | None, Sequence[str]]:
+    """What BCM is to see: the backgrounds given, else the shots', with their names; none for a model without BCM."""
+    if model.bcm == "off":
+        if given is not None:
+            raise InputError(f"{model.name} was learned without BCM and takes no background; leave it out")
+        return None, ()
+    if given is not None:
+        return given
+    told = model.info.get("shots", ())
+    names = told if len(told) >= len(model.backgrounds) else [f"shot {i + 1}" for i in range(len(model.backgrounds))]
+    return model.backgrounds, tuple(names[: len(model.backgrounds)])
+
+
+def draw_pairs(
+    sample: Callable[[Sequence[int], Sequence[torch.Generator]], list[DualPair]], name: str, settings: DualSampling,
+    ids: Sequence[int], seed: int,
+) -> list[tuple[DualPair, int]]:  # fmt: skip
+    """Sample the pairs of a batch; those whose part shows nothing are drawn again, `tries` times.
+
+    sample(ids, generators): one pair for each. Returns each pair with its draw.
+    """
     found: dict[int, tuple[DualPair, int]] = {}
     for draw in range(settings.tries):
         left = [i for i in ids if i not in found]
         if not left:
             break
-        pairs = sample_pairs(backbone, model, settings, [generator_for(seed, "dual", i, draw) for i in left])
+        pairs = sample(left, [generator_for(seed, "dual", i, draw) for i in left])
         found |= {i: (pair, draw) for i, pair in zip(left, pairs, strict=True) if pair.mask.any()}
     lacking = [i for i in ids if i not in found]
     if lacking:
         raise InputError(
-            f"pair {lacking[0]:06d} of {model.name} showed no part in {settings.tries} draws and has no mask; train "
-            "the dual model longer, or take another --seed"
+            f"pair {lacking[0]:06d} of {name} showed no part in {settings.tries} draws and has no mask; train "
+            "the dual model longer, or take another seed"
         )
     return [found[i] for i in ids]
 

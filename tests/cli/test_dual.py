@@ -5,7 +5,7 @@ import pytest
 from adiff import backbone as backbone_module
 from adiff.cli import dual as dual_module
 from adiff.dual import load_dual
-from adiff.dual.layers import SAIM
+from adiff.dual.layers import BCM, SAIM
 from adiff.dual.training import FLIPS, DualSettings
 
 
@@ -24,6 +24,7 @@ def asked(data, tmp_path):
 
 def test_the_choices_and_defaults_are_the_librarys():
     assert [saim.value for saim in dual_module.Saim] == list(SAIM)
+    assert [bcm.value for bcm in dual_module.Bcm] == list(BCM)
     assert [flips.value for flips in dual_module.Flips] == list(FLIPS)
     settings = DualSettings()
     assert (settings.steps, settings.batch, settings.lr, settings.rank) == (5000, 4, 2e-5, 32)
@@ -50,11 +51,24 @@ def test_from_photos_to_a_file_and_to_a_run_that_is_whole(run, refused, small, a
     assert "another settings" in refused(*asked, "--steps", "3")
 
 
+def test_with_bcm_from_found_backgrounds_to_pairs_before_other_photos(run, refused, small, asked, data, tmp_path):
+    learned = run(*asked, "--steps", "1", "--bcm", "--bcm-form", "release")
+    assert "M of BCM" in learned.stdout
+    model = load_dual(tmp_path / "dual.safetensors")
+    assert (model.bcm, model.info["foregrounds"]) == ("release", "found")
+    made = ["generate-dual", tmp_path / "dual.safetensors", "-n", "1", "--steps", "1", "--out", tmp_path / "run"]
+    assert "give the photos with --normals DIR" in refused(*made, "--foreground", data)
+    assert run(*made, "--normals", data / "metal" / "test" / "scratch").exit_code == 0
+    assert "1 pairs of metal/scratch" in run(*made, "--restart").stdout
+
+
 def test_bad_input_is_one_line(refused, data, tmp_path):
     one = ["train-dual", data, "--product", "metal"]
     assert "has to end in .safetensors" in refused(*one, "--out", tmp_path / "x.pt")
     several = refused(*one, "--out", tmp_path / "x.safetensors")
     assert "metal/hole, metal/scratch" in several and "--defect" in several
     assert "no dual model" in refused("generate-dual", tmp_path / "x.safetensors", "--out", tmp_path / "run")
+    assert "give --bcm with it" in refused(*one, "--defect", "hole", "--out", tmp_path / "x.safetensors",
+                                           "--foreground", data)  # fmt: skip
     no_rate = refused(*one, "--defect", "hole", "--out", tmp_path / "x.safetensors", "--lr", "0")
     assert "positive learning rate" in no_rate

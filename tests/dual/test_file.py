@@ -1,5 +1,7 @@
 """Dual models on disk."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,21 @@ def test_what_is_loaded_is_what_was_saved_and_saves_to_the_same(tmp_path, model)
     assert (found.name, found.base_name, found.base_fingerprint, found.info) == (
         "metal/dent", "tiny", model.base_fingerprint, model.info)  # fmt: skip
     assert fingerprint(found) == fingerprint(model)
+
+
+def test_backgrounds_come_back_with_bcm_and_only_then(tmp_path, backbone, model):
+    rng, path = torch.Generator().manual_seed(1), tmp_path / "x.safetensors"
+    bcm = {n: w for n, w in new_weights(backbone.attentions, rng, bcm="release").items() if "/bcm." in n}
+    known = replace(model, weights=model.weights | bcm, backgrounds=torch.randn(2, 4, 8, 8, generator=rng))
+    assert (model.bcm, known.bcm, known.size) == ("off", "release", 61)
+    save_dual(path, known)
+    found = load_dual(path)
+    assert found.bcm == "release" and torch.equal(found.backgrounds, known.backgrounds.half().float())
+    assert fingerprint(found) == fingerprint(known) != fingerprint(replace(known, backgrounds=known.backgrounds + 1))
+    for damaged in (replace(known, backgrounds=None), replace(model, backgrounds=known.backgrounds)):
+        save_dual(path, damaged)
+        with pytest.raises(InputError, match=f"damaged dual model.*BCM {damaged.bcm} with"):
+            load_dual(path)
 
 
 def test_a_fingerprint_tells_models_apart(model):

@@ -6,8 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from adiff.backbone.attentions import AttentionShape, Projections
-from adiff.dual.layers import DualEdit, branch_lora, check_weights, count_weights, new_weights, share
+from adiff.backbone.attentions import AttentionShape, Projections, edited_attention
+from adiff.dual.layers import (
+    BackgroundPass,
+    DualEdit,
+    bcm_of,
+    branch_lora,
+    check_weights,
+    count_weights,
+    new_weights,
+    share,
+    with_background,
+)  # fmt: skip
 from adiff.errors import InputError
 from adiff.reweighting import fused_attention
 
@@ -72,6 +82,45 @@ def test_a_branch_has_its_own_lora():
         torch.testing.assert_close(found[branch], x[branch] @ (up[branch] @ down[branch]).T)
 
 
+def bcm_weights(share, value, width=6, inner=3, seed=0):
+    rng = generator(seed)
+    sizes = {"in.weight": (inner, width), "in.bias": (inner,), "out.weight": (width, inner), "out.bias": (width,)}
+    return {f"bcm.{name}": torch.randn(size, generator=rng) for name, size in sizes.items()} | {
+        f"bcm.{share}": torch.tensor([value])
+    }
+
+
+@pytest.mark.parametrize(("share", "value"), [("gamma", 0.1), ("gamma", -2.0), ("alpha", 0.0), ("alpha", 0.3)])
+def test_bcm_adds_the_mlp_of_the_background_or_goes_over_to_it(share, value):
+    """h + gamma MLP(h_bg) in the paper, (1 - a) h + a MLP(h_bg) in the release; the MLP is two layers in a row."""
+    h, background = torch.randn(2, 3, 5, 6, generator=generator())[:, 0]
+    w = bcm_weights(share, value)
+    seen = (background @ w["bcm.in.weight"].T + w["bcm.in.bias"]) @ w["bcm.out.weight"].T + w["bcm.out.bias"]
+    expected = h + value * seen if share == "gamma" else (1 - value) * h + value * seen
+    torch.testing.assert_close(with_background(h, background, w), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_bcm_changes_keys_and_values_of_the_whole_images_alone():
+    """The part's rows, the queries and the cross-attention are those of a model without it."""
+    rows, shape = [[3, 0], [1, 4]], AttentionShape(8, 8, 8)
+    hidden, background = torch.randn(5, 6, 8, generator=generator()), torch.randn(2, 6, 8, generator=generator(2))
+    parts = attention()
+    weights = filled(new_weights({"x.attn1": shape, "x.attn2": shape}, generator(), rank=2, saim="off", bcm="paper"))
+    found = edited_attention(DualEdit(weights, rows, {"x.attn1": background}), "x.attn1", parts, hidden, hidden)
+    own = {name.removeprefix("x.attn1/"): w for name, w in weights.items() if "attn1" in name}
+    q, k, v, out = merged(parts, {f"a/{name}": w for name, w in own.items()}, 0)
+    seen = with_background(hidden[rows[0]], background, own)
+    torch.testing.assert_close(found[rows[0]], out(parts.attend(q(hidden[rows[0]]), k(seen), v(seen))), rtol=1e-4,
+                               atol=1e-5)  # fmt: skip
+    without = {name: tensor for name, tensor in weights.items() if "/bcm." not in name}
+    plain = edited_attention(DualEdit(without, rows), "x.attn1", parts, hidden, hidden)
+    others = [1, 2, 4]
+    assert torch.equal(found[others], plain[others]) and not torch.allclose(found[rows[0]], plain[rows[0]], atol=1e-3)
+    cross = [edited_attention(DualEdit(w, rows, {}), "x.attn2", parts, hidden, hidden) for w in (weights, without)]
+    assert torch.equal(*cross)
+
+
 def attention(width=8, context=8, heads=2, seed=0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -99,7 +148,7 @@ def test_an_edited_attention_is_two_attentions_with_merged_loras_then_saim(rows,
     context = hidden if context_width is None else torch.randn(5, 3, context_width, generator=generator(5))
     parts = attention(context=context.shape[-1])
     weights = filled(new_weights({"a": AttentionShape(8, context.shape[-1], 8)}, generator(), rank=2))
-    found = DualEdit(weights, rows)("a", parts, hidden, context)
+    found = edited_attention(DualEdit(weights, rows), "a", parts, hidden, context)
     own = {name.removeprefix("a/"): tensor for name, tensor in weights.items()}
     branches = []
     for branch, of_branch in enumerate(rows):
@@ -120,14 +169,53 @@ def make_input(pairs=2, grid=(8, 8), tokens=5):
     return z, torch.tensor([10, 900] * pairs), torch.randn(2 * pairs, tokens, CONTEXT, generator=rng)
 
 
-@pytest.mark.parametrize("saim", ["full", "low", "off"])
+def seen_in(backbone, grid, pairs=2):
+    """What the model sees of backgrounds of its own."""
+    seen = BackgroundPass()
+    z = torch.randn(pairs, 4, *grid, generator=generator(8))
+    backbone.predict_noise_edited(z, torch.tensor([10, 900][:pairs]), make_input(1, grid)[2][:pairs], seen)
+    return seen.seen
+
+
+@pytest.mark.parametrize(("saim", "bcm"), [("full", "off"), ("low", "paper"), ("off", "release")])
 @pytest.mark.parametrize("grid", [(8, 8), (6, 10)])
 @torch.no_grad()
-def test_new_weights_leave_two_independent_branches_unedited_to_the_bit(backbone, saim, grid):
-    weights = new_weights(backbone.attentions, generator(), saim=saim)
+def test_new_weights_leave_two_independent_branches_unedited_to_the_bit(backbone, saim, bcm, grid):
+    weights = new_weights(backbone.attentions, generator(), saim=saim, bcm=bcm)
     given = make_input(grid=grid)
-    found = backbone.predict_noise_edited(*given, DualEdit(weights, [[0, 1], [2, 3]]))
-    assert torch.equal(found, backbone.predict_noise(*given))
+    background = None if bcm == "off" else seen_in(backbone, grid)
+    for rows in ([[0, 1], [2, 3]], [[2, 0], [1, 3]]):
+        found = backbone.predict_noise_edited(*given, DualEdit(weights, rows, background))
+        assert torch.equal(found, backbone.predict_noise(*given))
+
+
+@torch.no_grad()
+def test_the_backgrounds_pass_changes_nothing_and_sees_every_self_attention(backbone):
+    given, seen = make_input(), BackgroundPass()
+    assert torch.equal(backbone.predict_noise_edited(*given, seen), backbone.predict_noise(*given))
+    widths = {name: shape.width for name, shape in backbone.attentions.items() if name.endswith("attn1")}
+    assert {name: one.shape[2] for name, one in seen.seen.items()} == widths
+    assert all(one.shape[0] == 4 for one in seen.seen.values())
+
+
+@torch.no_grad()
+def test_the_background_reaches_the_part_through_saim_alone(backbone):
+    z, t, context = make_input(pairs=1)
+    first = seen_in(backbone, (8, 8), 1)
+    other = {name: one + 1 for name, one in first.items()}
+    for saim, linked in (("off", False), ("low", True)):
+        weights = filled(new_weights(backbone.attentions, generator(), rank=4, saim=saim, bcm="paper"))
+        one, two = (backbone.predict_noise_edited(z, t, context, DualEdit(weights, [[0], [1]], seen))
+                    for seen in (first, other))  # fmt: skip
+        assert not torch.allclose(one[0], two[0], atol=1e-3)
+        assert torch.allclose(one[1], two[1], atol=1e-5) != linked
+
+
+def test_bcm_needs_a_background():
+    weights = new_weights({"a.attn1": AttentionShape(8, 8, 8)}, generator(), bcm="release")
+    assert bcm_of(weights) == "release"
+    with pytest.raises(InputError, match="got no background; give one"):
+        DualEdit(weights, [[0], [1]])
 
 
 @torch.no_grad()
@@ -184,11 +272,20 @@ def test_the_attentions_are_called_by_their_single_file_names(backbone):
     assert backbone.attentions["middle_block.1.transformer_blocks.0.attn2"] == AttentionShape(64, CONTEXT, 64)
 
 
+def test_a_seed_means_the_same_on_every_host(backbone):
+    """Hosts list their attentions in orders of their own."""
+    turned = dict(reversed(backbone.attentions.items()))
+    one, other = (new_weights(shapes, generator(), bcm="paper") for shapes in (backbone.attentions, turned))
+    assert one.keys() == other.keys() and all(torch.equal(other[name], tensor) for name, tensor in one.items())
+
+
 def test_parameters_are_as_many_as_the_formulas_say():
     """One attention of C = 320 with keys from 768: LoRA 2 branches x r x ends, SAIM 5 C x C and its vectors."""
     shapes, c, d, r, w = {"a": AttentionShape(320, 768, 320)}, 320, 768, 32, 64
     full = count_weights(new_weights(shapes, generator()))
-    assert full == {"lora": 2 * r * (4 * c + 2 * (d + c)), "saim": 5 * c * c + 7 * c}
+    bcm = count_weights(new_weights({"a.attn1": shapes["a"]}, generator(), bcm="paper"))["bcm"]
+    assert bcm == 2 * 320 * c + 320 + c + 1
+    assert full == {"lora": 2 * r * (4 * c + 2 * (d + c)), "saim": 5 * c * c + 7 * c, "bcm": 0}
     low = count_weights(new_weights(shapes, generator(), saim="low"))["saim"]
     assert low == 2 * c * w + 3 * w * w + 4 * w + c + 2 * c
 
@@ -215,6 +312,10 @@ def test_weights_of_another_model_are_refused(backbone):
         check_weights(new_weights(fewer, generator()), backbone.attentions)
     with pytest.raises(InputError, match=f"some for {name}"):
         check_weights(new_weights(backbone.attentions, generator()), fewer)
+    half = new_weights(backbone.attentions, generator(), bcm="paper")
+    del half["middle_block.1.transformer_blocks.0.attn1/bcm.gamma"]
+    with pytest.raises(InputError, match="middle_block.*bcm.gamma is None"):
+        check_weights(half, backbone.attentions)
     damaged = new_weights(backbone.attentions, generator(), saim="low")
     del damaged[f"{name}/value.bias"]
     with pytest.raises(InputError, match=f"{name}/value.bias is None"):

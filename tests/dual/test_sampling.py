@@ -1,6 +1,7 @@
 """Pairs sampled by a dual model, and the folder that they are written to."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import torch
 from adiff.cli.runs import check_run, plan_of, progress_of
 from adiff.datasets.images import read_photo
 from adiff.dual import run as run_module
+from adiff.dual.background import see_background
 from adiff.dual.file import DualModel
 from adiff.dual.layers import new_weights
-from adiff.dual.run import NEEDS_NORMAL, generate_dual_run
-from adiff.dual.sampling import DualPair, DualSampling, sample_latents, sample_pairs
+from adiff.dual.run import NEEDS_NORMAL, backgrounds_for, generate_dual_run
+from adiff.dual.sampling import DualPair, DualSampling, first_noise, sample_latents, sample_pairs, step_edits
 from adiff.errors import InputError
 from adiff.generation.sampler import seeded_noise
 from adiff.generation.seeds import generator_for
@@ -31,6 +33,14 @@ def model(backbone):
     tokens = torch.randn(2, 3, 768, generator=rng)
     return DualModel("metal", "dent", weights, *tokens, masks, torch.randn(2, 8, generator=rng), backbone.fingerprint,
                      "tiny")  # fmt: skip
+
+
+def with_bcm(backbone, model, kind):
+    """The model with a BCM whose weights are random."""
+    rng = torch.Generator().manual_seed(1)
+    weights = {n: w + 0.05 for n, w in new_weights(backbone.attentions, rng, bcm=kind).items() if "/bcm." in n}
+    backgrounds = torch.randn(2, 4, 8, 8, generator=rng)
+    return replace(model, weights=model.weights | weights, backgrounds=backgrounds, info={"shots": ["a.png", "b.png"]})
 
 
 def generators(*numbers):
@@ -54,6 +64,48 @@ def test_a_pair_depends_on_its_generator_alone(backbone, model):
     assert not np.array_equal(alone.image, alone.part)
 
 
+@pytest.mark.parametrize("kind", ["paper", "release"])
+def test_unconditional_rows_see_the_same_background_or_black(backbone, model, kind):
+    """In the paper's form the background passes once a step; in the release's a black image does, too."""
+    known = with_bcm(backbone, model, kind)
+    _, background = first_noise(backbone, known, generators(0, 1), known.backgrounds)
+    edit, without = step_edits(backbone, known, 2, 500, background, guided=True)
+    assert (without is edit) == (kind == "paper")
+    expected = background.latents if kind == "paper" else background.black.expand(2, -1, -1, -1)
+    seen = see_background(backbone, expected, background.noise, torch.tensor([500, 500]))
+    assert all(torch.equal(without.background[name], one) for name, one in seen.items())
+    assert step_edits(backbone, known, 2, 500, background, guided=False)[1] is None
+
+
+def test_a_background_changes_the_pair_and_takes_no_noise_from_it(backbone, model):
+    known = with_bcm(backbone, model, "paper")
+    plain, _ = first_noise(backbone, model, generators(0), None)
+    x, background = first_noise(backbone, known, generators(0), known.backgrounds[:1])
+    assert torch.equal(x, plain) and background.noise.shape == (1, 4, 8, 8)
+    one, two = (sample_pairs(backbone, known, FEW, generators(0), z)[0] for z in known.backgrounds.split(1))
+    assert not np.array_equal(one.image, two.image)
+    with pytest.raises(InputError, match="got no background"):
+        sample_pairs(backbone, known, FEW, generators(0))
+
+
+def test_defaults_are_the_methods_with_and_without_bcm(backbone, model):
+    assert DualSampling.of(model) == DualSampling(100, 2.5) == DualSampling()
+    assert DualSampling.of(with_bcm(backbone, model, "paper")) == DualSampling(50, 2.0)
+    assert DualSampling.of(model, guidance=1.0, batch=2) == DualSampling(100, 1.0, 2)
+
+
+def test_a_run_takes_backgrounds_in_turn_and_tells_which(backbone, model, monkeypatch, tmp_path):
+    fake(monkeypatch)
+    known = with_bcm(backbone, model, "paper")
+    result = generate_dual_run(backbone, known, count=3, out=tmp_path / "run", settings=FEW)
+    assert [record["background"] for record in result.pairs] == ["a.png", "b.png", "a.png"]
+    given = torch.zeros(1, 4, 8, 8), ("normal.png",)
+    with pytest.raises(InputError, match="another run.*backgrounds.kind shots, now photos"):
+        generate_dual_run(backbone, known, count=3, out=tmp_path / "run", settings=FEW, backgrounds=given)
+    with pytest.raises(InputError, match="metal/dent was learned without BCM and takes no background"):
+        backgrounds_for(model, given)
+
+
 @pytest.mark.parametrize("guidance", [0, 0.5, float("nan"), float("inf")])
 def test_guidance_that_leaves_out_what_was_learned_is_refused(guidance):
     with pytest.raises(InputError, match="1 for none"):
@@ -64,7 +116,7 @@ def fake(monkeypatch, empty=()):
     """Pairs that cost nothing: a square at a place of the generator's own; `empty`: numbers of draws without one."""
     drawn = []
 
-    def sample(_backbone, _model, _settings, of_batch):
+    def sample(_backbone, _model, _settings, of_batch, _behind):
         pairs = []
         for rng in of_batch:
             mask = np.zeros((64, 64), bool)

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from adiff.backbone.schedule import alpha_bar_at
+from adiff.dual.background import see_background
 from adiff.dual.file import DEFECT, OBJECT, nested_contexts
 from adiff.dual.layers import DualEdit
 from adiff.dual.training import DualSettings, _Pairs, encode_pairs, train_pair
 from adiff.errors import InputError
+from adiff.training.noising import add_noise
 
 KEY = ("metal", "hole")
 SMALL = {"steps": 4, "batch": 2, "lr": 1e-3, "rank": 2, "tokens": 3, "saim": "low", "saim_rank": 4}
@@ -22,7 +24,7 @@ def pairs(shots):
 
 
 def test_views_are_encoded_with_their_parts_mirrored_alike(backbone, pairs):
-    latents = encode_pairs(backbone, pairs, "both")
+    latents = encode_pairs(backbone, pairs, "both", 64)
     assert latents.shape == (2, 8, 4, 8, 8)
     image, mask = pairs[1]
     flipped = torch.from_numpy(np.ascontiguousarray(image[:, ::-1])).permute(2, 0, 1)[None] / 127.5 - 1
@@ -34,7 +36,7 @@ def test_views_are_encoded_with_their_parts_mirrored_alike(backbone, pairs):
 
 @torch.no_grad()
 def test_the_loss_is_the_plain_one_of_both_branches_at_one_timestep_with_noise_of_their_own(backbone, pairs):
-    task = _Pairs(backbone, pairs, DualSettings(**SMALL), seed=0)
+    task = _Pairs(backbone, [(shot, None) for shot in pairs], DualSettings(**SMALL), 0, {})
     batch = task.batch(0, torch.Generator().manual_seed(3))
     rng = torch.Generator().manual_seed(3)  # the same draws: views, timesteps, noise
     index, t = torch.randint(4, (2,), generator=rng), torch.randint(1000, (2,), generator=rng)
@@ -63,6 +65,72 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(backbone, pairs, stopper, t
         train_pair(backbone, KEY, pairs, settings=DualSettings(**SMALL | {"rank": 3}), state=state)
 
 
+@torch.no_grad()
+def test_with_bcm_the_background_is_noised_to_the_pairs_timestep(backbone, pairs):
+    settings = DualSettings(**SMALL | {"bcm": "release", "flips": "none"})
+    objects = [mask | np.roll(mask, 5) for _, mask in pairs]
+    task = _Pairs(backbone, list(zip(pairs, objects, strict=True)), settings, 0, {})
+    for name, tensor in task.weights.items():
+        if name.endswith("bcm.alpha"):
+            tensor.fill_(0.5)
+    batch = task.batch(0, torch.Generator().manual_seed(3))
+    rng = torch.Generator().manual_seed(3)  # the same draws: views, timesteps, noise, noise over the background
+    index, t = torch.randint(2, (2,), generator=rng), torch.randint(1000, (2,), generator=rng)
+    noise, over = torch.randn(2, 2, 4, 8, 8, generator=rng), torch.randn(2, 4, 8, 8, generator=rng)
+    found, contexts = batch.losses(slice(0, 2)), nested_contexts(task.parameters[OBJECT], task.parameters[DEFECT], 1)
+    for pair in range(2):
+        one = [t[pair : pair + 1]]
+        seen = see_background(backbone, task.backgrounds[index[pair : pair + 1]], over[pair : pair + 1], *one)
+        z_t = add_noise(backbone, task.latents[:, index[pair]], noise[:, pair], t[pair].repeat(2))
+        edit = DualEdit(task.weights, [[0], [1]], seen)
+        eps = backbone.predict_noise_edited(z_t, t[pair].repeat(2), contexts, edit)
+        torch.testing.assert_close(found[pair], (eps - noise[:, pair]).square().mean(), atol=1e-3, rtol=1e-3)
+
+
+def test_bcm_learns_from_foregrounds_or_finds_them(backbone, pairs, caplog):
+    settings = DualSettings(**SMALL | {"bcm": "paper", "steps": 1})
+    objects = [mask | np.roll(mask, 5) for _, mask in pairs]
+    given = train_pair(backbone, KEY, pairs, foregrounds=objects, settings=settings)
+    assert given.backgrounds.shape == (2, 4, 8, 8)  # of the shots as they are, without their mirrored views
+    found = train_pair(backbone, KEY, pairs, settings=settings)
+    assert not torch.allclose(found.backgrounds, given.backgrounds, atol=1e-3)
+    assert any(tensor.any() for name, tensor in given.weights.items() if name.endswith("bcm.out.weight"))
+    off = DualSettings(**SMALL)
+    for wrong, used, told in (
+        (objects, off, "foregrounds are for BCM, which is off"),
+        (objects[:1], settings, "1 foregrounds for 2 shots"),
+        ([mask[:32] for mask in objects], settings, "foreground of shot 1 is 64x32, its image 64x64"),
+    ):
+        with pytest.raises(InputError, match=told):
+            train_pair(backbone, KEY, pairs, foregrounds=wrong, settings=used)
+
+
+def test_the_defect_is_no_background_even_beyond_the_object(backbone, pairs):
+    settings = DualSettings(**SMALL | {"bcm": "paper", "steps": 1})
+    nothing = [np.zeros_like(mask) for _, mask in pairs]
+    nothing[0][0, 0] = nothing[1][0, 0] = True
+    defects = [mask | extra for (_, mask), extra in zip(pairs, nothing, strict=True)]
+    one, two = (train_pair(backbone, KEY, pairs, foregrounds=f, settings=settings) for f in (nothing, defects))
+    assert torch.equal(one.backgrounds, two.backgrounds)
+
+
+def test_a_held_out_shot_ends_the_run_with_its_best_state(backbone, pairs):
+    """With a rate of nearly nothing the held-out loss does not fall for long."""
+    four = [pairs[0], pairs[1], pairs[0], pairs[1]]
+    settings = DualSettings(**SMALL | {"early_stop": True, "steps": 10, "lr": 1e-12, "token_lr": 1e-12})
+    seen = []
+    result = train_pair(backbone, KEY, four, settings=settings, preview=lambda done, now: seen.append((done, now)),
+                        preview_every=6)  # fmt: skip
+    assert result.held_out == 3 and result.outcome.best == 10
+    assert [measured for _, _, measured in result.outcome.curve if measured is not None]
+    ((done, now),) = seen
+    assert done == 6 and now.defect_tokens.shape == (3, 768) and not now.defect_tokens.requires_grad
+
+
+def test_pairs_are_learned_at_the_size_asked_for(backbone, pairs):
+    assert _Pairs(backbone, [(pairs[0], None)], DualSettings(**SMALL | {"size": 128}), 0, {}).latents.shape[-1] == 16
+
+
 def test_one_shot_is_told_of(backbone, pairs, caplog, stopper):
     with caplog.at_level(logging.WARNING):
         train_pair(backbone, KEY, pairs[:1], settings=DualSettings(**SMALL), progress=stopper(1))
@@ -76,7 +144,8 @@ def test_masks_that_leave_nothing_to_tell_apart_are_refused(backbone, pairs, fil
         train_pair(backbone, KEY, wrong, names=["a.png", "b.png"])
 
 
-@pytest.mark.parametrize("change", [{"saim": "half"}, {"flips": "up"}, {"rank": 0}, {"lr": 0}, {"token_lr": 0}])
+@pytest.mark.parametrize("change", [{"saim": "half"}, {"flips": "up"}, {"rank": 0}, {"lr": 0}, {"token_lr": 0},
+                                    {"bcm": "on"}, {"size": 72}])
 def test_settings_that_cannot_be_are_refused(change):
     with pytest.raises(InputError):
         DualSettings(**SMALL | change)

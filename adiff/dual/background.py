@@ -1,0 +1,160 @@
+"""The background of BCM: what of an image is not the object, and what the U-Net sees in it (METHOD 4).
+
+| symbol | meaning | shape |
+|---|---|---|
+| foreground | where the object is | (H, W) bool |
+| background | image * (1 - foreground) in [-1, 1], so grey where the object is | (H, W, 3) |
+| z_bg, eps_bg | its latents; noise that brings them to the images' timestep | (P, 4, h, w) |
+| h_bg | what goes into each self-attention for it, unedited, under the unconditional context | (P, N, C) |
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from ..backbone.attentions import EditableBackbone
+from ..datasets.images import read_mask, read_photo
+from ..datasets.readers import list_images
+from ..errors import InputError
+from ..geometry import Box, crop_resize, resize_mask
+from ..masks import clean_mask
+from ..refinement import otsu
+from ..training.noising import add_noise
+from .layers import BackgroundPass
+from .parts import part_of
+
+log = logging.getLogger("adiff")
+ENDING = "_mask"
+"""What a foreground's name may have behind its photo's."""
+LEAST_DISTANCE = 20.0
+"""Levels of 255 that an object differs from what surrounds it, at least."""
+SPECK = 1e-2
+"""Share of the image below which a part of a foreground is dropped, and a hole in it closed."""
+MOST_BORDER, MOST = 0.5, 0.95
+"""Shares of the frame's outermost pixels, and of the image, beyond which the object is taken to fill the frame."""
+LEAST_SEPARATION = 0.8
+"""Share of the distances' variance that lies between object and surroundings (Otsu 1979, eta). A surface's grain and
+light come to 0.4 to 0.72, an object on a plain ground to 0.87 and more (drawn surfaces)."""
+BLACK = -1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Background:
+    """Backgrounds of pairs: z_bg and eps_bg, (P, 4, h, w); black: latents of a black image, (1, 4, h, w), or None.
+
+    With black, guidance's unconditional rows see that in the background's place (the release).
+    """
+
+    latents: Tensor
+    noise: Tensor
+    black: Tensor | None = None
+
+
+@torch.no_grad()
+def see_background(backbone: EditableBackbone, z: Tensor, noise: Tensor, t: Tensor) -> dict[str, Tensor]:
+    """h_bg of each self-attention by its name, (P, N, C), at timesteps t (P,); z, noise: (P, 4, h, w)."""
+    seen = BackgroundPass()
+    null = backbone.null_context.to(z).expand(len(z), -1, -1)
+    backbone.predict_noise_edited(add_noise(backbone, z, noise, t), t, null, seen)
+    return seen.seen
+
+
+def background_picture(image: np.ndarray, foreground: np.ndarray | None, size: int) -> np.ndarray:
+    """Return what surrounds the object as levels, grey where it is and all grey without a foreground.
+
+    image: (H, W, 3) uint8. foreground: (H, W) bool, or None for an object that fills the frame. Returns (size, size, 3)
+    float32 in [0, 255].
+    """
+    whole = crop_resize(image, Box(0, 0, image.shape[1], image.shape[0]), size)
+    outside = np.zeros((size, size), bool) if foreground is None else ~resize_mask(foreground, size, size)
+    return part_of(whole, outside)
+
+
+@torch.no_grad()
+def encode_backgrounds(backbone: EditableBackbone, pictures: Sequence[np.ndarray], batch: int = 4) -> Tensor:
+    """Latents (N, 4, h, w) of background pictures as `background_picture` makes them."""
+    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 127.5 - 1
+    return torch.cat([backbone.encode(some) for some in pixels.split(batch)])
+
+
+@torch.no_grad()
+def encode_black(backbone: EditableBackbone, size: int) -> Tensor:
+    """Latents (1, 4, h, w) of a black image: what the release gives the unconditional rows for a background."""
+    return backbone.encode(torch.full((1, 3, size, size), BLACK))
+
+
+def foregrounds_of(images: Sequence[np.ndarray], names: Sequence[str]) -> list[np.ndarray | None]:
+    """Find the object in each image by itself, and say of how many; None for those where it fills the frame."""
+    found = [find_foreground(image) for image in images]
+    filled = [name for name, mask in zip(names, found, strict=True) if mask is None]
+    if filled:
+        log.warning(
+            "BCM: no background was found in %d of %d photos (%s): it stays blank there; give masks of the object "
+            "as foreground, or leave BCM out where it fills the frame", len(filled), len(names), ", ".join(filled[:3]),
+        )  # fmt: skip
+    else:
+        log.info("BCM: the object was told from the background by its colour in %d photos", len(names))
+    return found
+
+
+def find_foreground(image: np.ndarray) -> np.ndarray | None:
+    """Tell an object from its surroundings by colour: distance from the border's median, Otsu's threshold, cleaned.
+
+    image: (H, W, 3) uint8. Returns (H, W) bool, or None where the object, or a surface, fills the frame.
+    """
+    levels = ndimage.median_filter(image, size=(3, 3, 1)).astype(np.float32)
+    edge = np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])
+    distance = np.abs(levels - np.median(edge, axis=0)).max(axis=2)
+    mask = distance > max(otsu(distance), LEAST_DISTANCE)
+    if not mask.any() or mask.all() or separation(distance, mask) < LEAST_SEPARATION:
+        return None
+    mask = clean_mask(mask, max(round(SPECK * mask.size), 1))
+    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    return mask if mask.any() and border.mean() <= MOST_BORDER and mask.mean() <= MOST else None
+
+
+def separation(values: np.ndarray, mask: np.ndarray) -> float:
+    """Variance between two classes over all variance, in [0, 1] (Otsu 1979, Eq. 12); mask: of one of them."""
+    share = float(mask.mean())
+    between = share * (1 - share) * float(values[mask].mean() - values[~mask].mean()) ** 2
+    return between / float(values.var())
+
+
+def read_foregrounds(folder: Path, photos: Sequence[str], shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    """Read the foreground of each photo: the mask of its name, or with `_mask` behind, in `folder`.
+
+    photos: file names, folders before them left aside. shapes: (H, W) of each. Returns (H, W) bool, white in the files.
+    Raises InputError for a photo without one, another size, and for masks that are empty or mark the whole image.
+    """
+    there = {path.stem.removesuffix(ENDING): path for path in list_images(folder)}
+    lacking = [name for name in photos if Path(name).stem not in there]
+    if lacking:
+        raise InputError(
+            f"{folder} holds no foreground for {lacking[0]}; give a mask of the object for each photo, of the same name"
+        )
+    return [
+        read_mask(there[Path(name).stem], shape).mask for name, shape in zip(photos, shapes, strict=True)
+    ]  # fmt: skip
+
+
+def read_backgrounds(
+    backbone: EditableBackbone, size: int, normals: Path, foreground: Path | None
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Latents (n, 4, h, w) of what surrounds the object in a folder's photos, squares of `size`, and their names."""
+    photos = [read_photo(path) for path in list_images(normals)]
+    names = tuple(photo.path.name for photo in photos)
+    images = [photo.rgb for photo in photos]
+    if foreground is None:
+        masks: Sequence[np.ndarray | None] = foregrounds_of(images, names)
+    else:
+        masks = read_foregrounds(foreground, names, [image.shape[:2] for image in images])
+    pictures = [background_picture(image, mask, size) for image, mask in zip(images, masks, strict=True)]
+    return encode_backgrounds(backbone, pictures), names
