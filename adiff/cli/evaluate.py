@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +12,25 @@ import typer
 from ..errors import InputError
 from ..storage import write_json, write_text
 from .app import keeping
-from .options import Seed
+from .options import Base, Seed
 from .progress import CliProgress
 
 if TYPE_CHECKING:
+    from ..datasets.readers import Shot
     from ..evaluation.material import Run
     from ..evaluation.splits import Split
 
 evaluate = typer.Typer(rich_markup_mode="rich")
+
+
+class Network(str, Enum):
+    """Networks of a localizer (`evaluation.networks.NETWORKS`)."""
+
+    small = "small"
+    draem = "draem"
+    smp = "smp"
+
+
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="Real images of the defects, in a layout that `adiff train` reads.")
 ]
@@ -36,7 +48,12 @@ GroupRule = Annotated[
     typer.Option("--group", metavar="REGEX", help="Its parenthesis takes a file's group out of its path.  "
                  "[dim]default: groups.json in DATA, if there is one[/dim]"),
 ]  # fmt: skip
-Size = Annotated[int, typer.Option("--size", min=16, help="Side of the network's images, pixels, of 16.")]
+Size = Annotated[int, typer.Option("--size", min=16, help="Side of the network's images, pixels, of 16 or 32.")]
+NetworkOption = Annotated[
+    Network,
+    typer.Option("--network", help="[b]small[/b]: ours; [b]draem[/b]: the papers', large and slow; [b]smp[/b]: "
+                 "segmentation-models-pytorch's U-Net, if that is installed."),
+]  # fmt: skip
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Training steps.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; new or empty.")]
 
@@ -51,7 +68,7 @@ def root(ctx: typer.Context) -> None:
 @evaluate.command(epilog="Example:  adiff evaluate localization surfaces run --shots 3 --out found")
 def localization(
     data: Data, runs: Runs, out: Out, shots: Shots = None, library: LibraryOption = None, group: GroupRule = None,
-    size: Size = 128, steps: Steps = 400, seed: Seed = 0,
+    network: NetworkOption = Network.small, size: Size = 128, steps: Steps = 400, seed: Seed = 0,
 ) -> None:  # fmt: skip
     """Train a detector on generated pairs and normal images; find real defects: AUROC, AP, F1-max, PRO."""
     from ..evaluation.localization import measure_localization
@@ -60,7 +77,7 @@ def localization(
     from ..evaluation.table import SHOWN, UNDEFINED
 
     _check_new(out)
-    settings = LocalizerSettings(size=size, steps=steps)
+    settings = LocalizerSettings(network.value, size, steps=steps)
     opened, split = _open(data, runs, shots, library, group)
     with CliProgress() as progress, keeping("nothing is written"):
         trained, record = measure_localization(opened, split, settings=settings, seed=seed, progress=progress)
@@ -83,7 +100,8 @@ def uplift(
     rows: Annotated[
         list[str] | None,
         typer.Option("--row", metavar="ROW", help="What to learn from, once for each: real, real + crop-paste, "
-                     "real + cutpaste, real + draem, real + generated, generated.  [dim]default: all[/dim]"),
+                     "real + cutpaste, real + draem, real + generated, generated.  [dim]default: these[/dim]  "
+                     "Or, painted with --base: real + textual-inversion, real + prompt-to-prompt."),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Times that each row is learned anew.")] = 3,
     count: Annotated[
@@ -94,6 +112,8 @@ def uplift(
         typer.Option("--textures", metavar="DIR", help="Textures for DRAEM.  [dim]default: the normal image's own "
                      "tiles, shuffled[/dim]"),
     ] = None,
+    base: Base = "demo",
+    network: NetworkOption = Network.small,
     size: Size = 128,
     steps: Steps = 400,
 ) -> None:  # fmt: skip
@@ -101,15 +121,20 @@ def uplift(
     from ..datasets.readers import list_images
     from ..evaluation.localizer import LocalizerSettings
     from ..evaluation.table import markdown, summarise_rows
-    from ..evaluation.uplift import REAL, ROWS, measure_uplift
+    from ..evaluation.uplift import PAINTED, REAL, ROWS, Painter, measure_uplift
 
-    settings = LocalizerSettings(size=size, steps=steps)
+    settings = LocalizerSettings(network.value, size, steps=steps)
     files = () if textures is None else list_images(textures)
     (opened,), split = _open(data, [run], shots, library, group)
+    painter = None
+    if set(rows or ()) & set(PAINTED):
+        from ..backbone import load_backbone
+
+        painter = Painter(load_backbone(base))
     with CliProgress() as progress, keeping(f"finished rows are in {out}; the same command makes the rest"):
         found = measure_uplift(
             opened, split, out, rows=tuple(rows or ROWS), seeds=seeds, count=count, settings=settings, textures=files,
-            progress=progress,
+            painter=painter, progress=progress,
         )  # fmt: skip
     table = summarise_rows(found, REAL)
     _write(out, "report", {"rows": table, "seconds": sum(row["seconds"] for row in found)}, [opened], split, settings,
@@ -147,36 +172,89 @@ def classification(
 def quality(
     data: Data,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
-    features: Annotated[
-        Path, typer.Option("--features", metavar="FILE", help="torchvision's resnet34, as a file; none is downloaded.")
-    ],
     out: Out,
+    features: Annotated[
+        Path | None,
+        typer.Option("--features", metavar="FILE", help="torchvision's resnet34: the same formulas on it, with no "
+                     "package and no download; comparable among each other only."),
+    ] = None,
+    inception: Annotated[
+        Path | None,
+        typer.Option("--inception", metavar="FILE", help="torch-fidelity's Inception-v3.  [dim]default: downloaded, "
+                     "once[/dim]"),
+    ] = None,
+    lpips: Annotated[
+        Path | None,
+        typer.Option("--lpips", metavar="FILE", help="torchvision's vgg16, for LPIPS.  [dim]default: downloaded, "
+                     "once[/dim]"),
+    ] = None,
     shots: Shots = None,
     library: LibraryOption = None,
-    size: Size = 224,
-) -> None:
-    """Measure how clear and varied generated images are: the formulas of IS and IC-LPIPS on a network of yours.
+    size: Annotated[
+        int | None,
+        typer.Option("--size", min=16, help="Side that images are compared at, pixels.  [dim]default: 256, with "
+                     "--features 224[/dim]"),
+    ] = None,
+) -> None:  # fmt: skip
+    """Measure how clear and varied generated images are: Inception Score and IC-LPIPS.
 
-    The values compare runs with each other, not with published IS or IC-LPIPS, which other networks give.
+    They need the packages torch-fidelity and lpips (pip install 'anomaly-diffusion\\[quality]') and two files of
+    weights. Without them give --features: the formulas are the same, the values are not, and go by other names.
     """
     from ..datasets.readers import read_dataset
     from ..evaluation.material import read_run
-    from ..evaluation.quality import measure_quality
     from ..evaluation.splits import split_shots
 
     _check_new(out)
+    if features is not None and (inception or lpips):
+        raise InputError("--features takes the place of --inception and --lpips; give one or the others")
+    if features is None:
+        from ..evaluation.published import check_packages
+
+        check_packages()  # before the files are read
     opened = read_run(run)
     dataset = read_dataset(data, [opened.key[0]], [opened.key[1]])
     taught, _ = split_shots(dataset, opened.key, _wanted([opened], shots, library)[opened.key[1]])
     with CliProgress() as progress, keeping("nothing is written"):
-        record = measure_quality(opened, taught, features, size=size, progress=progress)
+        if features is None:
+            record, table = _published(opened, taught, inception, lpips, size or 256, progress)
+        else:
+            record, table = _on_features(opened, taught, features, size or 224, progress)
     record |= {"run": opened.record(), "shots": [shot.image.relative_to(dataset.root).as_posix() for shot in taught]}
-    distance, network = record["cluster_distance"], f"{record['network']['kind']} {record['network']['file']}"
-    table = (
-        f"| on {network} | value |\n|---|---:|\n| class score (IS's formula) | {record['class_score']:.3f} |\n"
-        f"| cluster distance (IC-LPIPS' formula) | {'undefined' if distance is None else f'{distance:.4f}'} |"
-    )
     _save(out, "quality", record, table)
+
+
+def _published(
+    run: Run, taught: Sequence[Shot], inception: Path | None, vgg: Path | None, size: int, progress: CliProgress
+) -> tuple[dict[str, Any], str]:
+    from ..evaluation.published import measure_published
+
+    record = measure_published(run, taught, inception=inception, vgg=vgg, size=size, progress=progress)
+    rows = {"Inception Score": f"{record['inception_score']:.3f}", "IC-LPIPS": _distance(record["ic_lpips"])}
+    return record, _two_columns("measure", rows)
+
+
+def _on_features(
+    run: Run, taught: Sequence[Shot], features: Path, size: int, progress: CliProgress
+) -> tuple[dict[str, Any], str]:
+    from ..evaluation.quality import measure_quality
+
+    record = measure_quality(run, taught, features, size=size, progress=progress)
+    rows = {
+        "class score (IS's formula)": f"{record['class_score']:.3f}",
+        "cluster distance (IC-LPIPS' formula)": _distance(record["cluster_distance"]),
+    }
+    return record, _two_columns(f"on {record['network']['kind']} {record['network']['file']}", rows)
+
+
+def _distance(value: float | None) -> str:
+    from ..evaluation.table import UNDEFINED
+
+    return UNDEFINED if value is None else f"{value:.4f}"
+
+
+def _two_columns(head: str, rows: dict[str, str]) -> str:
+    return "\n".join([f"| {head} | value |", "|---|---:|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
 def _check_new(out: Path) -> None:

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..errors import InputError
 from ..generation.seeds import rng_for
@@ -73,10 +74,8 @@ def measure_localization(
     """
     settings = settings or LocalizerSettings()
     pairs, names = _pairs_of(runs, split, settings.size)
-    rest, aside = split_by_group(range(len(pairs)), names.__getitem__, VALIDATION, rng_for(seed, "validation"))
-    trained = train_localizer(
-        [], [pairs[i] for i in rest], StoredImages(split.train_normals), [pairs[i] for i in aside], settings=settings,
-        seed=seed, progress=progress,
+    trained, aside = train_on_pairs(
+        pairs, StoredImages(split.train_normals), names=names, settings=settings, seed=seed, progress=progress
     )  # fmt: skip
     test, normals = open_examples(split.test), StoredImages(split.test_normals)
     scorer, by_defect = partial(score, trained), {}
@@ -85,10 +84,35 @@ def measure_localization(
         by_defect[defect] = measure(scorer, of_defect, normals).metrics
     whole = by_defect[split.test[0].defect] if len(by_defect) == 1 else measure(scorer, test, normals).metrics
     return trained, {
-        "metrics": whole, "by_defect": by_defect, "pairs": {"synthetic": len(rest), "validation": len(aside)},
+        "metrics": whole, "by_defect": by_defect, "pairs": {"synthetic": len(pairs) - aside, "validation": aside},
         "images": {"defective": len(test), "normal": len(normals)}, "seed": seed, "step": trained.step,
         "curve": trained.curve,
     }  # fmt: skip
+
+
+def train_on_pairs(
+    pairs: Sequence[Example],
+    normals: Sequence[np.ndarray],
+    *,
+    names: Sequence[str] | None = None,
+    real: Sequence[Example] = (),
+    settings: LocalizerSettings | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> tuple[Trained, int]:
+    """`train_localizer`, a share of the pairs set aside to choose the state that is kept; how many these are beside it.
+
+    names: of the normal image of each pair: all pairs of one are on the same side; None: each is of its own.
+    """
+    order = range(len(pairs))
+    group_of = order.__getitem__ if names is None else names.__getitem__
+    rest, aside = split_by_group(order, group_of, VALIDATION, rng_for(seed, "validation"))
+    trained = train_localizer(
+        real, [pairs[i] for i in rest], normals, [pairs[i] for i in aside], settings=settings, seed=seed, device=device,
+        progress=progress,
+    )  # fmt: skip
+    return trained, len(aside)
 
 
 def _pairs_of(runs: Sequence[Run], split: Split, size: int) -> tuple[list[Example], list[str]]:

@@ -1,4 +1,4 @@
-"""A small U-Net that says where the defect is, learned from pairs and normal images (METHOD 3, "Localisation").
+"""A network that says where the defect is, learned from pairs and normal images (METHOD 3, "Localisation").
 
 | symbol | meaning | shape |
 |---|---|---|
@@ -8,14 +8,11 @@
 | gamma | focusing of the loss | float |
 
 Focal loss (Lin et al., ICCV 2017, Eq. 4, without alpha): -(1 - p_t)^gamma log p_t, p_t = p where m is 1 and 1 - p
-elsewhere. The network is our own few lines, with GroupNorm, so that one image scores the same alone and in a batch; it
-starts from random weights: nothing here was learned from other people's images. Its first level sees each 2 x 2 pixels
-as one place of 12 channels and tells their four scores: a quarter of the time, no pixel lost.
+elsewhere. The networks themselves are in `networks`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,36 +27,39 @@ from ..generation.seeds import derived_seed, rng_for
 from ..geometry import resize_image, resize_mask
 from ..progress import NullProgress, Progress
 from .metrics import average_precision
-
-PRIOR = 0.01
-"""Chance of a defect that the untrained network tells (Lin et al., sec. 4.1)."""
-LEVELS = 4
-GROUPS = 8
-FOLD = 2
-"""Side of the pixels that are one place of the first level."""
+from .networks import GROUPS, NETWORKS, new_network
 
 
 @dataclass(frozen=True)
 class LocalizerSettings:
-    """size: side of the network's images, pixels, a multiple of 16. width: channels of its first level, of 8.
+    """network: of NETWORKS. size: side of its images, pixels, a multiple of 16, of 32 for the larger networks.
 
-    real_share: of a batch's pairs, where both real and synthetic ones are given. jitter: largest change of brightness
-    and contrast. check_every: steps between two looks at the validation pairs.
+    width: channels of its first level, of 8. lr: peak learning rate. real_share: of a batch's pairs, where both real
+    and synthetic ones are given. jitter: largest change of brightness and contrast. check_every: steps between two
+    looks at the validation pairs. Raises InputError for what is not possible.
     """
 
+    network: str = "small"
     size: int = 128
-    width: int = 16
+    width: int | None = None
     steps: int = 400
     batch: int = 8
-    lr: float = 2e-3
+    lr: float | None = None
     gamma: float = 2.0
     real_share: float = 0.5
     jitter: float = 0.1
     check_every: int = 50
 
     def __post_init__(self) -> None:
-        if self.size % (FOLD * 2 ** (LEVELS - 1)) or self.size < 16 or self.width < GROUPS or self.width % GROUPS:
-            raise InputError(f"size {self.size}, width {self.width}; expected multiples of 16 and of {GROUPS}")
+        if self.network not in NETWORKS:
+            raise InputError(f"there is no network {self.network!r}; choose from {', '.join(NETWORKS)}")
+        kind = NETWORKS[self.network]
+        for name in ("width", "lr"):  # each network has its own
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(kind, name))
+        if self.size % kind.multiple or self.size < kind.multiple or self.width < GROUPS or self.width % GROUPS:
+            due = f"expected multiples of {kind.multiple} and of {GROUPS}"
+            raise InputError(f"size {self.size}, width {self.width} for the network {self.network}; {due}")
         if min(self.steps, self.check_every) < 1 or self.batch < 2:
             raise InputError(f"{self.steps} steps of {self.batch}; expected at least 1 step, batches of at least 2")
 
@@ -75,37 +75,6 @@ class Example(NamedTuple):
         return Example(resize_image(self.image, size, size), resize_mask(self.mask, size, size))
 
 
-class Localizer(nn.Module):
-    """Images (B, 3, S, S) in [-1, 1] -> logits (B, 1, S, S); S: a multiple of 16."""
-
-    def __init__(self, width: int = 16):
-        super().__init__()
-        widths = [width << level for level in range(LEVELS)]
-        self.down = nn.ModuleList(_block(a, b) for a, b in zip([3 * FOLD**2, *widths[:-1]], widths, strict=True))
-        self.up = nn.ModuleList(_block(a + b, a) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True))
-        self.head = nn.Conv2d(width, FOLD**2, 1)
-        nn.init.constant_(self.head.bias, math.log(PRIOR / (1 - PRIOR)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Score a batch."""
-        x, kept = F.pixel_unshuffle(x, FOLD), []
-        for level, block in enumerate(self.down):
-            x = block(F.max_pool2d(x, 2) if level else x)
-            kept.append(x)
-        kept.pop()
-        for block in self.up:
-            skip = kept.pop()
-            x = block(torch.cat([F.interpolate(x, size=skip.shape[2:], mode="nearest"), skip], 1))
-        return F.pixel_shuffle(self.head(x), FOLD)
-
-
-def _block(inside: int, out: int) -> nn.Sequential:
-    parts = []
-    for channels in (inside, out):
-        parts += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.GroupNorm(GROUPS, out), nn.SiLU()]
-    return nn.Sequential(*parts)
-
-
 def focal_loss(logits: Tensor, m: Tensor, gamma: float) -> Tensor:
     """Mean focal loss over all pixels; logits and m: the same shape."""
     cross_entropy = F.binary_cross_entropy_with_logits(logits, m, reduction="none")
@@ -115,12 +84,17 @@ def focal_loss(logits: Tensor, m: Tensor, gamma: float) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """network: in the state that is kept. step: that state's. curve: (step, AP on the validation pairs)."""
+    """network: in the state that is kept. step: that state's. curve: (step, AP on the validation pairs).
 
-    network: Localizer
+    kind, width: what `networks.new_network` made it of.
+    """
+
+    network: nn.Module
     size: int
     step: int
     curve: tuple[tuple[int, float], ...]
+    kind: str = "small"
+    width: int = 16
 
 
 def train_localizer(
@@ -131,12 +105,14 @@ def train_localizer(
     *,
     settings: LocalizerSettings | None = None,
     seed: int = 0,
+    device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Train on pairs, real or synthetic or both, and normal images (H, W, 3) uint8, half a batch each.
 
     validation: pairs; the state with the best pixel AP on them is kept, of equals the latest. Without them the last
-    state is. Raises InputError without any pair or any normal image. Cancelled goes through: nothing is kept.
+    state is. device: default: the GPU if there is one; the network stays there. Raises InputError without any pair or
+    any normal image. Cancelled goes through: nothing is kept.
     """
     settings, progress = settings or LocalizerSettings(), progress or NullProgress()
     if not normals or not (real or synthetic):
@@ -148,14 +124,16 @@ def train_localizer(
     held = _prepare(validation, size) if validation else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "localizer"))
-        network = Localizer(settings.width)
+        network = new_network(settings.network, settings.width)
+    network.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     optimiser = torch.optim.AdamW(network.parameters(), settings.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
-    rng, curve, best = rng_for(seed, "batches"), [], (-1.0, 0, None)
+    where, rng, curve, best = _device_of(network), rng_for(seed, "batches"), [], (-1.0, 0, None)
     progress.start(settings.steps, "localizer")
     for step in range(1, settings.steps + 1):
         x, m = _batch(pools, shares, plain, settings, rng)
-        loss = focal_loss(network(x), m, settings.gamma)
+        network.train()
+        loss = focal_loss(network(x.to(where)), m.to(where), settings.gamma)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -169,7 +147,12 @@ def train_localizer(
     progress.finish()
     if best[2] is not None:
         network.load_state_dict(best[2])
-    return Trained(network.eval().requires_grad_(False), size, best[1] or settings.steps, tuple(curve))
+    network.eval().requires_grad_(False)
+    return Trained(network, size, best[1] or settings.steps, tuple(curve), settings.network, settings.width)
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
 
 
 def _prepare(pool: Sequence[Example], size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -207,9 +190,11 @@ def _batch(
 
 
 @torch.no_grad()
-def _validate(network: Localizer, images: np.ndarray, masks: np.ndarray) -> float:
+def _validate(network: nn.Module, images: np.ndarray, masks: np.ndarray) -> float:
     """Pixel AP over prepared pairs."""
-    scores = [network(_as_tensor(image[None])).numpy().ravel() for image in images]
+    network.eval()
+    where = _device_of(network)
+    scores = [network(_as_tensor(image[None]).to(where)).cpu().numpy().ravel() for image in images]
     return average_precision(np.concatenate(scores), masks.ravel()) or 0.0
 
 
@@ -217,7 +202,7 @@ def _validate(network: Localizer, images: np.ndarray, masks: np.ndarray) -> floa
 def score(trained: Trained, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Score an image (H, W, 3) uint8 of any size: p at the network's size (S, S) and at the image's (H, W), float32."""
     small = resize_image(image, trained.size, trained.size)
-    p = trained.network(_as_tensor(small[None])).sigmoid()
+    p = trained.network(_as_tensor(small[None]).to(_device_of(trained.network))).sigmoid().cpu()
     large = F.interpolate(p, size=image.shape[:2], mode="bilinear", align_corners=False)
     return p[0, 0].numpy(), large[0, 0].numpy()
 

@@ -15,7 +15,7 @@ from ..datasets.readers import Shot, read_shots
 from ..embedding import embedding_fingerprint
 from ..errors import InputError
 from ..library import Library
-from ..run_record import read_plan, read_records
+from ..run_record import read_plan, read_records, settled_ids, tries_of
 from .localizer import Example
 from .splits import Split
 
@@ -42,14 +42,17 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's records. Raises InputError for a folder that is no run and for a run that lacks pairs."""
+    """Read a run's records. Raises InputError for a folder that is no run and for one that is not finished.
+
+    Pairs whose tries are spent, or whose normal image does not open, are not waited for.
+    """
     plan = read_plan(folder)
     if not isinstance(plan.get("count"), int):
         raise InputError(f"{folder / 'run.json'} is damaged: it does not say how many pairs the run wants")
     if "defects" in plan:
         raise InputError(f"{folder} shows several defects in one image; give a run of one defect")
     records = read_records(folder)
-    if len(records) < plan["count"]:
+    if len(settled_ids(folder, tries_of(plan))) < plan["count"]:
         raise InputError(
             f"{folder} has {len(records)} of {plan['count']} pairs: it is still being written or was interrupted; "
             "`adiff generate` with the same options completes it"

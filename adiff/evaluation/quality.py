@@ -6,14 +6,15 @@
 | f | features of an image, one map a stage, of length 1 at each place | (C, h, w) each |
 
 The Inception Score is exp(E KL(p(y|x) || p(y))) on Inception-v3 (Salimans et al., NeurIPS 2016, sec. 4); IC-LPIPS is
-the mean distance within clusters around the nearest shot on LPIPS (Ojha et al., CVPR 2021, sec. 4.1). Here both run on
-a ResNet-34 of the user's: their values compare with each other, never with published ones, and go by other names.
+the mean distance within clusters around the nearest shot on LPIPS (Ojha et al., CVPR 2021, sec. 4.1). `published` has
+both as published. Here they run on a ResNet-34 of the user's, which needs no download: their values compare with each
+other, never with published ones, and go by other names.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def class_score(p: np.ndarray, splits: int = SPLITS) -> tuple[float, float]:
     if len(p) < splits or splits < 1:
         raise InputError(f"{len(p)} images for a score over {splits} parts; give at least as many")
     values = []
-    for part in np.array_split(p.astype(np.float64), splits):
+    p = p.astype(np.float64)
+    bounds = [number * len(p) // splits for number in range(splits + 1)]
+    for part in (p[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)):
         log = np.log(np.maximum(part, np.finfo(np.float64).tiny))
         marginal = np.log(np.maximum(part.mean(0), np.finfo(np.float64).tiny))
         values.append(np.exp((part * (log - marginal)).sum(1).mean()))
@@ -55,30 +58,43 @@ def class_score(p: np.ndarray, splits: int = SPLITS) -> tuple[float, float]:
 
 
 def cluster_distance(
-    images: Iterable[Features], shots: Sequence[Features], distance: Callable[[Features, Features], float],
+    images: Sequence[Features], shots: Sequence[Features], distance: Callable[[Features, Features], float],
     most: int = MOST,
 ) -> tuple[float | None, list[int]]:  # fmt: skip
     """Mean over clusters of the mean distance between two of a cluster's images; the clusters' sizes beside it.
 
     A cluster is the images nearest to one shot. Clusters of fewer than two images have no distance; None if all are.
+    An image is asked for again when its cluster's turn comes, so that one cluster at a time is held.
     """
-    clusters: list[list[Features]] = [[] for _ in shots]
-    sizes = [0] * len(shots)
-    for image in images:
-        nearest = int(np.argmin([distance(image, shot) for shot in shots]))
-        sizes[nearest] += 1
-        if len(clusters[nearest]) < most:
-            clusters[nearest].append(image)
+    nearest = [int(np.argmin([distance(image, shot) for shot in shots])) for image in images]
     means = []
-    for members in clusters:
+    for cluster in range(len(shots)):
+        members = [images[number] for number, of in enumerate(nearest) if of == cluster][:most]
         found = [distance(a, b) for i, a in enumerate(members) for b in members[:i]]
         means += [float(np.mean(found))] if found else []
-    return (float(np.mean(means)) if means else None), sizes
+    return (float(np.mean(means)) if means else None), [nearest.count(cluster) for cluster in range(len(shots))]
 
 
 def stage_distance(a: Features, b: Features) -> float:
     """LPIPS' formula (Zhang et al., CVPR 2018, Eq. 1) with equal weights: squares, mean over places, sum."""
     return float(sum((one - other).square().sum(0).mean() for one, other in zip(a, b, strict=True)))
+
+
+class RunFeatures(Sequence[Features]):
+    """The features of a run's images, taken anew each time one is asked for; the bar moves the first time round."""
+
+    def __init__(self, run: Run, features_of: Callable[[int, np.ndarray], Features], progress: Progress):
+        self._run, self._features_of, self._progress = run, features_of, progress
+        progress.start(len(run.records), "features")
+
+    def __len__(self) -> int:
+        return len(self._run.records)
+
+    def __getitem__(self, number: int) -> Features:
+        record = self._run.records[number]  # an IndexError here is what ends a loop over the images
+        found = self._features_of(number, read_pair(self._run.folder, record, None).generated)
+        self._progress.update(number + 1)
+        return found
 
 
 class FeatureReader:
@@ -102,34 +118,41 @@ class FeatureReader:
         return p, tuple(F.normalize(self._maps[name][0], dim=0) for name in STAGES)
 
 
+def parts_for(images: int) -> int:
+    """Parts that a score is taken over: SPLITS, or one where there are fewer than ten images for each."""
+    return SPLITS if images >= 10 * SPLITS else 1
+
+
+def sha256_of(path: Path) -> str:
+    """Digest of a file of weights, hex, for the record."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def measure_quality(
     run: Run, shots: Sequence[Shot], weights: Path, *, size: int = 224, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Both formulas on a run's images, clustered by the shots that taught; the record names the network by its file.
-
-    The score is taken over SPLITS parts, over one where there are fewer than ten images for each.
-    """
+    """Both formulas on a run's images, clustered by the shots that taught; the record names the network by its file."""
     progress = progress or NullProgress()
     reader = FeatureReader(load_network(weights), size)
     real = [reader(example.image)[1] for example in open_examples(shots)]
-    told: list[np.ndarray] = []
+    told: dict[int, np.ndarray] = {}
 
-    def features() -> Iterable[Features]:
-        for done, record in enumerate(run.records):
-            p, maps = reader(read_pair(run.folder, record, None).generated)
-            told.append(p)
-            yield maps
-            progress.update(done + 1)
+    def features_of(number: int, image: np.ndarray) -> Features:
+        told[number], maps = reader(image)
+        return maps
 
-    progress.start(len(run.records), "features")
-    distance, sizes = cluster_distance(features(), real, stage_distance)
+    distance, sizes = cluster_distance(RunFeatures(run, features_of, progress), real, stage_distance)
     progress.finish()
-    splits = SPLITS if len(told) >= 10 * SPLITS else 1
-    score, deviation = class_score(np.stack(told), splits)
+    splits = parts_for(len(told))
+    score, deviation = class_score(np.stack([told[number] for number in range(len(told))]), splits)
     return {
         "class_score": score, "class_score_deviation": deviation if splits > 1 else None, "parts": splits,
         "cluster_distance": distance, "clusters": sizes, "images": len(told), "size": size,
         "network": {"kind": "ResNet-34", "file": weights.name,
-                    "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()},
+                    "sha256": sha256_of(weights)},
         "note": "formulas of IS and IC-LPIPS on this network's features; not comparable with published IS or IC-LPIPS",
     }  # fmt: skip

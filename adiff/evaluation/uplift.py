@@ -3,26 +3,36 @@
 A row is one choice of training pairs and one seed. All rows share the real shots, the normal images, the number of
 synthetic pairs, the steps and the test images; the seed sets the network's start, the batches, the pasted pairs and
 which of a run's pairs are taken. A share of the synthetic pairs, whole normal images, chooses the state that is kept;
-without synthetic pairs the last state is.
+without synthetic pairs the last state is. The baselines that paint do so on the run's own base model, with tokens that
+are learned from the real shots once and kept beside the rows.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
+from torch import Tensor
 
+from ..backbone import Backbone
 from ..baselines import METHODS as PASTING
 from ..baselines import paste_pairs
+from ..baselines.painting import METHODS as PAINTING
+from ..baselines.painting import paint_pairs
+from ..baselines.textual_inversion import learn_tokens
 from ..errors import InputError
+from ..generation import GenerationSettings
 from ..generation.seeds import rng_for
 from ..progress import NullProgress, Progress
-from ..storage import LOCK, read_json_object, run_lock, write_json
+from ..storage import LOCK, read_json_object, run_lock, write_json, write_whole
+from ..tensor_files import open_safetensors
+from ..training import AnomalySettings
 from ..versions import versions
 from .localization import VALIDATION, Measured, measure
 from .localizer import Example, LocalizerSettings, score, train_localizer
@@ -33,13 +43,27 @@ REAL, GENERATED = "real", "generated"
 WITH = " + "
 ROWS = (REAL, *(f"{REAL}{WITH}{name}" for name in (*PASTING, GENERATED)), GENERATED)
 """What a detector learns from, the control first."""
-RECORD, FOLDER = "uplift.json", "rows"
+PAINTED = tuple(f"{REAL}{WITH}{name}" for name in PAINTING)
+"""Rows that are asked for by name: they paint with a base model, which takes its time."""
+RECORD, FOLDER, TOKENS = "uplift.json", "rows", "textual_inversion.safetensors"
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Painter:
+    """backbone: the base model that rows of PAINTED paint with. learning, sampling: None for the methods' own."""
+
+    backbone: Backbone
+    learning: AnomalySettings | None = None
+    sampling: GenerationSettings | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Everything opened. pairs: a run's, with the names of their normal images; textures: for DRAEM, may be none."""
+    """Everything opened. pairs: a run's, with the names of their normal images; textures: for DRAEM, may be none.
+
+    painter: of rows of PAINTED, with e_a; None without such a row.
+    """
 
     real: list[Example]
     normals: Sequence[np.ndarray]
@@ -48,6 +72,7 @@ class Material:
     test: list[Example]
     test_normals: Sequence[np.ndarray]
     textures: Sequence[np.ndarray]
+    painter: tuple[Painter, Tensor] | None = None
 
 
 def open_material(run: Run, split: Split, size: int, textures: Sequence[Path] = ()) -> Material:
@@ -69,16 +94,21 @@ def measure_uplift(
     count: int | None = None,
     settings: LocalizerSettings | None = None,
     textures: Sequence[Path] = (),
+    painter: Painter | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Measure every row for every seed; those that `out` holds already are kept. Returns the rows' records.
 
-    count: synthetic pairs of each row; None: as many as the run has. Raises InputError when `out` holds another
-    evaluation (saying what differs) or fewer pairs than `count` may teach. Cancelled goes through; whole rows are kept.
+    count: synthetic pairs of each row; None: as many as the run has. painter: for rows of PAINTED, on the base model
+    that the run was painted with. Raises InputError when `out` holds another evaluation (saying what differs) or fewer
+    pairs than `count` may teach. Cancelled goes through; whole rows are kept.
     """
     settings, progress = settings or LocalizerSettings(), progress or NullProgress()
-    if unknown := [row for row in rows if row not in ROWS]:
-        raise InputError(f"there is no row {unknown[0]!r}; choose from {', '.join(ROWS)}")
+    if unknown := [row for row in rows if row not in (*ROWS, *PAINTED)]:
+        raise InputError(f"there is no row {unknown[0]!r}; choose from {', '.join((*ROWS, *PAINTED))}")
+    painted = [row for row in rows if row in PAINTED]
+    if painted:
+        _check_base(run, painter, painted[0])
     material = open_material(run, split, settings.size, textures)
     count = len(material.pairs) if count is None else count
     if count > len(material.pairs):
@@ -89,6 +119,8 @@ def measure_uplift(
     }  # fmt: skip
     with run_lock(out):
         _open(out, identity)
+        if painted:
+            material = replace(material, painter=(painter, _tokens(out, painter, material.real, progress)))
         for seed in range(seeds):
             for row in rows:
                 path = _row_path(out, row, seed)
@@ -126,11 +158,43 @@ def _synthetic(row: str, seed: int, count: int, material: Material, size: int) -
     if source == GENERATED:
         chosen = sorted(rng_for(seed, "pairs").permutation(len(material.pairs))[:count].tolist())
         return [material.pairs[i] for i in chosen], [material.names[i] for i in chosen]
-    pasted = paste_pairs(
-        source, material.normals, count, shots=material.real, textures=material.textures, seed=seed
-    )  # fmt: skip
-    pairs, normals = zip(*((Example(p.image, p.mask).resized(size), p.normal) for p in pasted), strict=True)
+    if source in PAINTING:
+        painter, tokens = material.painter
+        made = paint_pairs(
+            source, material.normals, count, backbone=painter.backbone, embedding=tokens, shots=material.real,
+            settings=painter.sampling, seed=seed,
+        )  # fmt: skip
+    else:
+        made = paste_pairs(
+            source, material.normals, count, shots=material.real, textures=material.textures, seed=seed
+        )  # fmt: skip
+    pairs, normals = zip(*((Example(p.image, p.mask).resized(size), p.normal) for p in made), strict=True)
     return list(pairs), list(normals)
+
+
+def _check_base(run: Run, painter: Painter | None, row: str) -> None:
+    """Raise InputError unless there is a base model, and it is the one that the run was painted with."""
+    if painter is None:
+        raise InputError(f"the row {row!r} paints with a base model; give the one of {run.folder}")
+    recorded, backbone = run.plan.get("base"), painter.backbone
+    if isinstance(recorded, dict) and recorded.get("fingerprint") != backbone.fingerprint:
+        raise InputError(
+            f"{run.folder} was painted on base {str(recorded.get('name'))!r}, not on {backbone.name!r}; baselines are "
+            "compared on the same one: give it with --base"
+        )
+
+
+def _tokens(out: Path, painter: Painter, real: Sequence[Example], progress: Progress) -> Tensor:
+    """e_a of the baselines that paint, read or learned and written; InputError if it is another base model's."""
+    path, backbone = out / TOKENS, painter.backbone
+    if not path.exists():
+        learned = learn_tokens(backbone, real, settings=painter.learning, progress=progress)
+        content = safetensors.torch.save({"e_a": learned}, {"base": backbone.fingerprint})
+        write_whole(path, lambda temporary: temporary.write_bytes(content))
+    with open_safetensors(path, "file of tokens") as file:
+        if (file.metadata() or {}).get("base") != backbone.fingerprint or "e_a" not in file.keys():
+            raise InputError(f"{path} was learned on another base model; choose another folder")
+        return file.get_tensor("e_a")
 
 
 def _row_path(out: Path, row: str, seed: int) -> Path:

@@ -2,11 +2,16 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
 
+from adiff.cli.evaluate import Network
 from adiff.datasets.images import write_png
+from adiff.evaluation import published
+from adiff.evaluation.localizer_file import load_localizer
+from adiff.evaluation.networks import NETWORKS
 
 FAST = ("--size", "16", "--steps", "2")
 
@@ -52,6 +57,44 @@ def test_uplift_writes_rows_and_a_table_and_goes_on(run, data, made, tmp_path):
     assert [row["row"] for row in report["rows"]] == ["real", "real + crop-paste", "generated"]
 
 
+def test_another_network_is_trained_and_named_in_the_record(run, data, made, tmp_path):
+    result = run("evaluate", "localization", data, made, "--shots", "1", "--network", "draem", "--size", "32",
+                 "--steps", "1", "--out", tmp_path / "out")  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    settings = json.loads((tmp_path / "out" / "localization.json").read_text())["settings"]
+    assert (settings["network"], settings["width"], settings["lr"]) == ("draem", 64, 1e-4)
+    assert load_localizer(tmp_path / "out" / "localizer.safetensors").kind == "draem"
+
+
+def test_networks_are_those_of_the_library():
+    assert [network.value for network in Network] == list(NETWORKS)
+
+
+def test_quality_without_packages_or_weights_says_what_else_there_is(refused, data, made, tmp_path, monkeypatch):
+    given = ("evaluate", "quality", data, made, "--shots", "1", "--out", tmp_path / "out")
+    assert "give one or the others" in refused(*given, "--features", tmp_path / "a", "--lpips", tmp_path / "b")
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    assert "or --features FILE for the same formulas on a ResNet-34 of yours" in refused(*given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_published_quality_goes_by_its_own_names(run, data, made, tmp_path, monkeypatch):
+    pytest.importorskip("lpips")
+    pytest.importorskip("torch_fidelity")
+    given = {}
+
+    def measured(run, shots, **options):
+        given.update(options, shots=len(shots))
+        return {"inception_score": 1.5, "ic_lpips": None}
+
+    monkeypatch.setattr(published, "measure_published", measured)
+    result = run("evaluate", "quality", data, made, "--shots", "1", "--lpips", "vgg.pth", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[2:] == ["| Inception Score | 1.500 |", "| IC-LPIPS | undefined |"]
+    assert (given["shots"], given["inception"], given["vgg"].name, given["size"]) == (1, None, "vgg.pth", 256)
+    assert json.loads((tmp_path / "out" / "quality.json").read_text())["shots"] == ["metal/test/scratch/000.png"]
+
+
 def test_what_does_not_fit_is_refused(refused, data, made, library, tmp_path):
     out = ("--out", tmp_path / "out")
     assert "holds no run.json" in refused("evaluate", "uplift", data, data, *out)
@@ -61,7 +104,7 @@ def test_what_does_not_fit_is_refused(refused, data, made, library, tmp_path):
     assert "none is recorded" in refused("evaluate", "localization", data, made, "--library", library, *out)
     assert "no row 'magic'" in refused("evaluate", "uplift", data, made, "--shots", "1", "--row", "magic", *out)
     assert "two or more defects" in refused("evaluate", "classification", data, made, "--shots", "1", *out)
-    assert "no weights at" in refused(
+    assert "no file of weights at" in refused(
         "evaluate", "quality", data, made, "--shots", "1", "--features", tmp_path / "none.pth", *out
     )
     assert "is left to test on" in refused("evaluate", "localization", data, made, "--shots", "4", *out)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from adiff.errors import InputError
 from adiff.evaluation.localization import measure
-from adiff.evaluation.localizer import PRIOR, Example, Localizer, LocalizerSettings, focal_loss, score, train_localizer
+from adiff.evaluation.localizer import Example, LocalizerSettings, focal_loss, score, train_localizer
 from adiff.evaluation.localizer_file import load_localizer, save_localizer
 from adiff.evaluation.metrics import average_precision
 from adiff.progress import Cancelled
@@ -43,17 +43,6 @@ def test_focal_loss_by_hand():
     assert float(focal_loss(logits, m, 2.0)) == pytest.approx(due)
     plain = torch.nn.functional.binary_cross_entropy_with_logits(logits, m)
     assert float(focal_loss(logits, m, 0.0)) == pytest.approx(float(plain))
-
-
-def test_the_network_keeps_its_size_and_starts_from_the_prior():
-    network = Localizer(8)
-    assert network(torch.zeros(2, 3, 32, 48)).shape == (2, 1, 32, 48)
-    assert network.head.bias.detach().sigmoid().numpy() == pytest.approx(PRIOR, rel=1e-5)
-
-
-def test_an_image_scores_the_same_alone_and_in_a_batch():
-    network, x = Localizer(8), torch.rand(3, 3, 16, 16)
-    assert torch.allclose(network(x)[1:2], network(x[1:2]), atol=1e-5)
 
 
 def test_it_finds_what_it_was_shown(trained):
@@ -123,6 +112,12 @@ def test_the_file_comes_back_and_others_are_refused(trained, tmp_path):
     image = bright(3).image
     assert np.array_equal(score(back, image)[1], score(trained, image)[1])
     save_file({"x": torch.zeros(2)}, tmp_path / "b.safetensors")
+    tensors = trained.network.state_dict()
+    good = {"adiff_format": "1", "kind": "localizer", "size": "16", "step": "1", "network": "small", "width": "8"}
+    for name, value in {"network": "huge", "width": "16", "size": "20", "step": "x"}.items():
+        save_file(tensors, tmp_path / "changed.safetensors", {**good, name: value})
+        with pytest.raises(InputError, match="damaged localizer"):
+            load_localizer(tmp_path / "changed.safetensors")
     with pytest.raises(InputError, match="no localizer of format 1"):
         load_localizer(tmp_path / "b.safetensors")
     (tmp_path / "c.safetensors").write_bytes(b"abc")
@@ -133,9 +128,12 @@ def test_the_file_comes_back_and_others_are_refused(trained, tmp_path):
 
 
 def test_bad_settings_no_pairs_and_a_stop(stopper):
-    for bad in ({"size": 20}, {"width": 12}, {"steps": 0}, {"batch": 1}):
+    draem = {"network": "draem"}
+    for bad in ({"size": 20}, {"width": 12}, {"steps": 0}, {"batch": 1}, {**draem, "size": 48}, {**draem, "size": 0}):
         with pytest.raises(InputError, match="expected"):
             LocalizerSettings(**bad)
+    with pytest.raises(InputError, match="no network 'big'; choose from small, draem, smp"):
+        LocalizerSettings(network="big")
     with pytest.raises(InputError, match="0 pairs and 1 normal images"):
         train_localizer([], [], [grey(0)], settings=TINY)
     with pytest.raises(InputError, match="1 pairs and 0 normal images"):

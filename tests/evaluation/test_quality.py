@@ -62,9 +62,9 @@ def test_other_files_are_refused(tmp_path):
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "part.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"x")
     torch.save([1], tmp_path / "list.pth")
-    wrong = {"part.safetensors": "no ResNet-34", "broken.safetensors": "damaged", "list.pth": "no table"}
+    wrong = {"part.safetensors": "no ResNet-34", "broken.safetensors": "not a whole", "list.pth": "no table"}
     for name, said in wrong.items():
         with pytest.raises(InputError, match=said):
             load_network(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="no weights at"):
+    with pytest.raises(FileNotFoundError, match="no file of weights at"):
         load_network(tmp_path / "none.pth")

@@ -3,14 +3,18 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from adiff.errors import InputError
 from adiff.evaluation import uplift as module
 from adiff.evaluation.localizer import LocalizerSettings
 from adiff.evaluation.material import read_run
 from adiff.evaluation.splits import read_split
-from adiff.evaluation.uplift import ROWS, measure_uplift
+from adiff.evaluation.uplift import PAINTED, ROWS, Painter, measure_uplift
+from adiff.generation import GenerationSettings
 from adiff.progress import Cancelled
+from adiff.training import AnomalySettings
 
 TINY = LocalizerSettings(size=16, width=8, steps=2, batch=2, check_every=1)
 
@@ -31,6 +35,24 @@ def test_every_row_has_its_pairs_and_the_same_budget(work, tmp_path):
         assert row["metrics"]["pixel_auroc"] is not None and len(row["per_image"]) == 3
     record = json.loads((tmp_path / "out" / "uplift.json").read_text())
     assert len(record["split"]["test"]) == 3 and not set(record["split"]["test"]) & set(record["split"]["train"])
+
+
+def test_rows_that_paint_do_so_on_the_runs_base_model(work, tmp_path, backbone):
+    painter = Painter(
+        backbone, AnomalySettings(steps=1, batch=2, draws=1, crop=False, early_stop=False), GenerationSettings(steps=1)
+    )  # fmt: skip
+    rows = go(work, tmp_path / "out", rows=PAINTED, count=2, painter=painter)
+    assert [row["row"] for row in rows] == ["real + textual-inversion", "real + prompt-to-prompt"]
+    for pairs in (row["pairs"] for row in rows):
+        assert pairs["real"] == 2 and pairs["synthetic"] + pairs["validation"] == 2
+    tokens = load_file(tmp_path / "out" / "textual_inversion.safetensors")["e_a"]
+    plan = json.loads((work.run / "run.json").read_text())
+    (work.run / "run.json").write_text(json.dumps({**plan, "base": {"name": "other", "fingerprint": "f" * 64}}))
+    with pytest.raises(InputError, match="painted on base 'other', not on 'tiny'"):
+        go(work, tmp_path / "out", rows=PAINTED, count=2, painter=painter)
+    assert torch.equal(load_file(tmp_path / "out" / "textual_inversion.safetensors")["e_a"], tokens)
+    with pytest.raises(InputError, match="'real . textual-inversion' paints with a base model; give the one of"):
+        go(work, tmp_path / "new", rows=PAINTED)
 
 
 def test_a_stopped_evaluation_goes_on_and_whole_rows_stay(work, tmp_path, stopper, monkeypatch):

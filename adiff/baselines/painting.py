@@ -1,0 +1,98 @@
+"""Baselines that paint with tokens of textual inversion: one interface, normals, masks or none and shots -> pairs.
+
+| name | what keeps the defect in the mask |
+|---|---|
+| textual-inversion | blending alone (Eq. 1) |
+| prompt-to-prompt | blending, and cross-attention maps replaced by the mask |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..backbone import Backbone
+from ..errors import InputError
+from ..generation import GenerationSettings
+from ..generation.pairs import as_pixels, paint_box
+from ..generation.sampler import sample_blended
+from ..generation.seeds import generator_for, rng_for
+from ..geometry import crop_mask, crop_resize, feather, latent_mask, paste_back, resize_mask, stitch
+from .crop_paste import crop_paste
+from .pasting import Pasted, Sources
+from .prompt_to_prompt import prompt_to_prompt
+from .textual_inversion import textual_inversion
+
+METHODS = {"textual-inversion": textual_inversion, "prompt-to-prompt": prompt_to_prompt}
+
+
+def paint_pairs(
+    method: str,
+    normals: Sequence[np.ndarray],
+    count: int,
+    *,
+    backbone: Backbone,
+    embedding: Tensor,
+    shots: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    masks: Sequence[np.ndarray] = (),
+    settings: GenerationSettings | None = None,
+    seed: int = 0,
+) -> Iterator[Pasted]:
+    """Make `count` pairs out of normal images (H, W, 3) uint8, a batch at a time.
+
+    embedding: e_a (k, D) of `textual_inversion.learn_tokens`. masks: (H, W) bool, taken in turn and resized to their
+    normal image; none: a shot's, flipped, turned and scaled, anywhere, as crop-paste has it. settings: the method's own
+    sampling, whose re-weighting is left aside. Raises InputError for a method that is not there, no normal image, and
+    neither masks nor shots.
+    """
+    if method not in METHODS:
+        raise InputError(f"there is no baseline {method!r}; choose from {', '.join(METHODS)}")
+    if not len(normals) or not (len(masks) or len(shots)):
+        what = "masks or shots" if len(normals) else "normal images"
+        raise InputError(f"no {what} for {method}; give at least one")
+    settings = settings or GenerationSettings()
+    for start in range(0, count, settings.batch):
+        numbers = range(start, min(start + settings.batch, count))
+        chosen = [_choose(method, number, normals, masks, Sources(shots), seed) for number in numbers]
+        generators = [generator_for(seed, method, number) for number in numbers]
+        images = [normals[index] for index, _ in chosen]
+        on = [mask for _, mask in chosen]
+        painted = _paint(method, backbone, embedding, images, on, settings, generators)
+        for (index, mask), image in zip(chosen, painted, strict=True):
+            yield Pasted(image, mask, index)
+
+
+def _choose(
+    method: str, number: int, normals: Sequence[np.ndarray], masks: Sequence[np.ndarray], sources: Sources, seed: int
+) -> tuple[int, np.ndarray]:
+    """The number of a pair's normal image, and its mask."""
+    rng = rng_for(seed, method, number)
+    index = int(rng.integers(len(normals)))
+    normal = normals[index]
+    if len(masks):
+        return index, resize_mask(masks[number % len(masks)], *normal.shape[:2])
+    return index, crop_paste(normal, None, sources, rng)[1]
+
+
+@torch.no_grad()
+def _paint(
+    method: str, backbone: Backbone, embedding: Tensor, images: Sequence[np.ndarray], masks: Sequence[np.ndarray],
+    settings: GenerationSettings, generators: Sequence[torch.Generator],
+) -> list[np.ndarray]:  # fmt: skip
+    """Paint one batch, as `generation.make_pairs` does but for the condition and the edit."""
+    size = backbone.native_size
+    boxes = [paint_box(mask, backbone, settings) for mask in masks]
+    views = np.stack([crop_resize(image, box, size) for image, box in zip(images, boxes, strict=True)])
+    on = np.stack([crop_mask(mask, box, size) for mask, box in zip(masks, boxes, strict=True)])
+    y = backbone.encode(torch.from_numpy(views).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    cells = latent_mask(torch.from_numpy(on)[:, None].float(), backbone.latent_downscale).to(y.device)
+    condition, edit = METHODS[method](backbone, embedding, cells)
+    painted = as_pixels(backbone.decode(sample_blended(backbone, y, cells, condition, settings, generators, edit)))
+    finished = []
+    for image, mask, box, view in zip(images, masks, boxes, painted, strict=True):
+        alpha = feather(mask, settings.feather * max(box.width, box.height) / size)
+        finished.append(paste_back(image, stitch(image, view, box), alpha))
+    return finished
