@@ -1,6 +1,6 @@
 """The `adiff` command, one file per command group; nothing heavy is imported before a command runs."""
 
-from . import demo, dual, evaluate, export, generate, library, masks, runs, surfaces, train
+from . import benchmark, demo, dual, evaluate, export, generate, library, masks, runs, surfaces, train
 from .app import app, main
 
 __all__ = ["app", "main"]
@@ -13,6 +13,7 @@ EXAMPLES = {
     generate.generate: "adiff generate holes.safetensors wood/hole --normals surfaces/wood/train/good -n 100 --out run",
     export.export: "adiff export run --format coco --validation 0.2 --out dataset",
     dual.train_dual: "adiff train-dual surfaces --product gasket --defect crack --shots 5 --out dual.safetensors",
+    benchmark.benchmark: "adiff benchmark surfaces --suite ablation --quick --out bench",
     dual.generate_dual: "adiff generate-dual dual.safetensors -n 16 --out run",
 }
 for command, example in EXAMPLES.items():

@@ -1,0 +1,64 @@
+"""One cell, from its recipe to its numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..backbone import Backbone
+from ..evaluation.localizer import Example
+from ..progress import Progress
+from .learning import Workshop
+from .matrix import Budget, Cell
+from .measures import RealLook, Weights, detect, of_pairs, of_product
+from .pairs import make_runs
+
+LEARNED, RUNS = "learned", "runs"
+"""Folders of a benchmark's: what was learned, and the pairs."""
+
+
+class Bench:
+    """What all cells share: the base model, the budget, the folder.
+
+    encoder: file of a trained E, or None (`Workshop`). weights: of networks learned elsewhere.
+    """
+
+    def __init__(
+        self, backbone: Backbone, encoder: Path | None, budget: Budget, out: Path, weights: Weights | None = None
+    ):
+        self.backbone, self.budget, self.out, self.weights = backbone, budget, out, weights or Weights()
+        self.workshop = Workshop(backbone, encoder, budget, out / LEARNED)
+        self.real_look = RealLook(backbone)
+
+    def measure(self, cell: Cell, progress: Progress) -> dict[str, Any]:
+        """Make and measure a cell; returns its line."""
+        recipe, unit, seconds = cell.variant.recipe, cell.unit, {}
+        with _taken(seconds, "pairs"):
+            runs = make_runs(self.workshop, unit, recipe, cell.seed, self.out / RUNS, progress)
+        line: dict[str, Any] = {"runs": [run.folder.name for run in runs]}
+        with _taken(seconds, "measures"):
+            measures: dict[str, Any] = {**of_pairs(runs), "gap": self.real_look.gap(runs, unit)} if runs else {}
+        if recipe.detect:
+            with _taken(seconds, "detector"):
+                real = self._real(cell) if recipe.real else []
+                found = detect(runs, real, unit, self.budget.detector, cell.seed, progress)
+            measures |= found.tested.metrics
+            line |= {"per_image": list(found.tested.per_image), "pairs": dict(found.pairs), "step": found.step}
+        if recipe.whole:
+            with _taken(seconds, "product"):
+                measures |= of_product(runs, unit, self.budget.detector, self.weights, cell.seed, progress)
+        return {**cell.about(), "measures": measures, **line, "seconds": seconds}
+
+    def _real(self, cell: Cell) -> list[Example]:
+        opened = self.workshop.shots(cell.unit, cell.variant.recipe)
+        return [Example(*pair) for shots in opened.values() for pair in shots.pairs]
+
+
+@contextmanager
+def _taken(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[phase] = round(time.monotonic() - began, 2)

@@ -1,0 +1,176 @@
+"""What a cell is painted with: embeddings, encoder and masks, each learned once and kept for all cells that share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..backbone import Backbone
+from ..datasets.images import Photo, read_mask, write_png
+from ..datasets.readers import read_shots
+from ..generation import LearnedMasks, MaskSource
+from ..generation.sources import Batch, Chosen
+from ..learning import Shots, check_finite, learn_anomalies, learn_masks, new_defect
+from ..library import Defect, Key, Library, load_library, save_library
+from ..masks import MaskRules
+from ..progress import Progress
+from ..spatial_encoder import SpatialEncoder, fingerprint, load_encoder, save_encoder
+from ..storage import read_json_object, write_json
+from ..training import AnomalySettings, MaskSettings
+from ..training.loop import discard_state
+from ..training.settings import TYPES
+from .matrix import Budget, Recipe, digest_of
+from .target import Unit
+from .unmasked import learn_unmasked
+
+LIBRARY, ENCODER = "library.safetensors", "encoder.safetensors"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """library: e_a of a unit's defects. encoder: the E they belong to, None without."""
+
+    library: Library
+    encoder: SpatialEncoder | None
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where cells get what they are painted with.
+
+    encoder: file of a trained E that is used as it is; None: E is learned with each unit's embeddings. out: folder of
+    what was learned.
+    """
+
+    backbone: Backbone
+    encoder: Path | None
+    budget: Budget
+    out: Path
+
+    def shots(self, unit: Unit, recipe: Recipe) -> dict[Key, Shots]:
+        """Open the shots that a recipe learns from."""
+        opened = {}
+        for defect in unit.defects:
+            shots = unit.teaching(defect, self.budget.shots if recipe.shots is None else recipe.shots)
+            files = read_shots(shots)
+            opened[unit.product, defect] = Shots(
+                pairs=[(photo.rgb, mask.mask) for photo, mask in files],
+                files=tuple(shot.image.relative_to(unit.split.root).as_posix() for shot in shots),
+                held_out=(),
+                grey_masks=tuple(shot.mask.name for shot, (_, mask) in zip(shots, files, strict=True) if mask.grey),
+            )
+        return opened
+
+    def learn(self, unit: Unit, recipe: Recipe, seed: int, progress: Progress) -> Learned:
+        """Learn e_a of a unit's defects together, or read what was learned before."""
+        folder = self.out / f"{unit.product}-{seed}-{digest_of(unit.record(), recipe.learning())}"
+        if not (folder / LIBRARY).exists():
+            self._learn(folder, unit, recipe, seed, progress)
+        encoder = self._fixed_encoder(recipe)
+        if recipe.spatial and encoder is None:
+            encoder, _ = load_encoder(folder / ENCODER)
+        return Learned(load_library(folder / LIBRARY), encoder)
+
+    def masks(self, unit: Unit, recipe: Recipe, seed: int, progress: Progress) -> dict[Key, MaskSource]:
+        """Where the masks of each defect come from: e_m learned once, each mask sampled once for all cells."""
+        digest = digest_of(unit.record(), recipe.masks(), self.budget.pairs)
+        folder = self.out / f"{unit.product}-{seed}-masks-{digest}"
+        if not (folder / LIBRARY).exists():
+            self._learn_masks(folder, unit, recipe, seed, progress)
+        sources: dict[Key, MaskSource] = {}
+        for key, entry in load_library(folder / LIBRARY).defects.items():
+            shots = list(entry.shot_masks)
+            sources[key] = KeptMasks(LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots), folder / key[1])
+        return sources
+
+    def _fixed_encoder(self, recipe: Recipe) -> SpatialEncoder | None:
+        if not recipe.spatial or recipe.spatial_tokens is not None or self.encoder is None:
+            return None
+        return load_encoder(self.encoder)[0]
+
+    def _learn(self, folder: Path, unit: Unit, recipe: Recipe, seed: int, progress: Progress) -> None:
+        """Learn e_a, and E where none is given, and write both, the library last."""
+        shots, encoder = self.shots(unit, recipe), self._fixed_encoder(recipe)
+        fixed, state = encoder is not None, folder / ".state.safetensors"
+        if recipe.spatial and encoder is None:
+            variant = "small" if self.backbone.name == "demo" else "base"
+            tokens = {} if recipe.spatial_tokens is None else {"tokens": recipe.spatial_tokens}
+            encoder = SpatialEncoder(variant, dim=self.backbone.context_dim, seed=seed, **tokens)
+        entries = {key: new_defect(key, of_key, self.backbone) for key, of_key in shots.items()}
+        steps = _steps(self.budget.learn_steps, len(entries))
+        settings = AnomalySettings(steps=steps, tokens=recipe.tokens, early_stop=False)
+        if recipe.masked:
+            entries, encoder = learn_anomalies(
+                self.backbone, entries, shots, encoder, freeze_encoder=fixed, settings=settings, seed=seed,
+                progress=progress, state=state,
+            )  # fmt: skip
+            check_finite(entries)
+        else:
+            found = learn_unmasked(
+                self.backbone, {key: of_key.pairs for key, of_key in shots.items()}, encoder, freeze_encoder=fixed,
+                settings=settings, seed=seed, progress=progress, state=state,
+            )  # fmt: skip
+            entries = {key: replace(entry, anomaly=found[key]) for key, entry in entries.items()}
+        if encoder is not None and not fixed:
+            save_encoder(folder / ENCODER, encoder, {})
+        self._save(folder, entries, None if encoder is None else fingerprint(encoder))
+        discard_state(state)
+
+    def _learn_masks(self, folder: Path, unit: Unit, recipe: Recipe, seed: int, progress: Progress) -> None:
+        shots, state = self.shots(unit, recipe), folder / ".state.safetensors"
+        entries = {key: new_defect(key, of_key, self.backbone) for key, of_key in shots.items()}
+        steps = _steps(self.budget.mask_steps, len(entries))
+        settings = MaskSettings(steps=steps, tokens=recipe.mask_tokens, early_stop=False)
+        entries = learn_masks(
+            self.backbone, entries, shots, settings=settings, seed=seed, progress=progress, state=state
+        )  # fmt: skip
+        check_finite(entries)
+        self._save(folder, entries, None)
+        discard_state(state)
+
+    def _save(self, folder: Path, entries: Mapping[Key, Defect], encoder: str | None) -> None:
+        base = self.backbone
+        library = Library(dict(entries), base.fingerprint, base.name, base.context_dim, encoder)
+        save_library(folder / LIBRARY, library)
+
+
+def _steps(steps: int, defects: int) -> int:
+    """Steps of an inversion of that many defects together, as `InversionSettings.for_types` has them by default."""
+    return round(steps * max(1, defects / TYPES))
+
+
+@dataclass(frozen=True, eq=False)
+class KeptMasks:
+    """Masks of a source, each drawn once and kept as a file, so that runs of one seed are painted in the same masks.
+
+    A batch is drawn whole, as its masks depend on its number. Runs that share the folder must share the normal images.
+    """
+
+    source: MaskSource
+    folder: Path
+
+    def masks(self, backbone: Backbone, photos: Sequence[Photo], batch: Batch) -> list[Chosen]:
+        """Read a batch's masks, or draw and write them, each record after its mask."""
+        if not all(self._record(number).exists() for number in batch.ids):
+            for number, (mask, record) in zip(batch.ids, self.source.masks(backbone, photos, batch), strict=True):
+                write_png(self._mask(number), mask)
+                write_json(self._record(number), record)
+        return [self._read(number, photo) for number, photo in zip(batch.ids, photos, strict=True)]
+
+    def record(self) -> dict[str, Any]:
+        """Return what run.json keeps of the source."""
+        return self.source.record()
+
+    def _read(self, number: int, photo: Photo) -> tuple[np.ndarray, dict[str, Any]]:
+        record = read_json_object(self._record(number), "remove it, and the mask is drawn again")
+        return read_mask(self._mask(number), photo.size).mask, record
+
+    def _mask(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.png"
+
+    def _record(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.json"

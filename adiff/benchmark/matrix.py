@@ -1,0 +1,123 @@
+"""What a benchmark is made of: recipes, variants, cells, and the budget that all cells share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..embedding import K_ANOMALY, K_MASK
+from ..errors import InputError
+from ..evaluation.localizer import LocalizerSettings
+from ..generation import GenerationSettings
+
+if TYPE_CHECKING:
+    from .target import Unit
+
+GENERATED = "generated"
+"""The source of pairs that is this project's own; others are baselines, of `baselines` or `baselines.painting`."""
+DIGEST = 12
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a cell's pairs are made, and what its detector learns from.
+
+    source: GENERATED, a baseline, or None for no synthetic pairs. real: whether the real shots teach the
+    detector too. spatial: with E. masked: with m in the loss (Eq. 5); without, the loss is over the whole image. shots:
+    of each defect, a number, a share of all its images, or None for all that may teach. tokens: k. spatial_tokens: n of
+    an E learned from scratch; None: the benchmark's own E. mask_tokens: k'. detect: whether a detector is trained.
+    whole: also what only a whole product has, the classifier of its defects.
+    """
+
+    source: str | None = GENERATED
+    real: bool = False
+    spatial: bool = True
+    masked: bool = True
+    shots: int | float | None = None
+    tokens: int = K_ANOMALY
+    spatial_tokens: int | None = None
+    mask_tokens: int = K_MASK
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+    detect: bool = True
+    whole: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """The recipe as JSON holds it."""
+        return asdict(self)
+
+    def learning(self) -> dict[str, Any]:
+        """What of it decides which e_a and E are learned."""
+        return {name: getattr(self, name) for name in ("spatial", "masked", "shots", "tokens", "spatial_tokens")}
+
+    def masks(self) -> dict[str, Any]:
+        """What of it decides which masks are sampled."""
+        return {"shots": self.shots, "mask_tokens": self.mask_tokens}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of a suite's table. control: the variant that it is compared with, None for none."""
+
+    name: str
+    recipe: Recipe
+    control: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement: a variant of a suite, on a unit of the target, for one seed."""
+
+    suite: str
+    variant: Variant
+    unit: Unit
+    seed: int
+
+    @property
+    def place(self) -> tuple[str, str, str, int]:
+        """Where in the matrix it stands."""
+        return self.suite, self.variant.name, self.unit.name, self.seed
+
+    def about(self) -> dict[str, Any]:
+        """What its line says beside what was measured."""
+        return {
+            "suite": self.suite, "variant": self.variant.name, "unit": self.unit.name, "product": self.unit.product,
+            "defects": list(self.unit.defects), "seed": self.seed, "control": self.variant.control,
+            "recipe": self.variant.recipe.record(),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"{self.suite}, {self.variant.name}, {self.unit.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every cell may spend, the same for all.
+
+    pairs: of each defect. learn_steps, mask_steps: of an inversion, more for more than four defects that are learned
+    together.
+    shots: of each defect where the recipe says none, None for all that may teach. detector: of every detector.
+    """
+
+    pairs: int = 48
+    learn_steps: int = 200
+    mask_steps: int = 150
+    shots: int | None = None
+    detector: LocalizerSettings = field(default_factory=LocalizerSettings)
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "learn_steps", "mask_steps", "shots"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1")
+
+
+FULL = Budget()
+QUICK = Budget(pairs=8, learn_steps=60, mask_steps=60, detector=LocalizerSettings(size=64, steps=100))
+"""For a first look on a small machine: too little to conclude from."""
+
+
+def digest_of(*parts: Any) -> str:
+    """A short name for what JSON can hold: the same parts, the same name, in every process."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:DIGEST]

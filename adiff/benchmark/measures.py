@@ -1,0 +1,134 @@
+"""What is measured of a cell: its pairs, their gap to real defects, and what a detector learns from them.
+
+| symbol | meaning | shape |
+|---|---|---|
+| f | descriptors (`scoring.describe`) of generated defects, of unseen real ones | (n, F), (u, F) |
+
+gap = || mean f of the generated - mean f of the real ||: it falls as the generated defects look, on the whole, like
+real ones that nothing learned from; `likeness` compares with the shots, and is best for copies of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from ..backbone import Backbone
+from ..contact_sheet import read_pair
+from ..evaluation.classification import ClassifierSettings, measure_classification
+from ..evaluation.localization import Measured, measure, train_on_pairs
+from ..evaluation.localizer import Example, LocalizerSettings, score
+from ..evaluation.material import Run, StoredImages, open_examples, open_pairs
+from ..evaluation.published import measure_published
+from ..evaluation.quality import measure_quality
+from ..progress import Progress
+from ..report.measures import values_of
+from ..scoring import describe
+from .target import Unit
+
+MEANS = ("fill", "likeness", "likeness_shots", "seam", "novelty", "area")
+"""Measures of pairs that are averaged over the pairs; of `leak` the largest counts."""
+QUALITY = ("class_score", "cluster_distance", "inception_score", "ic_lpips")
+"""Measures of a run's images as a whole, averaged over the defects of a product."""
+
+
+def of_pairs(runs: Sequence[Run]) -> dict[str, float | None]:
+    """Mean measures of all pairs of runs, None where none was taken."""
+    records = [record for run in runs for record in run.records]
+    taken = {name: values_of(records, name) for name in (*MEANS, "leak")}
+    means = {name: mean(taken[name]) if taken[name] else None for name in MEANS}
+    return {**means, "leak": max(taken["leak"], default=None)}
+
+
+class RealLook:
+    """The mean descriptor of each unit's unseen real defects, taken once."""
+
+    def __init__(self, backbone: Backbone):
+        self.backbone, self._known = backbone, {}
+
+    def gap(self, runs: Sequence[Run], unit: Unit) -> float:
+        """Distance of the runs' mean descriptor to the real ones' (above), the mean over defects."""
+        gaps = []
+        for run in runs:
+            pairs = (read_pair(run.folder, record, None) for record in run.records)
+            found = [describe(self.backbone, [pair.generated], [pair.mask])[0] for pair in pairs]
+            gaps.append(float(np.linalg.norm(np.mean(found, axis=0) - self._real(unit, run.key[1]))))
+        return mean(gaps)
+
+    def _real(self, unit: Unit, defect: str) -> np.ndarray:
+        place = unit.name, defect
+        if place not in self._known:
+            examples = open_examples([shot for shot in unit.split.test if shot.defect == defect])
+            described = describe(self.backbone, [e.image for e in examples], [e.mask for e in examples])
+            self._known[place] = described.mean(0)
+        return self._known[place]
+
+
+@dataclass(frozen=True)
+class Detected:
+    """tested: metrics on the test images. pairs: how many taught and chose. step: the state that was kept."""
+
+    tested: Measured
+    pairs: Mapping[str, int]
+    step: int
+
+
+def detect(
+    runs: Sequence[Run], real: Sequence[Example], unit: Unit, settings: LocalizerSettings, seed: int, progress: Progress
+) -> Detected:
+    """Train a detector on pairs of runs, real shots and normal images, and test it on the unit's test images."""
+    opened = [open_pairs(run, unit.split, settings.size) for run in runs]
+    pairs = [pair for of_run, _ in opened for pair in of_run]
+    names = [name for _, of_run in opened for name in of_run]
+    trained, aside = train_on_pairs(
+        pairs, StoredImages(unit.split.train_normals), names=names, real=real, settings=settings, seed=seed,
+        progress=progress,
+    )  # fmt: skip
+    tested = measure(partial(score, trained), open_examples(unit.split.test), StoredImages(unit.split.test_normals))
+    counts = {"real": len(real), "synthetic": len(pairs) - aside, "validation": aside}
+    return Detected(tested, counts, trained.step)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Files of networks that were learned elsewhere, None where there is none; nothing is downloaded.
+
+    features: a ResNet-34, from which the classifier starts and on which both formulas of quality are taken, under other
+    names. inception, vgg: of the Inception Score and IC-LPIPS as published, which take both.
+    """
+
+    features: Path | None = None
+    inception: Path | None = None
+    vgg: Path | None = None
+
+
+def of_product(
+    runs: Sequence[Run], unit: Unit, settings: LocalizerSettings, weights: Weights, seed: int, progress: Progress
+) -> dict[str, float | None]:
+    """What only a whole product has: accuracy over its defects (None for one), and quality where there are weights."""
+    found: dict[str, float | None] = {"accuracy": None}
+    if len(runs) > 1:
+        chosen = ClassifierSettings(size=settings.size, steps=settings.steps)
+        told = measure_classification(
+            runs, unit.split, settings=chosen, weights=weights.features, seed=seed, progress=progress
+        )  # fmt: skip
+        found["accuracy"] = told["accuracy"]
+    shots = [[shot for shot in unit.split.train if shot.defect == run.key[1]] for run in runs]
+    told_of: list[dict[str, Any]] = []
+    if weights.features is not None:
+        told_of += [measure_quality(run, of_run, weights.features, progress=progress)
+                    for run, of_run in zip(runs, shots, strict=True)]  # fmt: skip
+    if weights.inception is not None and weights.vgg is not None:
+        told_of += [measure_published(run, of_run, inception=weights.inception, vgg=weights.vgg, progress=progress)
+                    for run, of_run in zip(runs, shots, strict=True)]  # fmt: skip
+    for name in QUALITY:
+        if any(name in one for one in told_of):
+            values = [one[name] for one in told_of if one.get(name) is not None]
+            found[name] = mean(values) if values else None
+    return found

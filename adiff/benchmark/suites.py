@@ -1,0 +1,180 @@
+"""The named suites: each a question and the few variants that answer it.
+
+| suite | asks | of the paper |
+|---|---|---|
+| ablation | what each part of the method adds | Table 6 |
+| reweighting | what AAR adds, and what its adaptivity adds to a uniform weight of the same mean | |
+| steps | where more sampling steps stop helping | |
+| uplift | whether synthetic pairs help a detector, against real shots alone and against pasting | |
+| shots | how many real shots are needed | |
+| shares | the same by share of all images | Table 7 |
+| tokens | how many tokens e_a, e_s and e_m need | Table 8 |
+| grid | SAE x AAR, for the eye | Fig. 7 |
+| paper | localisation, detection and classification for a whole product | main tables |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..baselines import METHODS as PASTING
+from ..embedding import K_ANOMALY, K_MASK, N_SPATIAL
+from ..generation import GenerationSettings
+from .matrix import GENERATED, Cell, Recipe, Variant
+from .measures import QUALITY
+from .target import Unit
+
+REAL, WITH = "real", " + "
+PAIRS = ("fill", "leak", "likeness", "gap", "seam", "novelty")
+"""Measures of pairs (METHOD 6), and their gap to real defects (`measures.gap`)."""
+PIXELS = ("pixel_ap", "pixel_auroc", "pixel_f1_max", "pro")
+IMAGES = ("image_auroc", "image_ap", "image_f1_max")
+NUMBERS_OF_STEPS = (10, 20, 30, 50, 200)
+NUMBERS_OF_SHOTS = (1, 2, 3, 5, 10)
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
+GUIDANCES = (1.0, 1.5, 3.0)
+"""Beside the default of 2."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """question: what it asks. shown: columns of its table. main: the one that is plotted first and tested."""
+
+    question: str
+    variants: tuple[Variant, ...]
+    shown: tuple[str, ...]
+    main: str
+
+
+def _ablation() -> tuple[Variant, ...]:
+    off = replace(GenerationSettings(), reweighting="off")
+    plain = "textual inversion"
+    rows = {
+        plain: Recipe(spatial=False, masked=False, generation=off),
+        f"{plain} + Prompt-to-Prompt": Recipe("prompt-to-prompt", spatial=False, masked=False, generation=off),
+        "SAE": Recipe(masked=False, generation=off),
+        "SAE + masked loss": Recipe(generation=off),
+        "masked loss + AAR": Recipe(spatial=False),
+        "all": Recipe(),
+    }
+    return tuple(Variant(name, recipe, None if name == plain else plain) for name, recipe in rows.items())
+
+
+def _reweighting() -> tuple[Variant, ...]:
+    """Each mode beside `off` and, where it has a level, beside the uniform weight of the same mean."""
+    found: list[Variant] = []
+
+    def add(mode: str, control: str | None, **changes: Any) -> str:
+        generation = replace(GenerationSettings(), reweighting=mode, **changes)
+        name = _told(mode, changes)
+        found.append(Variant(name, Recipe(generation=generation, detect=False), control))
+        return name
+
+    surroundings: list[dict[str, Any]] = [{}, {"blending": "fixed"}, *({"guidance": g} for g in GUIDANCES)]
+    for around in surroundings:
+        off = add("off", None if not around else _told("off", {}), **around)
+        for strength in (0.5, 1.0) if not around else (1.0,):
+            uniform = add("uniform", off, strength=strength, **around)
+            add("balanced", uniform, strength=strength, **around)
+        if not around:
+            for distance in ("rgb", "vae"):
+                add("balanced", uniform, strength=1.0, distance=distance)
+            add("release", off)
+            add("paper", off)
+    return tuple(found)
+
+
+def _told(mode: str, changes: dict[str, Any]) -> str:
+    """A mode and what is not the default, in words; a strength s of a mean weight of 2 is a mean of 1 + s."""
+    parts = [mode]
+    for name, value in changes.items():
+        if name == "strength":
+            parts.append(f"mean {1 + value:g}")
+        else:
+            parts.append(value if isinstance(value, str) else f"{name} {value:g}")
+    return ", ".join(parts)
+
+
+def _steps() -> tuple[Variant, ...]:
+    last = f"{NUMBERS_OF_STEPS[-1]} steps"
+    made = [(f"{n} steps", replace(GenerationSettings(), steps=n)) for n in NUMBERS_OF_STEPS]
+    return tuple(
+        Variant(name, Recipe(generation=g, detect=False), None if name == last else last) for name, g in made
+    )
+
+
+def _uplift() -> tuple[Variant, ...]:
+    recipes = {REAL: Recipe(source=None, real=True)}
+    recipes |= {f"{REAL}{WITH}{name}": Recipe(source=name, real=True) for name in (*PASTING, GENERATED)}
+    recipes[GENERATED] = Recipe()
+    return tuple(Variant(name, recipe, None if name == REAL else REAL) for name, recipe in recipes.items())
+
+
+def _shots(numbers: Sequence[int | float]) -> tuple[Variant, ...]:
+    found = []
+    for number in numbers:
+        told = f"{number:.0%}" if isinstance(number, float) else str(number)
+        found.append(Variant(f"{told} {REAL}", Recipe(source=None, real=True, shots=number)))
+        both = Recipe(real=True, shots=number)
+        found.append(Variant(f"{told} {REAL}{WITH}{GENERATED}", both, f"{told} {REAL}"))
+    return tuple(found)
+
+
+def _tokens() -> tuple[Variant, ...]:
+    """Around the paper's k = 8, n = 4, k' = 4; E is learned from scratch in all of them."""
+    counts = [(k, n, K_MASK) for k in (8, 16) for n in (4, 8)]
+    counts += [(K_ANOMALY, N_SPATIAL, k) for k in (2, 16)]
+    names = [f"k {k}, n {n}, k' {of_mask}" for k, n, of_mask in counts]
+    control = f"k {K_ANOMALY}, n {N_SPATIAL}, k' {K_MASK}"
+    return tuple(
+        Variant(name, Recipe(tokens=k, spatial_tokens=n, mask_tokens=of_mask), None if name == control else control)
+        for name, (k, n, of_mask) in zip(names, counts, strict=True)
+    )
+
+
+def _grid() -> tuple[Variant, ...]:
+    off = replace(GenerationSettings(), reweighting="off")
+    rows = {
+        "neither": Recipe(spatial=False, generation=off, detect=False),
+        "SAE": Recipe(generation=off, detect=False),
+        "AAR": Recipe(spatial=False, detect=False),
+        "SAE + AAR": Recipe(detect=False),
+    }
+    return tuple(Variant(name, recipe, None if name == "neither" else "neither") for name, recipe in rows.items())
+
+
+SUITES = {
+    "ablation": Suite("What does each part of the method add?", _ablation(), (*PIXELS[:3], *PAIRS), "pixel_ap"),
+    "reweighting": Suite(
+        "What does re-weighting add, and its adaptivity to a uniform weight of the same mean?", _reweighting(), PAIRS,
+        "fill",
+    ),
+    "steps": Suite("Where do more sampling steps stop helping?", _steps(), PAIRS, "gap"),
+    "uplift": Suite(
+        "Do synthetic pairs help a detector?", _uplift(), (*PIXELS, *IMAGES, "fill", "gap"), "pixel_ap"
+    ),
+    "shots": Suite("How many real shots are needed?", _shots(NUMBERS_OF_SHOTS), (*PIXELS, *PAIRS), "pixel_ap"),
+    "shares": Suite("Which share of the images is needed?", _shots(SHARES), (*PIXELS, *PAIRS), "pixel_ap"),
+    "tokens": Suite("How many tokens are needed?", _tokens(), (*PIXELS[:3], *PAIRS), "pixel_ap"),
+    "grid": Suite("What do E and re-weighting do to the images?", _grid(), PAIRS, "fill"),
+    "paper": Suite(
+        "What does a detector, and a classifier, learn from generated pairs alone?",
+        (Variant("all", Recipe(whole=True)),), (*PIXELS, *IMAGES, "accuracy", *QUALITY, *PAIRS[:4]), "pixel_ap",
+    ),
+}  # fmt: skip
+
+
+def cells_of(units: Mapping[str, Sequence[Unit]], seeds: int) -> list[Cell]:
+    """The cells of suites, a whole pass over all of them for each seed: a run broken off is even in all but seeds.
+
+    units: suite -> what it is measured on.
+    """
+    return [
+        Cell(name, variant, unit, seed)
+        for seed in range(seeds)
+        for name, of_suite in units.items()
+        for unit in of_suite
+        for variant in SUITES[name].variants
+    ]  # fmt: skip

@@ -1,0 +1,286 @@
+"""`adiff benchmark`: what the method is worth, as a matrix of measurements that an interruption leaves whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from ..errors import InputError
+from ..storage import LOCK, clear_folder, run_lock
+from .app import keeping
+from .command import given_command
+from .evaluate import Network, NetworkOption
+from .options import Base, Resume
+from .progress import CliProgress, duration
+from .surfaces import CAPTIONS, write_surfaces
+
+if TYPE_CHECKING:
+    from ..benchmark import Budget, Unit, Weights
+
+SURFACES, MVTEC = "surfaces", "mvtec"
+IMAGES, QUICK_IMAGES, SIZE = 40, 12, 128
+"""Images of a drawn set (`adiff surfaces`), and their side in pixels."""
+TEACHING, SHOTS = {IMAGES: 10, QUICK_IMAGES: 5}, 5
+"""Of a drawn set: shots that may teach, by its images, and that do unless a suite says otherwise."""
+
+
+class Suites(str, Enum):
+    """Suites of measurements (`benchmark.SUITES`)."""
+
+    ablation = "ablation"
+    reweighting = "reweighting"
+    steps = "steps"
+    uplift = "uplift"
+    shots = "shots"
+    shares = "shares"
+    tokens = "tokens"
+    grid = "grid"
+    paper = "paper"
+
+
+DEFAULTS = {
+    SURFACES: (Suites.ablation, Suites.uplift),
+    MVTEC: (Suites.paper, Suites.ablation, Suites.shares, Suites.tokens, Suites.grid),
+}
+"""Suites of a target, unless told otherwise; of a folder `uplift`."""
+
+Target = Annotated[
+    str,
+    typer.Argument(metavar="TARGET", help="[b]surfaces[/b] (drawn for it), [b]mvtec[/b] (with --data and --base), or a "
+                   "folder of images with masks."),
+]  # fmt: skip
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; given again, it goes on.")]
+Data = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="With [b]mvtec[/b]: your copy of MVTec AD.")
+]
+Chosen = Annotated[
+    list[Suites] | None,
+    typer.Option("--suite", help="What to measure, once for each.  [dim]default: surfaces: ablation, uplift; mvtec: "
+                 "paper, ablation, shares, tokens, grid; else uplift[/dim]"),
+]  # fmt: skip
+Products = Annotated[
+    list[str] | None,
+    typer.Option("--product", metavar="P", help="Product, once for each.  [dim]default: all[/dim]"),
+]
+Defects = Annotated[
+    list[str] | None,
+    typer.Option("--defect", metavar="D", help="Defect, once for each.  [dim]default: all[/dim]"),
+]
+Shots = Annotated[
+    int | None,
+    typer.Option("--shots", min=1, help="Shots of each defect to learn from.  [dim]default: surfaces 5, else a "
+                 "third[/dim]"),
+]  # fmt: skip
+GroupRule = Annotated[
+    str | None,
+    typer.Option("--group", metavar="REGEX", help="Its parenthesis takes a file's group out of its path.  "
+                 "[dim]default: groups.json in the data, if there is one[/dim]"),
+]  # fmt: skip
+Quick = Annotated[bool, typer.Option("--quick", help="A small run, to see that it works: 8 pairs, 1 seed.")]
+Pairs = Annotated[
+    int | None, typer.Option("--pairs", min=1, help="Pairs of each defect.  [dim]default: 48[/dim]")
+]
+Seeds = Annotated[
+    int | None, typer.Option("--seeds", min=1, help="Times that each cell is measured anew.  [dim]default: 3[/dim]")
+]
+Features = Annotated[
+    Path | None,
+    typer.Option("--features", metavar="FILE", help="Suite [b]paper[/b]: torchvision's resnet34, from which the "
+                 "classifier starts; formulas of quality on it."),
+]  # fmt: skip
+Inception = Annotated[
+    Path | None,
+    typer.Option("--inception", metavar="FILE", help="Suite [b]paper[/b]: torch-fidelity's Inception-v3; with --lpips, "
+                 "IS and IC-LPIPS."),
+]  # fmt: skip
+Lpips = Annotated[
+    Path | None, typer.Option("--lpips", metavar="FILE", help="Suite [b]paper[/b]: torchvision's vgg16, for LPIPS.")
+]
+
+
+def benchmark(
+    ctx: typer.Context,
+    target: Target,
+    out: Out,
+    data: Data = None,
+    suite: Chosen = None,
+    product: Products = None,
+    defect: Defects = None,
+    base: Base = "demo",
+    shots: Shots = None,
+    group: GroupRule = None,
+    quick: Quick = False,
+    pairs: Pairs = None,
+    seeds: Seeds = None,
+    features: Features = None,
+    inception: Inception = None,
+    lpips: Lpips = None,
+    network: NetworkOption = Network.small,
+    resume: Resume = True,
+) -> None:
+    """Measure methods against each other over defects and seeds: tables with spreads, plots, example sheets."""
+    _check_asked(target, data, base, ctx)
+    names = tuple(one.value for one in dict.fromkeys(suite or DEFAULTS.get(target, (Suites.uplift,))))
+    weights = _weights(features, inception, lpips)
+    if not resume:
+        _clear(out)
+    given = _Given(target, out, data, tuple(product or ()), tuple(defect or ()), shots, group, quick)
+    with CliProgress() as progress:
+        units = _open(given, names, progress)
+    from ..backbone import demo_encoder_path, load_backbone
+    from ..benchmark import Bench, cells_of, run_matrix
+
+    backbone = load_backbone(base)
+    encoder = demo_encoder_path() if base == "demo" else None
+    cells = cells_of(units, seeds or (1 if quick else 3))
+    bench = Bench(backbone, encoder, _budget(given, pairs, network.value), out, weights)
+    root, told = cells[0].unit.split.root, given_command(ctx, out=out.resolve().name or out, resume=None)
+    places = dict.fromkeys(cell.unit.name for cell in cells)
+    typer.echo(f"{len(cells)} cells: {', '.join(names)} on {', '.join(places)}", err=True)
+    try:
+        with CliProgress() as progress, keeping(f"finished cells are in {out}; the same command measures the rest"):
+            counts = run_matrix(bench, _name_of(target), cells, command=told, progress=progress, tell=_tell)
+    except KeyboardInterrupt:
+        _report(out, root)
+        raise
+    _report(out, root)
+    typer.echo(f"{counts.done} of {len(cells)} cells measured, {counts.failed} failed: {out / 'report.html'}")
+    if not counts.done:
+        raise typer.Exit(1)
+
+
+class _Given(NamedTuple):
+    """What the command was told of its data."""
+
+    target: str
+    out: Path
+    data: Path | None
+    products: tuple[str, ...]
+    defects: tuple[str, ...]
+    shots: int | None
+    rule: str | None
+    quick: bool
+
+    @property
+    def images(self) -> int:
+        return QUICK_IMAGES if self.quick else IMAGES
+
+
+def _check_asked(target: str, data: Path | None, base: str, ctx: typer.Context) -> None:
+    """Raise InputError for options that do not go together."""
+    if target == MVTEC:
+        source = ctx.get_parameter_source("base")
+        if data is None or source is None or source.name.startswith("DEFAULT"):
+            raise InputError("mvtec needs --data, your copy of MVTec AD, and --base, a Stable Diffusion 1.x checkpoint")
+    elif data is not None:
+        raise InputError("--data goes with mvtec; give the folder itself as TARGET")
+    if target == SURFACES and Path(target).is_dir():
+        typer.echo(f"surfaces are drawn; ./{SURFACES} is the folder", err=True)
+
+
+def _name_of(target: str) -> str:
+    return target if target in (SURFACES, MVTEC) else Path(target).resolve().name
+
+
+def _open(given: _Given, names: tuple[str, ...], progress: CliProgress) -> dict[str, list[Unit]]:
+    """Draw or find the data and split it: suite -> what it is measured on."""
+    from ..benchmark import open_units
+    from ..benchmark.run import check_folder
+
+    check_folder(given.out)
+    root, teach = _data(given, progress)
+    asked: dict[str, Any] = {"whole": given.target == MVTEC, "rule": given.rule}
+    units = open_units(root, given.products, given.defects, teach=teach, **asked)
+    found = dict.fromkeys(names, units)
+    if Suites.shares.value in names:  # it goes up to half of the images
+        found[Suites.shares.value] = open_units(root, given.products, given.defects, one_in=2, note="half", **asked)
+    return found
+
+
+def _data(given: _Given, progress: CliProgress) -> tuple[Path, int | None]:
+    """The data set, drawn if need be, and how many shots of each defect may teach, None for a third."""
+    if given.target != SURFACES:
+        root = given.data if given.target == MVTEC else Path(given.target)
+        return root, _most_teaching(root, given)
+    if given.shots is not None and given.shots >= given.images:
+        raise InputError(f"{given.shots} shots of {given.images} drawn images asked for; ask for fewer")
+    keys = _withheld(given)
+    products = {p: tuple(d for of, d in keys if of == p) for p, _ in keys}
+    data, teach = given.out / "data", max(TEACHING[given.images], given.shots or 0)
+    if not (data / CAPTIONS).exists():  # written last
+        write_surfaces(data, products, given.images, SIZE, 0, progress)
+    return data, teach
+
+
+def _withheld(given: _Given) -> list[tuple[str, str]]:
+    """The combinations that the demo model has never seen, those that were asked for; all are drawn."""
+    from ..datasets.surfaces import WITHHELD
+
+    for asked, there, what in ((given.products, {p for p, _ in WITHHELD}, "product"),
+                               (given.defects, {d for _, d in WITHHELD}, "defect")):  # fmt: skip
+        if unknown := [name for name in asked if name not in there]:
+            known = ", ".join("/".join(key) for key in WITHHELD)
+            raise InputError(f"there is no withheld {what} {unknown[0]!r}; choose from {known}")
+    return list(WITHHELD)
+
+
+def _most_teaching(root: Path, given: _Given) -> int | None:
+    """--shots where that is more than a third of each defect's, else None: the third."""
+    from ..benchmark.target import TEACHING as THIRD
+    from ..datasets.readers import read_dataset
+
+    fewest = min(len(shots) for shots in read_dataset(root, given.products, given.defects).shots.values())
+    return given.shots if given.shots is not None and given.shots > max(1, fewest // THIRD) else None
+
+
+def _weights(features: Path | None, inception: Path | None, lpips: Path | None) -> Weights:
+    """Files of weights; InputError for those that are not there, and for one of a pair."""
+    from ..benchmark import Weights
+
+    if (inception is None) != (lpips is None):
+        raise InputError("IS and IC-LPIPS go together; give both --inception and --lpips, or neither")
+    for path in (features, inception, lpips):
+        if path is not None and not path.is_file():
+            raise InputError(f"there are no weights at {path}")
+    return Weights(features, inception, lpips)
+
+
+def _budget(given: _Given, pairs: int | None, network: str) -> Budget:
+    from ..benchmark import FULL, QUICK
+    from ..evaluation.localizer import LocalizerSettings
+
+    budget = QUICK if given.quick else FULL
+    shots = given.shots if given.shots is not None or given.target != SURFACES else SHOTS
+    small = budget.detector
+    detector = LocalizerSettings(network, small.size, steps=small.steps)
+    return replace(budget, pairs=pairs or budget.pairs, shots=shots, detector=detector)
+
+
+def _clear(out: Path) -> None:
+    """Remove a benchmark to begin it anew; raises InputError, and removes nothing, if there is something else."""
+    from ..benchmark.run import PARTS, RECORD
+
+    if not (out / RECORD).exists():
+        return
+    if foreign := sorted({path.name for path in out.iterdir()} - PARTS - {LOCK}):
+        raise InputError(f"{out} holds {foreign[0]} beside its benchmark; move that away or choose another folder")
+    with run_lock(out):
+        clear_folder(out)
+
+
+def _tell(line: str, left: float) -> None:
+    typer.echo(f"{line}; {duration(left)} left" if left else line, err=True)
+
+
+def _report(out: Path, root: Path) -> None:
+    """Write the report of what there is, also of a benchmark that was stopped."""
+    from ..benchmark import write_report
+    from ..benchmark.run import ROWS
+
+    if (out / ROWS).exists():
+        with run_lock(out):
+            write_report(out, root)

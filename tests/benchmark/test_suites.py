@@ -1,0 +1,80 @@
+"""The suites: their variants, and what each is compared with."""
+
+from dataclasses import replace
+
+import pytest
+
+from adiff.benchmark.suites import SUITES, cells_of
+from adiff.benchmark.target import open_units
+from adiff.cli.benchmark import DEFAULTS, Suites
+from adiff.evaluation.uplift import ROWS
+from adiff.generation import GenerationSettings
+
+DEFAULT = GenerationSettings()
+
+
+def recipe(suite, name):
+    return next(variant.recipe for variant in SUITES[suite].variants if variant.name == name)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_variants_have_names_of_their_own_and_a_control_among_them(name):
+    variants = SUITES[name].variants
+    names = [variant.name for variant in variants]
+    assert len(set(names)) == len(names)
+    assert len({repr(variant.recipe) for variant in variants}) == len(names)
+    for variant in variants:
+        assert variant.control is None or (variant.control in names and variant.control != variant.name)
+    assert SUITES[name].main in SUITES[name].shown
+
+
+def test_the_command_offers_the_suites_that_there_are():
+    assert [suite.value for suite in Suites] == list(SUITES)
+    assert all(suite.value in SUITES for suites in DEFAULTS.values() for suite in suites)
+
+
+def test_the_ablation_takes_one_part_away_at_a_time():
+    parts = {v.name: (v.recipe.spatial, v.recipe.masked, v.recipe.generation.reweighting != "off")
+             for v in SUITES["ablation"].variants}  # fmt: skip
+    assert parts == {
+        "textual inversion": (False, False, False),
+        "textual inversion + Prompt-to-Prompt": (False, False, False),
+        "SAE": (True, False, False),
+        "SAE + masked loss": (True, True, False),
+        "masked loss + AAR": (False, True, True),
+        "all": (True, True, True),
+    }  # fmt: skip
+
+
+def test_every_balanced_has_the_uniform_weight_of_its_mean_beside_it():
+    by_name = {variant.name: variant for variant in SUITES["reweighting"].variants}
+    balanced = [v for v in by_name.values() if v.recipe.generation.reweighting == "balanced"]
+    assert len(balanced) == 8
+    for variant in balanced:
+        control = by_name[variant.control].recipe.generation
+        assert control == replace(variant.recipe.generation, reweighting="uniform", distance="latent")
+    assert by_name["balanced, mean 1.5"].recipe.generation.strength == 0.5
+    assert by_name["uniform, mean 2, guidance 3"].control == "off, guidance 3"
+
+
+def test_the_uplift_has_the_rows_of_adiff_evaluate():
+    assert [variant.name for variant in SUITES["uplift"].variants] == list(ROWS)
+    assert recipe("uplift", "real").source is None and recipe("uplift", "real").real
+    assert recipe("uplift", "real + cutpaste").source == "cutpaste" and not recipe("uplift", "generated").real
+
+
+def test_steps_shots_and_tokens_change_nothing_else():
+    assert [v.recipe.generation for v in SUITES["steps"].variants] == [
+        replace(DEFAULT, steps=n) for n in (10, 20, 30, 50, 200)
+    ]  # fmt: skip
+    assert [v.recipe.shots for v in SUITES["shots"].variants] == [n for n in (1, 2, 3, 5, 10) for _ in range(2)]
+    assert {(v.recipe.tokens, v.recipe.spatial_tokens, v.recipe.mask_tokens) for v in SUITES["tokens"].variants} == {
+        (8, 4, 4), (8, 8, 4), (16, 4, 4), (16, 8, 4), (8, 4, 2), (8, 4, 16)
+    }  # fmt: skip
+
+
+def test_the_whole_matrix_is_made_for_one_seed_before_the_next(data):
+    units = open_units(data, [], [])
+    cells = cells_of({"steps": units, "grid": units}, 2)
+    assert len(cells) == 2 * 2 * (5 + 4) == len({cell.place for cell in cells})
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)

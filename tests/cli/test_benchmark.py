@@ -1,0 +1,105 @@
+"""`adiff benchmark`: from data to report with the tiny model, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from adiff import benchmark as engine
+from adiff.benchmark import Budget
+from adiff.cli import benchmark as module
+from adiff.evaluation.localizer import LocalizerSettings
+from adiff.generation import GeneratedMask, sources
+
+TINY = Budget(pairs=2, learn_steps=1, mask_steps=1, detector=LocalizerSettings(size=16, width=8, steps=2, batch=2))
+
+
+@pytest.fixture
+def cheap(tiny, monkeypatch):
+    """A budget that costs nothing, and masks that pass the rules."""
+    mask = np.zeros((64, 64), bool)
+    mask[10:34, 12:36] = True
+    monkeypatch.setattr(engine, "QUICK", TINY)
+    monkeypatch.setattr(
+        sources, "sample_masks", lambda backbone, e, count, **_: [GeneratedMask(mask, 0.5, i) for i in range(count)]
+    )
+
+
+def rows(out):
+    return [json.loads(text) for text in (out / "rows.jsonl").read_text().splitlines()]
+
+
+def test_a_folder_is_measured_and_the_same_command_goes_on(run, data, cheap, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("benchmark", data, "--product", "metal", "--defect", "scratch", "--suite", "uplift", "--quick",
+                 "--out", out)  # fmt: skip
+    first = run(*arguments)
+    assert first.exit_code == 0, first.stderr
+    cells = len(engine.SUITES["uplift"].variants)
+    assert first.stdout.startswith(f"{cells} of {cells} cells measured, 0 failed: ")
+    assert {path.name for path in out.iterdir()} == {
+        "benchmark.json", "rows.jsonl", "summary.json", "report.html", "report.md", "sheets", "learned", "runs"
+    }  # fmt: skip
+    plan, before = json.loads((out / "benchmark.json").read_text()), (out / "rows.jsonl").read_bytes()
+    assert plan["target"] == "data" and plan["commands"] == [
+        f"adiff benchmark {data} --out out --suite uplift --product metal --defect scratch --quick"
+    ]  # fmt: skip
+    (out / "rows.jsonl").write_text("\n".join((out / "rows.jsonl").read_text().splitlines()[1:]) + "\n")
+    again = run(*arguments)
+    assert again.exit_code == 0 and again.stderr.count(": done") == 1
+    assert sorted(row["variant"] for row in rows(out)) == sorted(json.loads(x)["variant"] for x in before.splitlines())
+    (out / "mine.txt").write_text("x")
+    assert "mine.txt beside its benchmark" in run(*arguments, "--restart").stderr
+    assert (out / "rows.jsonl").exists()
+
+
+def test_surfaces_are_drawn_once(run, cheap, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "QUICK_IMAGES", 3)
+    monkeypatch.setattr(module, "TEACHING", {3: 2})
+    monkeypatch.setattr(module, "SIZE", 64)
+    monkeypatch.setattr(module, "SHOTS", 1)
+    monkeypatch.setattr(module, "_withheld", lambda given: [("wood", "hole")])
+    out = tmp_path / "out"
+    result = run("benchmark", "surfaces", "--suite", "grid", "--quick", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert {row["unit"] for row in rows(out)} == {"wood/hole"} and len(rows(out)) == 4
+    assert all(row["measures"]["leak"] == 0 for row in rows(out))
+    files = json.loads((out / "benchmark.json").read_text())["units"]["wood/hole"]
+    assert (len(files["train"]), len(files["test"])) == (2, 1) and not set(files["train"]) & set(files["test"])
+    drawn = (out / "data" / "wood" / "test" / "hole" / "000.png").stat().st_mtime_ns
+    assert run("benchmark", "surfaces", "--suite", "grid", "--quick", "--out", out).exit_code == 0
+    assert (out / "data" / "wood" / "test" / "hole" / "000.png").stat().st_mtime_ns == drawn
+
+
+def test_mvtec_takes_whole_products_and_published_numbers(run, data, cheap, tmp_path):
+    out = tmp_path / "out"
+    result = run("benchmark", "mvtec", "--data", data, "--base", "demo", "--suite", "paper", "--quick", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    (row,) = rows(out)
+    assert row["unit"] == "metal" and row["defects"] == ["hole", "scratch"] and 0 <= row["measures"]["accuracy"] <= 1
+    assert "| published |" in (out / "report.md").read_text() and "66.1" in (out / "report.md").read_text()
+
+
+def test_a_benchmark_of_nothing_but_failures_says_so(run, data, cheap, tmp_path):
+    out = tmp_path / "out"
+    result = run("benchmark", data, "--defect", "hole", "--suite", "uplift", "--quick", "--out", out, "--pairs", "2")
+    assert result.exit_code == 0
+    (data / "metal" / "train" / "good" / "000.png").write_bytes(b"x")
+    failing = run("benchmark", data, "--defect", "hole", "--suite", "uplift", "--quick", "--out", tmp_path / "bad")
+    assert failing.exit_code == 1 and "0 of" in failing.stdout and "is no image this reads" in failing.stderr
+    assert "is no image this reads" in (tmp_path / "bad" / "report.md").read_text()
+
+
+def test_what_does_not_fit_is_refused(refused, data, tiny, tmp_path):
+    out = ("--out", tmp_path / "out")
+    assert "mvtec needs --data" in refused("benchmark", "mvtec", *out)
+    assert "mvtec needs --data" in refused("benchmark", "mvtec", "--data", data, *out)
+    assert "--data goes with mvtec" in refused("benchmark", data, "--data", data, *out)
+    assert "does not exist" in refused("benchmark", tmp_path / "none", *out)
+    assert "no withheld product 'gasket'" in refused("benchmark", "surfaces", "--product", "gasket", *out)
+    assert "12 shots of 12 drawn" in refused("benchmark", "surfaces", "--quick", "--shots", "12", *out)
+    assert "is left to test on" in refused("benchmark", data, "--defect", "hole", "--shots", "3", *out)
+    assert "'magic' is not one of" in refused("benchmark", data, "--suite", "magic", *out)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("x")
+    assert "holds mine.txt and no benchmark.json" in refused("benchmark", data, "--defect", "hole", *out)
