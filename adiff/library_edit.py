@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from .errors import InputError
-from .library import Defect, Key, Library, parse_name
+from .library import DEVICE_NAMES, Defect, Key, Library, parse_name
 
 logger = logging.getLogger("adiff")
 
@@ -16,6 +17,16 @@ PREFER = ("first", "last")
 """Which of several defects of one name a merge takes."""
 NOTES = ("author", "licence", "notes")
 """Fields of a defect's record that people write."""
+TAGS = "tags"
+"""The field of a defect's record that holds what people file it under, a list of words."""
+MOST_TAGS, MAX_TAG = 32, 40
+"""Tags of a defect, and characters of one."""
+SLASHES = frozenset("\u2044\u2215\u29f8\u2571\u29f5\u29f9")
+"""Characters that look like a separator and fold to none."""
+
+
+class HeldTwice(InputError):
+    """Two libraries hold a defect of one name, and nobody said which one counts."""
 
 
 def merge(libraries: Mapping[str, Library], prefer: str | None = None) -> Library:
@@ -37,9 +48,9 @@ def merge(libraries: Mapping[str, Library], prefer: str | None = None) -> Librar
     for name, library in others:
         for key, entry in library.defects.items():
             if key in defects and prefer is None:
-                raise InputError(
-                    f"{came_from[key]} and {name} both hold {entry.name}; rename one, or take the first or the last "
-                    "with --prefer"
+                raise HeldTwice(
+                    f"{came_from[key]} and {name} both hold {entry.name}; rename one, or let the first or the last "
+                    "count"
                 )
             if key not in defects or prefer == "last":
                 defects[key], came_from[key] = entry, name
@@ -60,11 +71,16 @@ def split(library: Library, names: Sequence[str]) -> Library:
 def rename(library: Library, old: str, new: str) -> Library:
     """Return the library with one defect under another name, in its old place.
 
-    Raises InputError for names that are not PRODUCT/DEFECT, an `old` that is not there and a `new` that is.
+    Raises InputError for names that are not PRODUCT/DEFECT or only look so, an `old` that is not there and a `new` that
+    is, or that differs from one only in letters which look alike (case, full width).
     """
     entry, key = library.get(old), parse_name(new)
     if key in library.defects:
         raise InputError(f"the library holds a {new} already; remove it first or choose another name")
+    _check_seen(new)
+    alike = [other.name for other in library.defects.values() if other is not entry and _seen(other.name) == _seen(new)]
+    if alike:
+        raise InputError(f"the library holds a {alike[0]} already, which looks like {new!r}; choose another name")
     product, defect = key
     renamed = replace(entry, product=product, defect=defect)
     defects = [renamed if other.key == entry.key else other for other in library.defects.values()]
@@ -85,7 +101,7 @@ def note(library: Library, name: str, fields: Mapping[str, str | None]) -> Libra
     """Return the library with notes in a defect's record.
 
     fields: names of NOTES -> text; an empty text takes the note out, None leaves it as it is.
-    Raises InputError for other fields, no field at all, and a defect that is not there.
+    Raises InputError for other fields, no field at all, a text that is no Unicode, and a defect that is not there.
     """
     entry = library.get(name)
     unknown = [field for field in fields if field not in NOTES]
@@ -94,9 +110,56 @@ def note(library: Library, name: str, fields: Mapping[str, str | None]) -> Libra
     given = {field: text for field, text in fields.items() if text is not None}
     if not given:
         raise InputError(f"nothing to note on {entry.name}; give at least one of {', '.join(NOTES)}")
+    broken = [field for field, text in given.items() if any(unicodedata.category(c) == "Cs" for c in text)]
+    if broken:
+        raise InputError(f"{broken[0]} holds half a character (a lone surrogate), which no file can; write it again")
     kept = {field: value for field, value in record_of(entry).items() if field not in given}
     info = kept | {field: text for field, text in given.items() if text}
     return replace(library, defects={**library.defects, entry.key: replace(entry, info=info)})
+
+
+def tag(library: Library, name: str, tags: Iterable[str]) -> Library:
+    """Return the library with a defect filed under these tags instead of those that it had; none takes the field out.
+
+    Raises InputError for too many tags, a tag that is too long or holds a comma or a control character, and a defect
+    that is not there.
+    """
+    entry, kept = library.get(name), list({word.casefold(): word for word in _words(tags)}.values())
+    if len(kept) > MOST_TAGS:
+        raise InputError(f"{len(kept)} tags on {entry.name}; a defect has {MOST_TAGS} at most")
+    info = {field: value for field, value in record_of(entry).items() if field != TAGS}
+    info |= {TAGS: kept} if kept else {}
+    return replace(library, defects={**library.defects, entry.key: replace(entry, info=info)})
+
+
+def tags_of(entry: Defect) -> list[str]:
+    """Return a defect's tags; what a damaged record has in their place counts as none."""
+    stored = entry.info.get(TAGS) if isinstance(entry.info, dict) else None
+    return [word for word in stored if isinstance(word, str)] if isinstance(stored, list) else []
+
+
+def revise(
+    library: Library,
+    name: str,
+    *,
+    new_name: str | None = None,
+    notes: Mapping[str, str | None] | None = None,
+    tags: Iterable[str] | None = None,
+) -> Library:
+    """Return the library with a defect's notes, tags and name changed; None leaves what it is about as it is.
+
+    Raises InputError for what `note`, `tag` and `rename` refuse, and if nothing is asked for.
+    """
+    entry = library.get(name)
+    given = {field: text for field, text in (notes or {}).items() if text is not None}
+    renamed = new_name is not None and new_name != entry.name
+    if not (given or renamed or tags is not None):
+        raise InputError(f"nothing to note on {entry.name}; give tags, another name, or one of {', '.join(NOTES)}")
+    if given:
+        library = note(library, name, given)
+    if tags is not None:
+        library = tag(library, name, tags)
+    return rename(library, name, new_name) if renamed else library
 
 
 def record_of(entry: Defect) -> dict[str, Any]:
@@ -104,6 +167,36 @@ def record_of(entry: Defect) -> dict[str, Any]:
     if not isinstance(entry.info, dict):
         raise InputError(f"the record of {entry.name} is no table of names and values; its library is damaged")
     return entry.info
+
+
+def _words(tags: Iterable[str]) -> list[str]:
+    """Tags without the space around them, empty ones left out; InputError for one that will not do."""
+    words = [word.strip() for word in tags if word.strip()]
+    for word in words:
+        if len(word) > MAX_TAG:
+            raise InputError(f"tag {word[:MAX_TAG]!r}... has {len(word)} characters; expected {MAX_TAG} at most")
+        unfit = [c for c in word if c == "," or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+        if unfit:
+            raise InputError(f"tag {word!r} has {unfit[0]!r} in it; commas and control characters are not allowed")
+    return words
+
+
+def _check_seen(name: str) -> None:
+    """Refuse a new name that a reader, or another system, would take for one that `parse_name` refuses.
+
+    Full-width letters and superscripts fold to the plain ones: Windows takes COM with a superscript one for a device.
+    """
+    for part in name.split("/"):
+        folded = unicodedata.normalize("NFKC", part)
+        if SLASHES & set(part) or "/" in folded or "\\" in folded or folded.endswith(".") or folded != folded.strip():
+            raise InputError(f"name {name!r} has a letter that looks like a separator, a dot or a space in it")
+        if folded.split(".")[0].rstrip().upper() in DEVICE_NAMES:
+            raise InputError(f"name {name!r} looks like a device on Windows; choose another")
+
+
+def _seen(name: str) -> str:
+    """A name as a reader, or a file system without case, tells it from others."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def _check_same_base(first_name: str, first: Library, name: str, library: Library) -> None:

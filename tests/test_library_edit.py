@@ -8,7 +8,7 @@ import torch
 
 from adiff.errors import InputError
 from adiff.library import Defect, Library, load_library, save_library
-from adiff.library_edit import merge, note, remove, rename, split
+from adiff.library_edit import HeldTwice, merge, note, remove, rename, revise, split, tag, tags_of
 
 D = 4
 BASE = "a" * 64
@@ -63,7 +63,7 @@ def test_the_same_weights_under_another_name_are_one_base():
 
 def test_one_name_twice_is_refused_unless_told_which_counts():
     libraries = {"a": make("m/x", value=1.0), "b": make("m/x", "m/y", value=2.0), "c": make("m/x", value=3.0)}
-    with pytest.raises(InputError, match="a and b both hold m/x.*--prefer"):
+    with pytest.raises(HeldTwice, match="a and b both hold m/x; rename one, or let the first or the last count$"):
         merge(libraries)
     assert merge(libraries, "first").get("m/x").anomaly[0, 0] == 1
     assert merge(libraries, "last").get("m/x").anomaly[0, 0] == 3
@@ -146,6 +146,7 @@ def test_notes_are_set_kept_and_taken_out():
         ("m/x", {"author": None}, "nothing to note"),
         ("m/x", {"steps": "9"}, "'steps' is no note"),
         ("m/w", {"author": "Ada"}, "holds no 'm/w'"),
+        ("m/x", {"author": "A\ud800"}, "lone surrogate"),
     ],
 )
 def test_notes_that_do_not_do_are_refused(name, fields, said):
@@ -160,3 +161,60 @@ def test_a_record_that_is_no_table_is_refused():
         note(library, "m/x", {"author": "Ada"})
     with pytest.raises(InputError, match="record of b is no table"):
         merge({"a": make("m/x"), "b": make("m/y", info=[1])})
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ("m/a\N{FULLWIDTH SOLIDUS}b", "looks like a separator, a dot or a space"),
+        ("m/a\N{FULLWIDTH REVERSE SOLIDUS}b", "looks like a separator, a dot or a space"),
+        ("m/a\N{DIVISION SLASH}b", "looks like a separator"),
+        ("\N{TWO DOT LEADER}/z", "looks like a separator, a dot or a space"),
+        ("m/\N{FULLWIDTH FULL STOP}\N{FULLWIDTH FULL STOP}", "looks like a separator, a dot or a space"),
+        ("m/\N{FULLWIDTH LATIN CAPITAL LETTER C}ON", "device on Windows"),
+        ("COM\N{SUPERSCRIPT ONE}/z", "device on Windows"),
+        ("m/con.txt", "device on Windows"),
+        ("m/a\N{RIGHT-TO-LEFT OVERRIDE}gnp", "what does not show"),
+        ("m/y\N{ZERO WIDTH SPACE}", "what does not show"),
+        ("m/Y", "holds a m/y already, which looks like 'm/Y'"),
+        ("m/\N{FULLWIDTH LATIN SMALL LETTER Y}", "holds a m/y already"),
+    ],
+    ids=ascii,
+)
+def test_names_that_look_like_others_are_refused(new, said):
+    with pytest.raises(InputError, match=said):
+        rename(make("m/x", "m/y"), "m/x", new)
+
+
+@pytest.mark.parametrize("new", ["m/X", "\u91d1\u5c5e/\u5212\u75d5\uff1a\u6df1", "m/\u00e9raflure", "m/\u06cc"])
+def test_names_of_all_scripts_may_be_given(new):
+    assert names_of(rename(make("m/x", "m/y"), "m/x", new)) == [new, "m/y"]
+
+
+def test_tags_take_the_place_of_those_before():
+    library = tag(make("m/x"), "m/x", [" line 2 ", "rare", "", "Rare"])
+    assert library.get("m/x").info == {"steps": 3, "tags": ["line 2", "Rare"]} and tags_of(library.get("m/x"))
+    assert tag(library, "m/x", []).get("m/x").info == {"steps": 3}
+    assert tags_of(Defect("m", "x", info={"tags": "rare"})) == tags_of(Defect("m", "x", info=[1])) == []
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        (["a,b"], "','"),
+        (["a\nb"], "control characters"),
+        (["a" * 41], "41 characters"),
+        (list(map(str, range(33))), "33 tags"),
+    ],
+)
+def test_tags_that_do_not_do_are_refused(tags, said):
+    with pytest.raises(InputError, match=said):
+        tag(make("m/x"), "m/x", tags)
+
+
+def test_a_revision_changes_what_it_is_told():
+    library = revise(make("m/x", "m/y"), "m/x", new_name="n/z", notes={"author": "Ada", "notes": None}, tags=["rare"])
+    assert names_of(library) == ["n/z", "m/y"]
+    assert library.get("n/z").info == {"steps": 3, "author": "Ada", "tags": ["rare"]}
+    with pytest.raises(InputError, match="nothing to note on m/x"):
+        revise(make("m/x"), "m/x", new_name="m/x", notes={"author": None})

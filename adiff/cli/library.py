@@ -92,10 +92,14 @@ def merge(
 ) -> None:
     """Join libraries of one base model and one spatial encoder."""
     from ..library import load_library, save_library
+    from ..library_edit import HeldTwice
     from ..library_edit import merge as merged
 
     check_new(out, ".safetensors")
-    joined = merged({str(file): load_library(file) for file in files}, prefer.value if prefer else None)
+    try:
+        joined = merged({str(file): load_library(file) for file in files}, prefer.value if prefer else None)
+    except HeldTwice as error:
+        raise InputError(f"{error}, with --prefer") from None
     save_library(out, joined)
     typer.echo(f"{out}: {_count(joined)}")
 
@@ -123,21 +127,20 @@ def rename(
     new: Annotated[str, typer.Argument(metavar="NEW", help="New name, PRODUCT/DEFECT.")],
 ) -> None:
     """Give a defect another name, in the file."""
-    from ..library import load_library, save_library
+    from ..curation import edit_library
     from ..library_edit import rename as renamed
 
-    save_library(file, renamed(load_library(file), old, new))
+    edit_library(file, lambda opened: renamed(opened, old, new))
     typer.echo(f"{file}: {old} is now {new}")
 
 
 @library.command(epilog="Example:  adiff library remove wood.safetensors wood/hole")
 def remove(file: File, names: Annotated[list[str], typer.Argument(metavar=MANY, help="Defects to remove.")]) -> None:
     """Remove defects from a library, in the file."""
-    from ..library import load_library, save_library
+    from ..curation import edit_library
     from ..library_edit import remove as without
 
-    left = without(load_library(file), names)
-    save_library(file, left)
+    left = edit_library(file, lambda opened: without(opened, names))
     typer.echo(f"{file}: {_count(left)}")
 
 
@@ -148,12 +151,17 @@ def note(
     author: Annotated[str | None, typer.Option("--author", help="Who learned it; an empty text takes it out.")] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Under which others may use it.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="Anything else.")] = None,
+    tags: Annotated[
+        str | None, typer.Option("--tags", metavar="TAG,TAG", help="What it is filed under, instead of what it was.")
+    ] = None,
 ) -> None:
-    """Write author, licence and a note into a defect's record, in the file."""
-    from ..library import load_library, save_library
-    from ..library_edit import note as noted
+    """Write author, licence, a note and tags into a defect's record, in the file."""
+    from ..curation import edit_library
+    from ..library_edit import revise
 
-    save_library(file, noted(load_library(file), name, {"author": author, "licence": licence, "notes": text}))
+    notes = {"author": author, "licence": licence, "notes": text}
+    words = None if tags is None else tags.split(",")
+    edit_library(file, lambda opened: revise(opened, name, notes=notes, tags=words))
     typer.echo(f"{file}: {name} is noted")
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -169,6 +170,19 @@ def test_rename_in_the_file(run, lib):
 def test_remove_in_the_file(run, lib):
     assert "1 defect\n" in ok(run("library", "remove", lib, "metal/rust"))
     assert names_in(lib) == ["metal/dent"]
+
+
+def test_a_merge_that_cannot_choose_names_the_option(refused, lib, tmp_path):
+    other = shutil.copy(lib, tmp_path / "other.safetensors")
+    said = refused("library", "merge", lib, other, "--out", tmp_path / "both.safetensors")
+    assert "both hold metal/" in said and said.rstrip().endswith("let the first or the last count, with --prefer")
+
+
+def test_tags_in_the_file(run, lib):
+    ok(run("library", "note", lib, "metal/rust", "--tags", "line 2, rare"))
+    assert load_library(lib).get("metal/rust").info["tags"] == ["line 2", "rare"]
+    ok(run("library", "note", lib, "metal/rust", "--tags", ""))
+    assert "tags" not in load_library(lib).get("metal/rust").info
 
 
 def test_note_in_the_file(run, lib):

@@ -1,0 +1,174 @@
+"""Edits of library files in place: whole or not at all, one at a time, the latest to be taken back.
+
+Somebody who looked at a library and edits it later says which state was seen; a file that has changed since is left
+alone. Edits are of one defect each, and so is taking them back: what others have changed beside it stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .errors import InputError
+from .library import Defect, Library, load_library, save_library
+from .storage import run_lock
+
+PATIENCE = 5.0
+"""Seconds that an edit waits for another process's to end."""
+TICK = 1_000_000
+"""Nanoseconds by which an edited file is newer than before where the system's clock has not moved on."""
+KEPT = 50
+"""Edits that can be taken back."""
+
+Edit = Callable[[Library], Library]
+
+
+class ChangedMeanwhile(InputError):
+    """Somebody else has changed what an edit was meant for; nothing was written."""
+
+
+def state_of(path: Path) -> str:
+    """Return what a file's state is told from: another text after every edit."""
+    about = path.stat()
+    return f"{about.st_mtime_ns:x}-{about.st_size:x}"
+
+
+def edit_library(path: Path, edit: Edit, seen: str | None = None) -> Library:
+    """Read a library, change it, write it back; return what was written.
+
+    Other processes that edit through this function wait for each other. seen: the state (`state_of`) that the edit was
+    decided on, or None for whatever is there.
+    Raises FileNotFoundError, ChangedMeanwhile for another state than `seen` or a file that changes while it is edited,
+    and what `load_library`, `edit` and `save_library` raise; the file is then as it was.
+    """
+    with _alone_with(path):
+        before, library = _read(path, seen)
+        return _write(path, edit(library), before)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One edit of one defect. place: its number in the file; after: None if it was removed."""
+
+    path: Path
+    base: tuple[str, int]
+    place: int
+    before: Defect
+    after: Defect | None
+
+
+class Journal:
+    """Edits of single defects with the latest ones kept in memory, tensors and all, to be taken back by their names."""
+
+    def __init__(self, most: int = KEPT):
+        self._most = most
+        self._steps: OrderedDict[str, Step] = OrderedDict()
+
+    def edit(self, path: Path, name: str, edit: Edit, seen: str | None = None) -> tuple[str, Library]:
+        """Edit the defect "product/defect" of a library's file; return the edit's name and what was written.
+
+        edit: changes or removes that defect and no other. Raises what `edit_library` raises.
+        """
+        with _alone_with(path):
+            state, library = _read(path, seen)
+            before = library.get(name)
+            place = list(library.defects).index(before.key)
+            edited = _write(path, edit(library), state)
+        kept = len(edited.defects) == len(library.defects)
+        after = list(edited.defects.values())[place] if kept else None
+        number = os.urandom(16).hex()
+        self._steps[number] = Step(path, _base_of(library), place, before, after)
+        while len(self._steps) > self._most:
+            self._steps.popitem(last=False)
+        return number, edited
+
+    def take_back(self, number: str, path: Path) -> tuple[Step, Library]:
+        """Undo one edit of a file, whatever else has changed there; return the edit and what was written.
+
+        Raises LookupError for an edit of that file that is not known any more, ChangedMeanwhile if what it left has
+        been changed since, InputError if the old name is taken; the edit can then still be taken back later.
+        """
+        step = self._steps[number]
+        if step.path != path:
+            raise LookupError(number)
+        edited = edit_library(step.path, lambda library: _without(library, step))
+        self._steps.pop(number, None)
+        return step, edited
+
+
+def _without(library: Library, step: Step) -> Library:
+    """Return a library without one edit."""
+    if _base_of(library) != step.base:
+        raise ChangedMeanwhile(f"{step.path.name} is another library by now; {step.before.name} does not belong to it")
+    entries = list(library.defects.values())
+    if step.after is not None:
+        now = library.defects.get(step.after.key)
+        if now is None or not _same(now, step.after):
+            raise ChangedMeanwhile(f"{step.after.name} has been changed or removed since; it stays as it is now")
+        place = entries.index(now)
+        entries.pop(place)
+    else:
+        place = step.place
+    if step.before.key in {entry.key for entry in entries}:
+        raise InputError(f"the library holds a {step.before.name} again; rename or remove that one first")
+    entries.insert(place, step.before)
+    return replace(library, defects={entry.key: entry for entry in entries})
+
+
+def _same(one: Defect, other: Defect) -> bool:
+    """Whether two defects hold the same."""
+    pairs = [(getattr(one, kind), getattr(other, kind)) for kind in ("anomaly", "mask", "preview", "likeness")]
+    tensors = all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
+    masks = (one.shot_masks, other.shot_masks)
+    shots = masks[0] is masks[1] or (masks[0] is not None and masks[1] is not None and np.array_equal(*masks))
+    return tensors and shots and one.key == other.key and one.info == other.info
+
+
+def _base_of(library: Library) -> tuple[str, int]:
+    return library.base_fingerprint, library.context_dim
+
+
+def _read(path: Path, seen: str | None) -> tuple[str, Library]:
+    """Return a file's state and what it holds; ChangedMeanwhile unless the state is the one seen."""
+    state = state_of(path)
+    if seen is not None and seen != state:
+        raise ChangedMeanwhile(f"{path.name} has been changed by somebody else; look at it again and repeat the edit")
+    return state, load_library(path)
+
+
+def _write(path: Path, library: Library, before: str) -> Library:
+    """Write a library over the file that was read in the state `before`, and see to it that its state is another."""
+    if state_of(path) != before:
+        raise ChangedMeanwhile(f"{path.name} was changed by another process during the edit; repeat the edit")
+    save_library(path, library)
+    now, old = path.stat(), int(before.partition("-")[0], 16)
+    if now.st_mtime_ns <= old:
+        os.utime(path, ns=(now.st_atime_ns, old + TICK))
+    return library
+
+
+@contextlib.contextmanager
+def _alone_with(path: Path) -> Iterator[None]:
+    """Be the only one who edits a library's file; InputError if another process does not come to its end."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no library at {path}")
+    folder = path.with_name(f".{path.stem[:100]}.editing")
+    deadline = time.monotonic() + PATIENCE
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(run_lock(folder))
+                break
+            except (InputError, FileNotFoundError):  # it is locked, or was just removed by who had it
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        yield
