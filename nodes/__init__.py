@@ -3,12 +3,18 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .condition import AnomalyConditioning
+from .crop import CropToMask, Stitch
 from .dataset import LoadDefectDataset
 from .demo import DrawSurface, LoadDemoModel
+from .dual import DualSampler, LoadDual, TrainDual
+from .evaluate import LoadLocalizer, Localize, ScoreDataset, TrainLocalizer
+from .filter import FilterPairs
 from .finish import FinishPair, SavePairs
-from .library import LoadLibrary, MergeLibraries, PickDefect, SaveLibrary
+from .library import EditLibrary, LoadLibrary, MergeLibraries, PickDefect, SaveLibrary
 from .load import LoadDefect, LoadSpatialEncoder
 from .mask import FilterMasks, GenerateMasks
+from .paste import PasteBaseline
+from .place import PlaceMasks
 from .sample import AnomalyKSampler, ApplyReweighting
 from .train import TrainDefects, TrainMasks
 
@@ -21,5 +27,9 @@ class AnomalyDiffusion(ComfyExtension):
         return [
             LoadDefect, LoadSpatialEncoder, LoadDemoModel, DrawSurface, GenerateMasks, FilterMasks,
             AnomalyConditioning, ApplyReweighting, AnomalyKSampler, FinishPair, SavePairs,
-            LoadDefectDataset, TrainDefects, TrainMasks, LoadLibrary, MergeLibraries, SaveLibrary, PickDefect,
+            LoadDefectDataset, TrainDefects, TrainMasks, LoadLibrary, MergeLibraries, EditLibrary, SaveLibrary,
+            PickDefect,
+            CropToMask, Stitch, PlaceMasks, FilterPairs,
+            TrainDual, LoadDual, DualSampler,
+            PasteBaseline, TrainLocalizer, LoadLocalizer, Localize, ScoreDataset,
         ]  # fmt: skip

@@ -30,10 +30,15 @@ class Comparison:
             )  # fmt: skip
 
     def measures(
-        self, image: np.ndarray, normal: np.ndarray, round_trip: np.ndarray, mask: np.ndarray
+        self,
+        image: np.ndarray,
+        normal: np.ndarray,
+        round_trip: np.ndarray,
+        mask: np.ndarray,
+        asked: np.ndarray | None = None,
     ) -> dict[str, float]:
-        """`scoring.measure_pair` without what cannot be measured; images (H, W, 3) uint8, mask (H, W) bool."""
+        """`scoring.measure_pair` without what cannot be measured; images (H, W, 3) uint8, masks (H, W) bool."""
         comparable = self._shots.descriptors is not None
         descriptor = describe(self._eye, [image], [mask])[0] if comparable else None
-        found = measure_pair(image, normal, round_trip, mask, self._shots, descriptor)
+        found = measure_pair(image, normal, round_trip, mask, self._shots, descriptor, asked)
         return {name: value for name, value in found.items() if value is not None}

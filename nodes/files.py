@@ -17,7 +17,8 @@ from ..adiff.library import Defect, Library, check_name, load_library
 from .sockets import LearnedDefect, LoadedLibrary
 
 log = logging.getLogger("adiff")
-LIBRARIES, ENCODERS = "adiff_libraries", "adiff_encoders"
+LIBRARIES, ENCODERS, LOCALIZERS = "adiff_libraries", "adiff_encoders", "adiff_localizers"
+DUALS = "adiff_dual"
 BUILT_IN = "demo (built in)"
 """The library and the encoder that come with the pack, in the lists."""
 BETWEEN, MARK = " / ", " @"
@@ -29,8 +30,8 @@ NO_DATA = frozenset(("3d", "clipspace"))
 
 
 def register_folders() -> None:
-    """Add models/adiff_libraries and models/adiff_encoders, keeping what extra_model_paths.yaml says of them."""
-    for name in (LIBRARIES, ENCODERS):
+    """Add models/adiff_libraries and the like, keeping what extra_model_paths.yaml says of them."""
+    for name in (LIBRARIES, ENCODERS, LOCALIZERS, DUALS):
         own = os.path.join(folder_paths.models_dir, name)
         folder_paths.add_model_folder_path(name, own)
         paths, _ = folder_paths.folder_names_and_paths[name]
@@ -59,8 +60,8 @@ def defect_labels() -> list[str]:
 def find_defect(label: str) -> LearnedDefect:
     """Return the defect that a label names.
 
-    A library that was renamed or moved is found again by the fingerprint. Raises InputError naming library, product,
-    defect and fingerprint.
+    A library that was renamed or moved, and a defect that was renamed in its library, are found again by the
+    fingerprint. Raises InputError naming library, product, defect and fingerprint.
     """
     source, product, defect, mark = _parts(label)
     if source in _sources():
@@ -70,6 +71,10 @@ def find_defect(label: str) -> LearnedDefect:
             if mark and mark != _mark(entry):
                 log.warning("%s now holds %s @%s; the graph was made with @%s", source, entry.name, _mark(entry), mark)
             return LearnedDefect(source, library, entry)
+        renamed = [entry for entry in library.defects.values() if mark and mark == _mark(entry)]
+        if len(renamed) == 1:
+            log.warning("%s holds %s / %s @%s as %s now", source, product, defect, mark, renamed[0].name)
+            return LearnedDefect(source, library, renamed[0])
     for other in _sources():
         if mark and label.partition(BETWEEN)[2] in [known.partition(BETWEEN)[2] for known in _labels_of(other)]:
             log.warning("library %s is not there; %s / %s @%s is taken from %s", source, product, defect, mark, other)
@@ -80,6 +85,18 @@ def find_defect(label: str) -> LearnedDefect:
         f"no library holds {product}/{defect}{f' with fingerprint {mark}' if mark else ''}; the graph took it from "
         f"{source!r}. Put that file into models/{LIBRARIES} and refresh (libraries there: {there})"
     )
+
+
+def label_of(source: str, entry: Defect) -> str:
+    """Return what a defect is called in the list of all defects."""
+    return f"{source}{BETWEEN}{entry.product}{BETWEEN}{entry.defect}{MARK}{_mark(entry)}"
+
+
+def library_path(name: str) -> Path:
+    """Return the file of a library in the list; FileNotFoundError for any other name."""
+    if name not in _sources():
+        raise FileNotFoundError(f"there is no library {name!r} in models/{LIBRARIES}")
+    return demo_library_path() if name == BUILT_IN else Path(folder_paths.get_full_path_or_raise(LIBRARIES, name))
 
 
 def library_names() -> list[str]:
@@ -96,10 +113,10 @@ def find_library(name: str) -> LoadedLibrary:
 
 
 def new_file(kind: str, name: str, overwrite: bool) -> Path:
-    """Return where a library or an encoder of this name is to be written, in ComfyUI's own models folder.
+    """Return where a library or the like of this name is to be written, in ComfyUI's own models folder.
 
-    kind: LIBRARIES or ENCODERS. Raises InputError for a name that is no file name, and for one that is taken, unless
-    that very file may be overwritten.
+    kind: LIBRARIES, ENCODERS, LOCALIZERS or DUALS. Raises InputError for a name that is no file name, and for one
+    that is taken, unless that very file may be overwritten.
     """
     check_name(name, "file name")
     path = Path(folder_paths.models_dir) / kind / f"{name}{SUFFIX}"
@@ -116,6 +133,32 @@ def new_file(kind: str, name: str, overwrite: bool) -> Path:
 def encoder_holding(fingerprint: str) -> str | None:
     """Return the encoder in the list that has this fingerprint, or None; no weights are read."""
     return next((name for name in encoder_names() if _fingerprint_of(encoder_path(name)) == fingerprint), None)
+
+
+def localizer_names() -> list[str]:
+    """Return the localizers to choose from."""
+    return folder_paths.get_filename_list(LOCALIZERS)
+
+
+def find_localizer(name: str) -> Path:
+    """Return the file of a localizer in the list; raises InputError for another name."""
+    if name not in localizer_names():
+        there = ", ".join(localizer_names()) or "none is there"
+        raise InputError(f"there is no localizer {name!r} in models/{LOCALIZERS}; put it there and refresh ({there})")
+    return Path(folder_paths.get_full_path_or_raise(LOCALIZERS, name))
+
+
+def dual_names() -> list[str]:
+    """Return the dual models to choose from."""
+    return folder_paths.get_filename_list(DUALS)
+
+
+def find_dual(name: str) -> Path:
+    """Return the file of a dual model in the list; raises InputError for another name."""
+    if name not in dual_names():
+        there = ", ".join(dual_names()) or "none is there"
+        raise InputError(f"there is no dual model {name!r} in models/{DUALS}; put it there and refresh ({there})")
+    return Path(folder_paths.get_full_path_or_raise(DUALS, name))
 
 
 def dataset_folders() -> list[str]:
@@ -164,7 +207,7 @@ def _sources() -> list[str]:
 
 
 def _open(source: str) -> Library:
-    path = demo_library_path() if source == BUILT_IN else Path(folder_paths.get_full_path_or_raise(LIBRARIES, source))
+    path = library_path(source)
     about = path.stat()
     return _read(path, about.st_mtime_ns, about.st_size)
 
@@ -180,7 +223,7 @@ def _labels_of(source: str) -> list[str]:
     except (InputError, OSError) as error:
         log.warning("left out of the list: %s", error)
         return []
-    return [f"{source}{BETWEEN}{d.product}{BETWEEN}{d.defect}{MARK}{_mark(d)}" for d in library.defects.values()]
+    return [label_of(source, entry) for entry in library.defects.values()]
 
 
 def _mark(entry: Defect) -> str:

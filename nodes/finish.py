@@ -16,11 +16,10 @@ from ..adiff.datasets.writers import write_mvtec_pair
 from ..adiff.errors import InputError
 from ..adiff.geometry import feather, resize_mask
 from ..adiff.library import check_name
-from ..adiff.masks import refine_mask
-from ..adiff.scoring import VISIBLE
+from ..adiff.refinement import refined
 from ..adiff.versions import versions
 from .compare import Comparison
-from .host import DOWNSCALE, mask_batch, to_batch
+from .host import DOWNSCALE, levels_of, mask_batch, to_batch
 from .sockets import CATEGORY, DefectSocket, LearnedDefect
 
 CHANGE_GAIN = 3
@@ -86,21 +85,14 @@ class FinishPair(io.ComfyNode):
         for new, old, base, m in zip(painted, rebuilt, normal, mask.cpu().numpy(), strict=True):
             alpha = torch.from_numpy(feather(m, feather_radius))[..., None].to(base)
             image, unchanged = (base.lerp(view, alpha).where(alpha > 0, base) for view in (new, old))
-            levels = [_levels(view) for view in (image, base, unchanged)]
-            if refine:
-                changed = np.abs(levels[0].astype(int) - levels[2]).max(axis=2) > VISIBLE
-                m = refine_mask(m, changed)
+            levels = [levels_of(view) for view in (image, base, unchanged)]
+            written = refined(levels[0], levels[2], m) if refine and m.any() else m
             images.append(image)
-            masks.append(torch.from_numpy(m))
-            measures.append(comparison.measures(*levels, m))
+            masks.append(torch.from_numpy(written))
+            measures.append(comparison.measures(*levels, written, asked=m))
         image = torch.stack(images)
         change = ((image - normal).abs() * CHANGE_GAIN).clamp(0, 1)
         return io.NodeOutput(image, torch.stack(masks).float(), change, json.dumps(measures, indent=1))
-
-
-def _levels(image: torch.Tensor) -> np.ndarray:
-    """IMAGE (H, W, 3) in [0, 1] -> uint8, rounded: what an 8-bit file held comes back exactly."""
-    return (image * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def _in_place(view: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
@@ -163,7 +155,7 @@ class SavePairs(io.ComfyNode):
         number = _next_number(root / product, defect)
         for offset, (image, mask, record) in enumerate(zip(images, masks, records, strict=True)):
             stem = f"{number + offset:06d}"
-            write_mvtec_pair(root, product, defect, stem, _levels(image), mask, text=text, record=record)
+            write_mvtec_pair(root, product, defect, stem, levels_of(image), mask, text=text, record=record)
         return io.NodeOutput(ui=ui.PreviewImage(_strip(images, masks, change), cls=cls))
 
 
@@ -188,13 +180,19 @@ def _next_number(product: Path, defect: str) -> int:
 
 def _records(measures: str | None, count: int) -> list[dict]:
     """Return a record for each pair: its measures and the versions of what made it."""
+    given = measures_of(measures, count) if measures else [{}] * count
+    return [{**one, "versions": versions()} for one in given]
+
+
+def measures_of(text: str, count: int) -> list[dict]:
+    """Read what Finish Pair says of each of `count` pairs; InputError for other text."""
     try:
-        given = json.loads(measures) if measures else [{}] * count
+        given = json.loads(text)
     except ValueError as error:
         raise InputError(f"the measures are no JSON ({error}); connect Finish Pair's output") from None
     if not isinstance(given, list) or len(given) != count or not all(isinstance(one, dict) for one in given):
         raise InputError(f"the measures do not belong to these {count} images; connect the same Finish Pair")
-    return [{**one, "versions": versions()} for one in given]
+    return given
 
 
 def _graph(hidden) -> dict[str, str]:

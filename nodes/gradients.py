@@ -73,10 +73,14 @@ class TrainableBackbone(ComfyBackbone):
             return super()._apply(x, sigma, context, options)
         context = context.view_as(context)
         context.register_hook(lambda gradient: gradient / LIFT)
-        given = {"c_crossattn": context, "transformer_options": options}
-        clean = torch.func.functional_call(self._applied, _normal_weights(self._applied), (x, sigma), given)
+        clean = self._differentiable(x, sigma, context, options)
         clean.register_hook(lambda gradient: gradient * LIFT)
         return clean
+
+    def _differentiable(self, x: Tensor, sigma: Tensor, context: Tensor, options: dict) -> Tensor:
+        """As `_apply`, through normal tensors."""
+        given = {"c_crossattn": context, "transformer_options": options}
+        return torch.func.functional_call(self._applied, _normal_weights(self._applied), (x, sigma), given)
 
     def _load(self, z_t: Tensor) -> None:
         half = self._model.model.get_dtype().itemsize == 2

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import comfy.model_base
 import comfy.model_management
 import comfy.utils
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -82,6 +83,11 @@ def check_context(conditioning: list, batch: int, what: str) -> None:
             raise InputError(
                 f"{what} has {context.shape[0]} rows for a batch of {batch}; give one mask, or one for each image"
             )
+
+
+def levels_of(image: torch.Tensor) -> np.ndarray:
+    """IMAGE (..., H, W, C) in [0, 1] -> (..., H, W, 3) uint8, rounded: what an 8-bit file held comes back exactly."""
+    return (image[..., :3] * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 class ComfyBackbone:

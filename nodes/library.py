@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..adiff.errors import InputError
-from ..adiff.library import save_library
-from ..adiff.library_edit import PREFER, merge
+from ..adiff.library import Library, save_library
+from ..adiff.library_edit import PREFER, merge, remove, revise
 from ..adiff.spatial_encoder import save_encoder
 from .files import ENCODERS, LIBRARIES, SUFFIX, encoder_holding, find_library, library_names, new_file
 from .sockets import (
@@ -22,6 +22,8 @@ from .sockets import (
 
 REFUSE = "refuse"
 """What happens to a defect that two libraries hold: an error."""
+NOTHING = "-"
+"""What is written into a field to take out what the library says there; an empty field leaves it."""
 
 
 class LoadLibrary(io.ComfyNode):
@@ -117,6 +119,44 @@ class MergeLibraries(io.ComfyNode):
         return io.NodeOutput(LoadedLibrary(IN_GRAPH, merge(named, None if prefer == REFUSE else prefer)))
 
 
+class EditLibrary(io.ComfyNode):
+    """LIBRARY -> LIBRARY with one defect renamed, noted on, tagged or removed."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare inputs and outputs."""
+        leaves = f"; empty leaves what it says, {NOTHING} takes it out"
+        return io.Schema(
+            node_id="ADiffEditLibrary",
+            display_name="Edit Library",
+            category=f"{CATEGORY}/train",
+            description="Renames, tags, describes or removes one defect of a library. No file changes until Save "
+            "Library writes it; the library panel in the sidebar changes files directly.",
+            inputs=[
+                LibrarySocket.Input("library", tooltip="From Load Library, Train Defects or Merge Libraries"),
+                io.String.Input("defect", default="", tooltip="product/defect; empty takes the first one"),
+                io.String.Input("new_name", default="", tooltip="product/defect; empty keeps the name"),
+                io.String.Input("tags", default="", tooltip=f"Separated by commas, in the place of its tags{leaves}"),
+                io.String.Input("licence", default="", tooltip=f"Under which others may use it{leaves}"),
+                io.String.Input("author", default="", tooltip=f"Who learned it{leaves}"),
+                io.String.Input("notes", default="", tooltip=f"Anything else{leaves}"),
+                io.Boolean.Input("remove", default=False, tooltip="Take the defect out of the library"),
+            ],
+            outputs=[LibrarySocket.Output("LIBRARY", display_name="library", tooltip="To Save Library")],
+        )
+
+    @classmethod
+    def execute(
+        cls, library: LoadedLibrary, defect: str, new_name: str, tags: str, licence: str, author: str, notes: str,
+        remove: bool,
+    ) -> io.NodeOutput:  # fmt: skip
+        """Change a copy."""
+        inner = library.library
+        name = defect.strip() or next(iter(inner.defects.values())).name
+        edited = _edited(inner, name, remove, new_name.strip(), tags, licence=licence, author=author, notes=notes)
+        return io.NodeOutput(LoadedLibrary(IN_GRAPH, edited))
+
+
 class SaveLibrary(io.ComfyNode):
     """LIBRARY -> a file that Load Defect lists, and its encoder's."""
 
@@ -156,6 +196,17 @@ class SaveLibrary(io.ComfyNode):
         held = ", ".join(entry.name for entry in library.library.defects.values())
         told = "\n".join([f"models/{LIBRARIES}/{path.name}: {held}", *filter(None, lines)])
         return io.NodeOutput(path.name, ui=ui.PreviewText(told))
+
+
+def _edited(library: Library, name: str, gone: bool, new_name: str, tags: str, **notes: str) -> Library:
+    """The library with one defect changed as the fields say; InputError for fields that contradict each other."""
+    given = {field: "" if text.strip() == NOTHING else text.strip() for field, text in notes.items() if text.strip()}
+    words = None if not tags.strip() else [] if tags.strip() == NOTHING else tags.split(",")
+    if not gone:
+        return revise(library, name, new_name=new_name or None, notes=given, tags=words)
+    if new_name or given or words is not None:
+        raise InputError(f"{name} is to be removed and to be changed; turn remove off, or empty the other fields")
+    return remove(library, [name])
 
 
 def _encoder_line(library: LoadedLibrary, name: str, overwrite: bool, encoder: LoadedEncoder | None) -> str:

@@ -63,7 +63,7 @@ class GenerateMasks(io.ComfyNode):
         from ..adiff.generation import MaskSampling, sample_masks  # takes seconds to import
 
         entry = defect.entry
-        shots = _shots(defect)
+        shots = real_masks(defect)
         if entry.mask is None:
             raise InputError(f"{entry.name} in {defect.source} has no masks; train it with masks")
         size = shots[0].shape[0]
@@ -127,13 +127,13 @@ class FilterMasks(io.ComfyNode):
         cls, masks, min_area, max_area, max_parts, max_border, defect=None, foreground=None, min_foreground=1.0
     ) -> io.NodeOutput:
         """Check each mask."""
-        rules = MaskRules() if defect is None else MaskRules.from_shots(_shots(defect))
+        rules = MaskRules() if defect is None else MaskRules.from_shots(real_masks(defect))
         rules = replace(
             rules, min_area=max(min_area, rules.min_area), max_area=min(max_area, rules.max_area),
             max_components=min(max_parts, rules.max_components), max_border=min(max_border, rules.max_border),
-            foreground=None if foreground is None else _binary(foreground)[0], min_foreground=min_foreground,
+            foreground=None if foreground is None else binary_masks(foreground)[0], min_foreground=min_foreground,
         )  # fmt: skip
-        broken = [check_mask(mask, rules) for mask in _binary(masks)]
+        broken = [check_mask(mask, rules) for mask in binary_masks(masks)]
         kept = [number for number, rules_broken in enumerate(broken) if not rules_broken]
         lines = [f"mask {i + 1}: {'kept' if not b else ', '.join(b)}" for i, b in enumerate(broken)]
         if not kept:
@@ -143,11 +143,12 @@ class FilterMasks(io.ComfyNode):
         return io.NodeOutput(passed, "\n".join(lines), ui=ui.PreviewMask(passed, cls=cls))
 
 
-def _binary(masks: torch.Tensor) -> np.ndarray:
+def binary_masks(masks: torch.Tensor) -> np.ndarray:
+    """Masks (B, H, W) bool of a MASK, empty ones too."""
     return (masks.reshape(-1, *masks.shape[-2:]) >= 0.5).cpu().numpy()
 
 
-def _shots(defect: LearnedDefect) -> list[np.ndarray]:
+def real_masks(defect: LearnedDefect) -> list[np.ndarray]:
     """The real masks that came with a defect; raises InputError if there are none."""
     if defect.entry.shot_masks is None:
         raise InputError(f"{defect.entry.name} in {defect.source} carries no real masks to compare with; train it here")

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
+from torch import Tensor
 
+from ..adiff.crops import Crop
 from ..adiff.learning import Shots
 from ..adiff.library import Defect, Key, Library
 from ..adiff.spatial_encoder import SpatialEncoder
+
+if TYPE_CHECKING:
+    from ..adiff.dual import DualModel
+    from ..adiff.evaluation.localizer import Trained
 
 CATEGORY = "anomaly diffusion"
 
@@ -17,6 +24,9 @@ DefectSocket = io.Custom("ADIFF_DEFECT")
 EncoderSocket = io.Custom("ADIFF_ENCODER")
 DatasetSocket = io.Custom("ADIFF_DATASET")
 LibrarySocket = io.Custom("ADIFF_LIBRARY")
+LocalizerSocket = io.Custom("ADIFF_LOCALIZER")
+CropSocket = io.Custom("ADIFF_CROP")
+DualSocket = io.Custom("ADIFF_DUAL")
 IN_GRAPH = "this graph"
 """The source of what was learned here and lies in no file yet."""
 
@@ -57,8 +67,33 @@ class DefectDataset:
 
 
 @dataclass(frozen=True, eq=False)
+class LoadedLocalizer:
+    """source: the file's name in the list, or IN_GRAPH; trained: the network and what it was trained at."""
+
+    source: str
+    trained: Trained
+
+
+@dataclass(frozen=True, eq=False)
 class LoadedLibrary:
     """source: the library's name in the list, or IN_GRAPH; library: all of it."""
 
     source: str
     library: Library
+
+
+@dataclass(frozen=True, eq=False)
+class CroppedPhotos:
+    """photos: IMAGE (B, H, W, 3); crops: the views of each photo, one or more; size: pixels of a view's side."""
+
+    photos: Tensor
+    crops: tuple[tuple[Crop, ...], ...]
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedDual:
+    """source: the file's name in the list; model: what it holds."""
+
+    source: str
+    model: DualModel

@@ -117,7 +117,7 @@ class TrainDefects(io.ComfyNode):
             backbone = TrainableBackbone(model, vae, empty, batch, model_name(cls.hidden, model))
             network, progress = _network(backbone, encoder, seed), LearningProgress()
             marks = [asdict(settings), seed, encoder and encoder.fingerprint]
-            with _state(cls.hidden, backbone, "anomaly", shots, marks) as state:
+            with training_state(cls.hidden, backbone, "anomaly", shots, marks) as state:
                 entries = {key: new_defect(key, one, backbone) for key, one in shots.items()}
                 learned, network = learn_anomalies(
                     backbone, entries, shots, network, freeze_encoder=encoder is not None, settings=settings, seed=seed,
@@ -183,7 +183,7 @@ class TrainMasks(io.ComfyNode):
         with normal_tensors():
             backbone = TrainableBackbone(model, vae, empty, batch, model_name(cls.hidden, model))
             known, progress = _begun(library, backbone), LearningProgress()
-            with _state(cls.hidden, backbone, "mask", shots, [asdict(settings), seed]) as state:
+            with training_state(cls.hidden, backbone, "mask", shots, [asdict(settings), seed]) as state:
                 entries = {key: _entry(known, key, one, backbone) for key, one in shots.items()}
                 learned = learn_masks(
                     backbone, entries, shots, settings=settings, seed=seed, progress=progress, state=state,
@@ -256,7 +256,9 @@ def _shots_of(entry: Defect) -> Shots:
 
 
 @contextmanager
-def _state(hidden, backbone: TrainableBackbone, kind: str, shots: Mapping[Key, Shots], marks: list) -> Iterator[Path]:
+def training_state(
+    hidden, backbone: TrainableBackbone, kind: str, shots: Mapping[Key, Shots], marks: list
+) -> Iterator[Path]:
     """Give the file of a training's state, named after all that decides its result; it goes once there is a result."""
     from ..adiff.training.shots import shot_digests
 

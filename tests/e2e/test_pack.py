@@ -14,7 +14,7 @@ from tests.e2e.scenes import make_scene
 
 SNAPSHOT = Path(__file__).with_name("object_info.json")
 NODES = tuple(json.loads(SNAPSHOT.read_text()))
-OF_THE_MACHINE = {"data", "defect", "encoder", "library", "sampler_name", "scheduler"}
+OF_THE_MACHINE = {"data", "defect", "dual", "encoder", "library", "localizer", "sampler_name", "scheduler"}
 """Combos whose options depend on what is installed."""
 IMPORT_LIMIT = 0.3
 """Seconds."""

@@ -12,11 +12,13 @@ TITLE, SLOT, WIDGET, BORDER = 30, 20, 24, 14
 WIDTH, GAP, PADDING, HEADER = 300, 60, 20, 60
 """Pixels of a node, between columns and between nodes, around a stage's nodes, and of a stage's title."""
 WIDE = {"ADiffLoadDefect": 380, "CLIPTextEncode": 380, "ADiffSavePairs": 440, "PreviewImage": 440, "PreviewAny": 380,
-        "ADiffLoadDefectDataset": 440, "ADiffTrainDefects": 400, "ADiffTrainMasks": 400}  # fmt: skip
+        "ADiffLoadDefectDataset": 440, "ADiffTrainDefects": 400, "ADiffTrainMasks": 400,
+        "ADiffTrainLocalizer": 400, "ADiffScoreDataset": 440, "ADiffTrainDual": 400}  # fmt: skip
 PREVIEW = {
     "ADiffLoadDefect": 152, "ADiffGenerateMasks": 240, "ADiffFilterMasks": 240, "ADiffSavePairs": 260,
     "PreviewImage": 230, "PreviewAny": 180, "CLIPTextEncode": 80, "ADiffLoadDefectDataset": 190,
-    "ADiffTrainDefects": 250, "ADiffTrainMasks": 250,
+    "ADiffTrainDefects": 250, "ADiffTrainMasks": 250, "ADiffTrainLocalizer": 250, "ADiffPasteBaseline": 240,
+    "ADiffLocalize": 240, "ADiffScoreDataset": 160, "ADiffTrainDual": 250,
 }  # fmt: skip
 """Pixels that a node needs below its widgets for pictures or text."""
 NOTE_WIDTH, NOTE_LINE, NOTE_CHARACTERS = 960, 20, 120

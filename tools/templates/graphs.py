@@ -1,5 +1,9 @@
 """The graphs themselves, one function each; its docstring is no more than the file's name."""
 
+from .crops import large_photo
+from .dual import both_methods, generate_dual, train_a_dual_model
+from .evaluation import train_a_localizer
+from .filtering import filter_pairs
 from .graph import Graph, Output
 
 BUILT_IN = "demo (built in)"
@@ -235,8 +239,9 @@ Learns a defect from eight photos with masks, saves it as a library, and paints 
 Runs as it is, on drawn photos. **Cancel** at any time: run again, the training goes on where it was.
 
 **Your own photos:** put a folder into ComfyUI's `input` folder, with the photos in `images/` and a mask of the same
-name for each in `masks/` (white where the defect is), press R, and choose it in *Load Defect Dataset*. Give the library
-a name of its own in *Save Library*, and put *Load Image* with a normal photo in the place of *Draw Surface*.
+name for each in `masks/` (white where the defect is), press R, and choose it in *Load Defect Dataset*. Write its tags
+and licence into *Edit Library*, give the library a name of its own in *Save Library*, and put *Load Image* with a
+normal photo in the place of *Draw Surface*.
 
 **Your own model:** put *Load Checkpoint* (any SD 1.5 checkpoint) in the place of *Load Demo Model*, a *CLIP Text
 Encode* with an empty text in the place of its `empty`, and remove *Load Spatial Encoder*: a new encoder is then
@@ -256,7 +261,9 @@ learned. Raise `steps` to 500 or more. Photos should be 512 pixels or more.
     both = graph.node("ADiffTrainMasks", library=learned["library"], steps=80, **given)
     library, encoder = both["library"], learned["encoder"]
     graph.column()
-    graph.node("ADiffSaveLibrary", library=library, encoder=encoder, name="trained here", overwrite=True)
+    described = graph.node("ADiffEditLibrary", library=library, tags="drawn, demo", licence="CC0-1.0")["library"]
+    graph.column()
+    graph.node("ADiffSaveLibrary", library=described, encoder=encoder, name="trained here", overwrite=True)
     graph.node("PreviewAny", "About the appearance", source=learned["report"])
     graph.node("PreviewAny", "About the masks", source=both["report"])
     graph.stage("4. Masks")
@@ -278,7 +285,10 @@ learned. Raise `steps` to 500 or more. Photos should be 512 pixels or more.
     return graph
 
 
-GRAPHS = (drawn_mask, learned_masks, stock_sampler, compare_modes, prompt_and_lora, train_a_defect)
+GRAPHS = (
+    drawn_mask, learned_masks, stock_sampler, compare_modes, prompt_and_lora, train_a_defect,
+    train_a_localizer, train_a_dual_model, generate_dual, both_methods, filter_pairs, large_photo,
+)  # fmt: skip
 
 
 def file_name(graph) -> str:

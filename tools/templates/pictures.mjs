@@ -3,7 +3,7 @@
 //   NODE_PATH=/somewhere/node_modules node tools/templates/pictures.mjs http://127.0.0.1:8188
 //
 // needs: a running ComfyUI with the pack, and what page.mjs needs. With OVERVIEW=folder it also leaves a picture of every
-// whole graph there, to look at.
+// whole graph there, to look at; ONLY="name,name" makes those of some graphs.
 
 import fs from "node:fs";
 import path from "node:path";
@@ -35,9 +35,27 @@ const GRAPHS = {
   "Compare re-weighting modes": { help: [], columns: 4, rows: [["PreviewImage", "whole"]] },
   "Train a defect from photos": {
     help: ["ADiffLoadDefectDataset", "ADiffTrainDefects", "ADiffTrainMasks", "ADiffSaveLibrary", "ADiffPickDefect",
-           "ADiffLoadLibrary", "ADiffMergeLibraries"],
+           "ADiffEditLibrary", "ADiffLoadLibrary", "ADiffMergeLibraries"],
     columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
   },
+  "Keep the good pairs": {
+    help: ["ADiffFilterPairs", "ADiffPlaceMasks"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
+  },
+  "Paint a small defect into a large photo": {
+    help: ["ADiffCropToMask", "ADiffStitch"], columns: 2, rows: [["ADiffSavePairs", 0], ["PreviewImage", "whole"]],
+  },
+  "Train and test a localizer": {
+    help: ["ADiffPasteBaseline", "ADiffTrainLocalizer", "ADiffLocalize", "ADiffScoreDataset", "ADiffLoadLocalizer"],
+    stages: ["4. Learn", "5. Test", "6. Look"], run: true,
+  },
+  // writes the file that the next two read
+  "Train a dual model from photos": {
+    help: ["ADiffTrainDual"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
+  },
+  "Generate with a dual model": {
+    help: ["ADiffLoadDual", "ADiffDualSampler"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
+  },
+  "The two methods side by side": { help: [], columns: 4, rows: [["PreviewImage", "whole"]] },
   // runs with the user's files only: a picture of these stages
   "Defect appended to a prompt with a LoRA": { help: [], stages: ["4. Condition", "5. Paint"] },
 };
@@ -125,11 +143,12 @@ await withPage(VIEW, async (page) => {
   await page.evaluate(() => window.app.extensionManager.command.execute("Comfy.Canvas.ToggleMinimap")).catch(() => 0);
   fs.mkdirSync(path.join(ROOT, "web", "docs", "images"), { recursive: true });
   for (const [name, graph] of Object.entries(GRAPHS)) {
+    if (process.env.ONLY && !process.env.ONLY.split(",").includes(name)) continue;
     const thumbnail = path.join(ROOT, "workflows", `${name}.jpg`);
     const missing = await open(page, JSON.parse(fs.readFileSync(path.join(ROOT, "workflows", `${name}.json`))));
     if (missing.length) throw new Error(`${name}: missing ${missing}`);
+    if (graph.rows || graph.run) await run(page, BASE);
     if (graph.rows) {
-      await run(page, BASE);
       await resultPicture(page, graph, thumbnail);
     } else {
       await stagePicture(page, graph.stages, 2 * THUMBNAIL, thumbnail);

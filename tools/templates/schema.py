@@ -18,7 +18,7 @@ CORE = Path(__file__).with_name("core_nodes.json")
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 CONTROL = ("fixed", "increment", "decrement", "randomize")
 SEEDS = ("seed", "noise_seed")
-LINK_ONLY = {("ADiffSavePairs", "measures")}
+LINK_ONLY = {("ADiffSavePairs", "measures"), ("ADiffStitch", "measures"), ("ADiffFilterPairs", "measures")}
 """Inputs of ours with force_input, which the snapshot does not tell: sockets in spite of their type."""
 
 

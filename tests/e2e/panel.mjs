@@ -1,0 +1,254 @@
+// What a user of the library panel sees and does, as JSON: node tests/e2e/panel.mjs URL LIBRARY PICTURES
+//
+// LIBRARY is a file of many defects, changed on the way and left as it was but for a tag and a licence; pictures of the
+// panel are left in the folder PICTURES.
+
+import path from "node:path";
+
+import { load, withPage } from "../../tools/templates/page.mjs";
+
+const [BASE, LIBRARY, PICTURES] = process.argv.slice(2);
+const VIEW = { width: 1500, height: 950 };
+const MARKUP = "<img src=x onerror=hacked=1>";
+const DEFECT = "metal/scratch 1";
+const SLOW = 200000; // milliseconds that anything may take on a busy machine
+
+const seen = {};
+
+const rows = (page) => page.$$eval(".adiff-row", (all) => all.map((row) => row.dataset.key.split("\n")[1]));
+const loaders = (page) => page.evaluate(() => window.app.graph.nodes.map((node) => [node.type, node.widgets[0].value]));
+const told = (page) => page.textContent(".adiff-message");
+const row = (page, name) => page.locator(`.adiff-row[data-key$="${name}"]`);
+
+async function find(page, text) {
+  await page.fill(".adiff-search", text);
+  await page.waitForTimeout(300);
+}
+
+// Waits until the panel says something that holds a text.
+async function says(page, text) {
+  await page.waitForFunction(
+    (wanted) => document.querySelector(".adiff-message:not([hidden])")?.textContent.includes(wanted), text, { timeout: SLOW },
+  );
+  return told(page);
+}
+
+async function shoot(page, name) {
+  await page.waitForTimeout(500);
+  await page.screenshot({ path: path.join(PICTURES, `${name}.png`) });
+}
+
+// Milliseconds of the clock from the click on the tab to its rows.
+function opened(page) {
+  return page.evaluate(async () => {
+    const start = performance.now();
+    document.querySelector(".adiff-library-tab-button").click();
+    while (!document.querySelector(".adiff-row")) await new Promise(requestAnimationFrame);
+    return performance.now() - start;
+  });
+}
+
+// Milliseconds that the page's thread computes for some work, scripts, styles and layout; what others do meanwhile on the
+// machine is not in it.
+async function cost(page, work) {
+  const session = await page.context().newCDPSession(page);
+  await session.send("Performance.enable", { timeDomain: "threadTicks" });
+  const spent = async () => {
+    const { metrics } = await session.send("Performance.getMetrics");
+    return 1000 * metrics.find(({ name }) => name === "TaskDuration").value;
+  };
+  const start = await spent();
+  await work();
+  const end = await spent();
+  await session.detach();
+  return end - start;
+}
+
+// What a search costs, and how many rows there then are.
+async function searched(page, text) {
+  const milliseconds = await cost(page, () => page.evaluate(async (wanted) => {
+    const search = document.querySelector(".adiff-search");
+    search.value = wanted;
+    search.dispatchEvent(new Event("input"));
+    await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  }, text));
+  return { text, milliseconds, rows: await page.locator(".adiff-row").count() };
+}
+
+// Scrolls through all of the list: what a step costs, and the most rows that there were.
+async function scrolled(page) {
+  let [steps, most] = [0, 0];
+  const milliseconds = await cost(page, async () => {
+    [steps, most] = await page.evaluate(async () => {
+      const frame = document.querySelector(".adiff-frame");
+      let [count, rows] = [0, 0];
+      for (; count * 3 * frame.clientHeight < frame.scrollHeight; count += 1) {
+        frame.scrollTop = count * 3 * frame.clientHeight;
+        await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+        rows = Math.max(rows, document.querySelectorAll(".adiff-row").length);
+      }
+      return [count, rows];
+    });
+  });
+  const last = await page.locator(".adiff-row").count();
+  await page.evaluate(() => { document.querySelector(".adiff-frame").scrollTop = 0; });
+  return { milliseconds: milliseconds / steps, steps, most, last };
+}
+
+// The contrast (WCAG 2) of texts with what lies behind them.
+function contrasts(page) {
+  return page.evaluate(() => {
+    const parts = (colour) => {
+      const numbers = colour.match(/[\d.]+/g).map(Number);
+      const [r, g, b, a = 1] = colour.startsWith("color(") ? [...numbers.slice(0, 3).map((one) => one * 255), numbers[3]] : numbers;
+      return [r, g, b, a];
+    };
+    const over = (top, under) => [0, 1, 2].map((c) => top[c] * top[3] + under[c] * (1 - top[3]));
+    const behind = (part) => {
+      const layers = [];
+      for (let one = part; one; one = one.parentElement) layers.unshift(parts(getComputedStyle(one).backgroundColor));
+      return layers.reduce((under, layer) => over(layer, under), [255, 255, 255]);
+    };
+    const light = (rgb) => {
+      const [r, g, b] = rgb.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const texts = [".adiff-name span", ".adiff-name b", ".adiff-facts", ".adiff-tag", ".adiff-head span", ".adiff-head small",
+                   ".adiff-count", "button.adiff-chip span", "button.adiff-chip small", ".adiff-field span", ".adiff-about p",
+                   ".adiff-field input", ".adiff-bar h2"];
+    return Object.fromEntries(texts.map((name) => {
+      const part = document.querySelector(name);
+      const under = behind(part);
+      const [one, other] = [light(over(parts(getComputedStyle(part).color), under)), light(under)];
+      return [name, (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05)];
+    }));
+  });
+}
+
+async function asked(page, what, content) {
+  const answer = await page.request.post(`${BASE}/adiff/library/${what}`, { data: content });
+  return answer.json();
+}
+
+async function listed(page) {
+  const { libraries } = await (await page.request.get(`${BASE}/adiff/library`)).json();
+  return libraries.find((library) => library.name === LIBRARY);
+}
+
+async function look(page) {
+  seen.opening = await cost(page, async () => { seen.opened = await opened(page); });
+  await page.waitForFunction(() => document.querySelectorAll(".adiff-thumb img").length >= 4);
+  await shoot(page, "panel");
+  seen.count = await page.textContent(".adiff-count");
+  seen.searches = [];
+  for (const text of ["s", "scratch", "scratch rare", "cc-by", "nothing at all", ""]) seen.searches.push(await searched(page, text));
+  seen.scroll = await scrolled(page);
+  await find(page, "nothing at all");
+  seen.empty = await page.isVisible(".adiff-empty");
+  await find(page, "metal scratch");
+  seen.found = await rows(page);
+  await page.click("button.adiff-chip:has-text('rare')");
+  await page.waitForTimeout(300);
+  seen.tagged = await page.$$eval(".adiff-row", (all) => all.map((one) => one.textContent.includes("rare")));
+  await page.click("button.adiff-chip:has-text('rare')");
+}
+
+async function place(page) {
+  await find(page, LIBRARY);
+  const canvas = page.locator("#graph-canvas");
+  await row(page, "bottle/crack 1").dragTo(canvas, { targetPosition: { x: 800, y: 300 } });
+  await page.waitForTimeout(300);
+  seen.dragged = await loaders(page);
+  seen.where = await page.evaluate(() => {
+    const [x, y] = window.app.graph.nodes[0].pos;
+    return window.app.canvas.ds.convertOffsetToCanvas([x, y - window.LiteGraph.NODE_TITLE_HEIGHT]);
+  });
+  await row(page, "bottle/crack 2").dragTo(canvas, { targetPosition: { x: 830, y: 350 } });
+  await page.waitForTimeout(300);
+  seen.dropped = await loaders(page);
+  await find(page, "metal scratch");
+  await row(page, DEFECT).last().hover();
+  await row(page, DEFECT).last().locator("button").first().click();
+  await page.waitForTimeout(1500);
+  seen.added = await loaders(page);
+  await shoot(page, "graph");
+}
+
+async function edit(page) {
+  await row(page, DEFECT).last().click();
+  await page.fill(".adiff-fields input >> nth=0", "steel");
+  await page.fill(".adiff-tags-input input", MARKUP);
+  await page.press(".adiff-tags-input input", "Enter");
+  await page.fill(".adiff-field:has-text('Licence') input", "CC0-1.0");
+  await shoot(page, "form");
+  await page.click(".adiff-primary");
+  seen.saved = await says(page, "steel/scratch 1");
+  await find(page, "steel");
+  seen.renamed = { rows: await rows(page), nodes: await loaders(page), text: await row(page, "steel/scratch 1").textContent() };
+  await shoot(page, "saved");
+  seen.hacked = await page.evaluate(() => window.hacked ?? null);
+  await page.click(".adiff-link");
+  seen.undone = await says(page, DEFECT);
+  await find(page, "metal scratch");
+  seen.back = { rows: await rows(page), nodes: await loaders(page) };
+}
+
+async function refuse(page) {
+  await row(page, DEFECT).last().click();
+  await page.fill(".adiff-fields input >> nth=1", "scratch 2");
+  await page.click(".adiff-primary");
+  await page.waitForSelector(".adiff-error:not([hidden])");
+  seen.taken = await page.textContent(".adiff-error");
+  await page.fill(".adiff-fields input >> nth=1", "scratch 1");
+  await page.fill(".adiff-field:has-text('Author') input", "Grace");
+  const { state } = await listed(page);
+  await asked(page, "edit", { library: LIBRARY, seen: state, defect: "wood/scratch 1", tags: ["from elsewhere"] });
+  await page.click(".adiff-primary");
+  await page.waitForFunction(() => document.querySelector(".adiff-error:not([hidden])")?.textContent.includes("meantime"));
+  seen.kept = await page.inputValue(".adiff-field:has-text('Author') input");
+  await page.click(".adiff-primary");
+  seen.again = await says(page, DEFECT);
+}
+
+async function remove(page) {
+  await row(page, DEFECT).last().hover();
+  await row(page, DEFECT).last().locator(".adiff-danger").click();
+  seen.removed = await says(page, "deleted");
+  seen.left = await rows(page);
+  await page.click(".adiff-link");
+  await says(page, "as it was");
+  seen.restored = await rows(page);
+  await find(page, "demo");
+  await page.click(".adiff-row >> nth=0");
+  seen.locked = { text: await page.textContent(".adiff-locked"), save: await page.locator(".adiff-primary").count() };
+}
+
+async function themes(page) {
+  await find(page, "bottle crack");
+  await row(page, "bottle/crack 2").click();
+  for (const name of ["dark", "light"]) {
+    await page.evaluate((chosen) => window.app.extensionManager.setting.set("Comfy.ColorPalette", chosen), name);
+    await shoot(page, name);
+    seen.contrasts = { ...seen.contrasts, [name]: await contrasts(page) };
+  }
+  await page.evaluate(() => window.app.extensionManager.setting.set("Comfy.ColorPalette", "dark"));
+}
+
+async function otherLanguage(page) {
+  await page.evaluate(() => window.app.extensionManager.setting.set("Comfy.Locale", "ja"));
+  await load(page, BASE);
+  await opened(page);
+  seen.japanese = await page.textContent(".adiff-bar h2");
+  await shoot(page, "ja");
+  await page.evaluate(() => window.app.extensionManager.setting.set("Comfy.Locale", "en"));
+}
+
+await withPage(VIEW, async (page) => {
+  page.setDefaultTimeout(SLOW);
+  await load(page, BASE);
+  await page.evaluate(() => window.app.graph.clear());
+  for (const step of [look, place, edit, refuse, remove, themes, otherLanguage]) {
+    await step(page).catch((error) => { throw new Error(`${step.name}: ${error.message}\n${JSON.stringify(seen)}`); });
+  }
+});
+console.log(JSON.stringify(seen));

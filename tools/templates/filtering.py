@@ -1,0 +1,59 @@
+"""The graph that sorts pairs by their measures; its docstring is no more than the file's name."""
+
+from .graph import Graph
+
+PRODUCT, DEFECT, COUNT = "wood", "hole", 6
+
+
+def filter_pairs(schema: dict) -> Graph:
+    """Keep the good pairs."""
+    graph = Graph(
+        schema,
+        """
+Paints six defects, measures each, and saves those that are really there under `output/adiff`, with masks shrunk to what
+changed; the others are shown beside what is wrong with them. Runs as it is.
+
+**The limits** stand in *Filter Pairs*. Put the `defect` there too, and its real shots set how near to them, and how
+new, a pair must be.
+
+**Thousands of pairs** that are painted anew until they pass: `adiff generate --auto-filter --tries 4`.
+
+**Your own photos:** put *Load Image* in the place of *Draw Surface*; one photo serves all masks.
+
+**Your own model:** put *Load Checkpoint* in the place of *Load Demo Model*, and choose a defect and an encoder that
+were learned on it.
+""",
+    )
+    graph.stage("1. Load")
+    demo = graph.node("ADiffLoadDemoModel")
+    defect = graph.node("ADiffLoadDefect", defect=f"demo (built in) / {PRODUCT} / {DEFECT}")["defect"]
+    encoder = graph.node("ADiffLoadSpatialEncoder", encoder="demo (built in)")["encoder"]
+    model, vae, empty = demo["model"], demo["vae"], demo["empty"]
+    graph.stage("2. Normal photos", below=True)
+    normal = graph.node("ADiffDrawSurface", product=PRODUCT, count=COUNT, size=128, seed=4)["image"]
+    graph.stage("3. Masks")
+    given = {"defect": defect, "model": model, "vae": vae, "empty": empty, "image": normal}
+    mask = graph.node("ADiffGenerateMasks", count=COUNT, seed=4, **given)["masks"]
+    graph.stage("4. Paint")
+    positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
+    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
+    graph.column()
+    painted = {"model": model, "positive": positive, "negative": empty, "normal": latent, "mask": mask}
+    samples = graph.node("ADiffKSampler", seed=4, **painted)["latent"]
+    graph.stage("5. Measure and sort")
+    pairs = graph.node(
+        "ADiffFinishPair", normal=normal, samples=samples, mask=mask, vae=vae, defect=defect, model=model, refine=True
+    )
+    graph.column()
+    sorted_pairs = graph.node(
+        "ADiffFilterPairs", images=pairs["image"], masks=pairs["mask"], measures=pairs["measures"],
+        change=pairs["change"],
+    )  # fmt: skip
+    graph.stage("6. Save and look")
+    graph.node(
+        "ADiffSavePairs", images=sorted_pairs["images"], masks=sorted_pairs["masks"], folder="adiff", product=PRODUCT,
+        defect=DEFECT, change=sorted_pairs["change"], measures=sorted_pairs["measures"],
+    )  # fmt: skip
+    graph.node("PreviewImage", "Those that do not pass", images=sorted_pairs["rejected images"])
+    graph.node("PreviewAny", "What became of each pair", source=sorted_pairs["report"])
+    return graph

@@ -1,0 +1,384 @@
+// The library panel in the sidebar: every learned defect with its picture, to search, to drag onto the canvas, to change.
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+import { KIND, addLoader, offer, renameInGraph, takeDrops } from "./canvas.js";
+import { details } from "./details.js";
+import { element, icon, iconButton } from "./element.js";
+import { VirtualList } from "./list.js";
+import { Refusal, change, fetchLibraries, pictureUrl } from "./server.js";
+import { loadWords, say } from "./words.js";
+
+const HEAD = 34; // pixels of a library's heading
+const ROW = 72; // and of a defect
+const THUMBNAIL = 112; // pixels asked for
+const UNHURRIED = 60; // milliseconds that a row is in view before its picture is asked for
+const TAGS = 24; // tags offered
+const LONG = 8000; // milliseconds that a message stays
+
+const order = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
+const keyOf = (library, defect) => `${library.name}\n${defect.product}/${defect.defect}`;
+const nameOf = (defect) => `${defect.product}/${defect.defect}`;
+
+class Panel {
+  constructor() {
+    this.libraries = [];
+    this.damaged = [];
+    this.filter = { text: "", library: "", tag: "" };
+    this.closed = new Set(); // libraries whose defects are not shown
+    this.steps = []; // changes to take back, the latest last
+    this.chosen = null; // key of the defect in the form
+    this.known = { tags: [], licences: [], often: [] }; // of all defects
+    this.build();
+  }
+
+  build() {
+    this.search = element("input", {
+      type: "search", class: "adiff-search", placeholder: say("search"), "aria-label": say("search"), spellcheck: false,
+      oninput: () => this.filterBy({ text: this.search.value }),
+    });
+    this.choice = element("select", {
+      "aria-label": say("library"), onchange: () => this.filterBy({ library: this.choice.value }),
+    });
+    this.tags = element("div", { class: "adiff-tags" });
+    this.count = element("span", { class: "adiff-count", role: "status" });
+    this.back = iconButton("undo", say("nothingToUndo"), () => this.undo(), { disabled: true });
+    this.frame = element("div", { class: "adiff-frame", role: "list", onkeydown: (event) => this.move(event) });
+    this.empty = element("div", { class: "adiff-empty" });
+    this.form = element("div", { class: "adiff-form" });
+    this.message = element("div", { class: "adiff-message", role: "status", hidden: true });
+    this.root = element(
+      "div", { class: "adiff-library" },
+      element(
+        "div", { class: "adiff-bar" }, element("h2", {}, say("heading")), this.back,
+        iconButton("refresh", say("refresh"), () => this.refresh()),
+      ),
+      element("div", { class: "adiff-searchbar" }, icon("search"), this.search),
+      element("div", { class: "adiff-narrow" }, this.choice, this.count),
+      this.tags, this.empty, this.frame, this.message, this.form,
+    );
+    this.list = new VirtualList(this.frame, (item) => (item.defect ? this.row(item) : this.head(item)));
+  }
+
+  async refresh() {
+    if (!this.libraries.length) this.tellEmpty(say("loading"), "", "spin pi-spinner");
+    try {
+      const { libraries, damaged } = await fetchLibraries();
+      this.damaged = damaged;
+      this.libraries = libraries.map((library) => this.sorted(library));
+      this.takeStock();
+    } catch (error) {
+      this.tell(say("failed", { why: error.message }), { bad: true });
+    }
+    this.draw();
+  }
+
+  sorted(library) {
+    library.defects.sort((one, other) => order.compare(one.product, other.product) || order.compare(one.defect, other.defect));
+    for (const defect of library.defects) {
+      const { notes } = defect;
+      const texts = [nameOf(defect), ...defect.tags, notes.licence, notes.author, notes.notes, library.name];
+      defect.text = texts.filter(Boolean).join("\n").toLowerCase();
+    }
+    return library;
+  }
+
+  filterBy(wanted) {
+    Object.assign(this.filter, wanted);
+    this.frame.scrollTop = 0;
+    this.draw();
+  }
+
+  matches(library, defect, words) {
+    const { tag } = this.filter;
+    return (!tag || defect.tags.includes(tag)) && words.every((word) => defect.text.includes(word));
+  }
+
+  draw() {
+    const words = this.filter.text.toLowerCase().split(/\s+/).filter(Boolean);
+    const narrowed = words.length > 0 || this.filter.tag !== "";
+    const items = [];
+    let [all, shown] = [0, 0];
+    for (const library of this.libraries) {
+      all += library.defects.length;
+      if (this.filter.library && this.filter.library !== library.name) continue;
+      const found = narrowed ? library.defects.filter((defect) => this.matches(library, defect, words)) : library.defects;
+      shown += found.length;
+      if (!found.length && narrowed) continue;
+      items.push({ height: HEAD, key: library.name, library, found: found.length });
+      if (this.closed.has(library.name) && !narrowed) continue;
+      for (const defect of found) items.push({ height: ROW, key: keyOf(library, defect), library, defect });
+    }
+    for (const damaged of narrowed || this.filter.library ? [] : this.damaged) items.push({ height: HEAD, key: damaged.name, damaged });
+    this.count.textContent = shown === all ? say("count", { n: all }) : say("some", { n: shown, all });
+    this.drawChoices();
+    this.list.show(items);
+    if (!all && !this.damaged.length) this.tellEmpty(say("none"), say("noneHint"), "inbox");
+    else if (!items.length) this.tellEmpty(say("noMatch"), say("noMatchHint"), "search");
+    else this.empty.hidden = true;
+    this.frame.hidden = !this.empty.hidden;
+  }
+
+  // What the libraries hold together: tags and licences in use, the labels for the nodes' lists.
+  takeStock() {
+    const [uses, licences] = [new Map(), new Set()];
+    const defects = this.libraries.flatMap((library) => library.defects);
+    for (const defect of defects) {
+      for (const tag of defect.tags) uses.set(tag, (uses.get(tag) ?? 0) + 1);
+      if (defect.notes.licence) licences.add(defect.notes.licence);
+    }
+    const often = [...uses].sort((one, other) => other[1] - one[1] || order.compare(one[0], other[0])).slice(0, TAGS);
+    this.known = { tags: [...uses.keys()].sort(order.compare), licences: [...licences].sort(order.compare), often };
+    if (!uses.has(this.filter.tag)) this.filter.tag = "";
+    if (!this.libraries.some((library) => library.name === this.filter.library)) this.filter.library = "";
+    offer(defects.map((defect) => defect.label));
+  }
+
+  // The libraries and tags to choose from, redrawn only when they are others.
+  drawChoices() {
+    const names = this.libraries.map((library) => library.name);
+    const { often } = this.known;
+    const state = JSON.stringify([names, often, this.filter.tag, this.filter.library]);
+    if (state === this.choices) return;
+    this.choices = state;
+    const options = [["", say("all")], ...names.map((name) => [name, name.replace(/\.safetensors$/, "")])];
+    this.choice.replaceChildren(...options.map(([value, text]) => element("option", { value }, text)));
+    this.choice.value = this.filter.library;
+    this.tags.hidden = !often.length;
+    this.tags.replaceChildren(...often.map(([tag, number]) => element(
+      "button",
+      {
+        type: "button", class: "adiff-chip", "aria-pressed": String(this.filter.tag === tag),
+        onclick: () => this.filterBy({ tag: this.filter.tag === tag ? "" : tag }),
+      },
+      element("span", {}, tag), element("small", {}, String(number)),
+    )));
+  }
+
+  head({ library, found, damaged }) {
+    if (damaged) {
+      const told = say("damaged", damaged);
+      return element("div", { class: "adiff-head adiff-damaged", title: told }, icon("exclamation-triangle"), element("span", {}, told));
+    }
+    const open = !this.closed.has(library.name);
+    const toggle = () => {
+      if (open) this.closed.add(library.name);
+      else this.closed.delete(library.name);
+      this.draw();
+    };
+    const title = library.locked ? say("locked", { why: library.locked }) : library.name;
+    return element(
+      "button", { type: "button", class: "adiff-head", onclick: toggle, title, "aria-expanded": String(open) },
+      icon(open ? "chevron-down" : "chevron-right"),
+      element("span", {}, library.name.replace(/\.safetensors$/, "")),
+      library.locked && icon("lock"), element("small", {}, String(found)),
+    );
+  }
+
+  row({ library, defect, key }) {
+    const frame = element("div", { class: "adiff-thumb" }, icon("image"));
+    if (defect.picture) setTimeout(() => this.thumbnail(frame, library, defect), UNHURRIED);
+    const shots = defect.shots === 1 ? say("shot") : say("shots", { n: defect.shots });
+    const act = (work) => (event) => {
+      event.stopPropagation();
+      work();
+    };
+    const shown = defect.tags.slice(0, 3);
+    const row = element(
+      "div",
+      {
+        class: `adiff-row ${key === this.chosen ? "adiff-chosen" : ""}`, role: "listitem", tabIndex: 0, draggable: true,
+        title: `${nameOf(defect)}${defect.notes.notes ? `\n${defect.notes.notes}` : ""}`, onclick: () => this.choose(key),
+        ondragstart: (event) => {
+          event.dataTransfer.setData(KIND, defect.label);
+          event.dataTransfer.effectAllowed = "copy";
+          event.dataTransfer.setDragImage(frame, 28, 28);
+        },
+        onkeydown: (event) => {
+          if (event.key === "Enter" && event.target === row) this.choose(key);
+        },
+      },
+      frame,
+      element(
+        "div", { class: "adiff-what" },
+        element("div", { class: "adiff-name" }, element("span", {}, `${defect.product} / `), element("b", {}, defect.defect)),
+        element("div", { class: "adiff-facts" }, [shots, defect.notes.licence ?? say("noLicence")].join(" · ")),
+        element(
+          "div", { class: "adiff-words" }, shown.map((tag) => element("span", { class: "adiff-tag" }, tag)),
+          defect.tags.length > shown.length && element("span", { class: "adiff-tag" }, `+${defect.tags.length - shown.length}`),
+        ),
+      ),
+      element(
+        "div", { class: "adiff-actions" },
+        iconButton("plus", say("add"), act(() => addLoader(defect.label))),
+        !library.locked && iconButton("trash", say("remove"), act(() => this.remove(library, defect)), { class: "adiff-danger" }),
+      ),
+    );
+    row.dataset.key = key;
+    return row;
+  }
+
+  thumbnail(frame, library, defect) {
+    if (!frame.isConnected) return; // scrolled past
+    const picture = element("img", { alt: "", draggable: false, decoding: "async" });
+    picture.onload = () => frame.replaceChildren(picture);
+    picture.src = pictureUrl(defect, library.state, THUMBNAIL);
+  }
+
+  // Arrow keys go from row to row.
+  move(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step || !event.target.classList.contains("adiff-row")) return;
+    event.preventDefault();
+    const { items, shown } = this.list;
+    const keys = items.filter((item) => item.defect).map((item) => item.key);
+    const key = keys[keys.indexOf(event.target.dataset.key) + step];
+    if (key === undefined) return;
+    this.list.reveal(key);
+    this.list.update();
+    shown.get(items.findIndex((item) => item.key === key))?.focus({ preventScroll: true });
+  }
+
+  find(key) {
+    for (const library of this.libraries) {
+      const defect = library.defects.find((one) => keyOf(library, one) === key);
+      if (defect) return { library, defect };
+    }
+    return null;
+  }
+
+  choose(key) {
+    this.chosen = key;
+    const found = key && this.find(key);
+    if (!found) {
+      this.chosen = null;
+      this.form.replaceChildren();
+    } else {
+      const { library, defect } = found;
+      this.form.replaceChildren(details({
+        ...found, known: this.known, close: () => this.choose(null), add: () => addLoader(defect.label),
+        remove: () => this.remove(library, defect), save: (changes) => this.save(library, defect, changes),
+      }));
+    }
+    for (const row of this.frame.querySelectorAll(".adiff-row")) {
+      row.classList.toggle("adiff-chosen", row.dataset.key === this.chosen);
+    }
+    if (found) requestAnimationFrame(() => this.list.reveal(key));
+  }
+
+  // The library as the server has it now takes the place of what it was; returns it.
+  replace(library) {
+    const place = this.libraries.findIndex((one) => one.name === library.name);
+    this.libraries[place < 0 ? this.libraries.length : place] = this.sorted(library);
+    this.takeStock();
+    return library;
+  }
+
+  // Sends a change; what others have changed meanwhile is fetched, and said.
+  async send(what, content) {
+    this.root.classList.add("adiff-busy");
+    try {
+      return await change(what, content);
+    } catch (error) {
+      if (!(error instanceof Refusal) || error.status !== 409) throw error;
+      await this.refresh();
+      throw new Refusal(409, what === "undo" ? error.message : say("conflict"));
+    } finally {
+      this.root.classList.remove("adiff-busy");
+    }
+  }
+
+  async save(library, defect, changes) {
+    const now = this.libraries.find((one) => one.name === library.name) ?? library; // newer after a conflict
+    const request = { library: library.name, seen: now.state, defect: nameOf(defect), ...changes };
+    const answer = await this.send("edit", request);
+    const changed = this.replace(answer.library);
+    const entry = changed.defects.find((one) => nameOf(one) === answer.name);
+    renameInGraph({ [defect.label]: entry.label });
+    this.keep({ edit: answer.edit, library: library.name, labels: { [entry.label]: defect.label } });
+    this.draw();
+    this.choose(null);
+    this.list.reveal(keyOf(changed, entry));
+    this.tell(say("saved", { name: nameOf(entry) }), { undo: true });
+  }
+
+  async remove(library, defect) {
+    try {
+      const { state } = this.libraries.find((one) => one.name === library.name) ?? library;
+      const answer = await this.send("remove", { library: library.name, seen: state, defect: nameOf(defect) });
+      this.replace(answer.library);
+      this.keep({ edit: answer.edit, library: library.name, labels: {} });
+      if (this.chosen === keyOf(library, defect)) this.choose(null);
+      this.draw();
+      this.tell(say("removed", { name: nameOf(defect) }), { undo: true });
+    } catch (error) {
+      this.tell(error.message, { bad: true });
+    }
+  }
+
+  async undo() {
+    const step = this.steps.at(-1);
+    if (!step) return;
+    try {
+      const answer = await this.send("undo", { edit: step.edit, library: step.library });
+      this.steps.pop();
+      const library = this.replace(answer.library);
+      renameInGraph(step.labels);
+      this.choose(null);
+      this.draw();
+      const defect = library.defects.find((one) => nameOf(one) === answer.name);
+      if (defect) this.list.reveal(keyOf(library, defect));
+      this.tell(say("restored", { name: answer.name }));
+    } catch (error) {
+      if (error.status === 410) this.steps.pop();
+      this.tell(error.message, { bad: true });
+    }
+    this.keep();
+  }
+
+  keep(step) {
+    if (step) this.steps.push(step);
+    this.back.disabled = !this.steps.length;
+    this.back.title = say(this.steps.length ? "undo" : "nothingToUndo");
+  }
+
+  tell(text, { undo = false, bad = false } = {}) {
+    clearTimeout(this.timer);
+    const button = element("button", { type: "button", class: "adiff-link", onclick: () => this.undo() }, say("undoShort"));
+    this.message.replaceChildren(element("span", {}, text), ...(undo ? [button] : []));
+    this.message.classList.toggle("adiff-bad", bad);
+    this.message.hidden = false;
+    this.timer = setTimeout(() => { this.message.hidden = true; }, LONG);
+  }
+
+  tellEmpty(title, hint, sign) {
+    this.empty.replaceChildren(icon(sign), element("b", {}, title), element("p", {}, hint));
+    this.empty.hidden = false;
+  }
+}
+
+let panel; // made when the tab is opened first, and kept
+
+function show(place) {
+  if (panel && panel.root.parentElement === place) return; // the front end calls again whenever it draws
+  panel ??= new Panel();
+  place.classList.add("adiff-place");
+  place.replaceChildren(panel.root);
+  panel.list.update();
+  panel.refresh();
+}
+
+app.registerExtension({
+  name: "adiff.library",
+  async setup() {
+    document.head.append(element("link", { rel: "stylesheet", href: new URL("panel.css", import.meta.url).href }));
+    await loadWords();
+    takeDrops();
+    app.extensionManager.registerSidebarTab({
+      id: "adiff-library", icon: "pi pi-bullseye", title: say("title"), tooltip: say("hint"), type: "custom", render: show,
+    });
+    api.addEventListener("execution_success", () => {
+      if (panel?.root.isConnected) panel.refresh(); // a library may have been saved
+    });
+  },
+});
