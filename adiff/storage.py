@@ -45,8 +45,10 @@ def check_readable(path: Path) -> None:
         pass
 
 
-def write_whole(path: Path | str, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path | str, write: Callable[[Path], object], rename: Callable | None = None) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it; folders are made.
+
+    rename: takes both names, os.replace by default.
 
     If anything fails, the old file stays as it was and the temporary one is removed. Its name is each call's own, so
     that processes which write the same file do not meet. The system's errors (full disk, read-only folder) are raised
@@ -58,7 +60,7 @@ def write_whole(path: Path | str, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{_digest(path.name)}.{os.urandom(8).hex()}.tmp")
     try:
         write(temporary)
-        os.replace(temporary, path)
+        (rename or os.replace)(temporary, path)
     except OSError as error:
         if error.errno is None:
             raise
@@ -78,6 +80,25 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, content: Any) -> None:
     """Write JSON, indented, as UTF-8."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def create_json(path: Path, content: Any) -> bool:
+    """Write JSON as `write_json` does; False, and nothing written, if the file is there, made by another meanwhile."""
+
+    def link(temporary: Path, target: Path) -> None:
+        try:
+            os.link(temporary, target)  # unlike a rename, it leaves alone what is there
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            os.replace(temporary, target)
+
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    try:
+        write_whole(path, lambda temporary: temporary.write_bytes(text.encode("utf-8", "backslashreplace")), link)
+    except FileExistsError:
+        return False
+    return True
 
 
 def read_json_object(path: Path, remedy: str = "") -> dict[str, Any]:

@@ -19,6 +19,7 @@ import signal
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -108,18 +109,21 @@ def _work(arguments: list[str], folder: str, kill: Kill) -> None:
     with open(f"{folder.rstrip('/')}.log", "wb") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    rename, written = os.replace, 0
+    written = 0
 
-    def counted(source: str, target: str) -> None:
-        nonlocal written
-        written += str(target).startswith(folder)
-        if (written, kill.when) == (kill.at, "before"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        rename(source, target)
-        if (written, kill.when) == (kill.at, "after"):
-            os.kill(os.getpid(), signal.SIGKILL)
+    def counted(name: Callable[[str, str], None]) -> Callable[[str, str], None]:
+        def give(source: str, target: str) -> None:
+            nonlocal written
+            written += str(target).startswith(folder)
+            if (written, kill.when) == (kill.at, "before"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            name(source, target)
+            if (written, kill.when) == (kill.at, "after"):
+                os.kill(os.getpid(), signal.SIGKILL)
 
-    os.replace = counted
+        return give
+
+    os.replace, os.link = counted(os.replace), counted(os.link)
     loop.fit.__kwdefaults__["save_every"] = -1.0  # seconds: a training of a few steps has no state otherwise
     sys.argv = ["adiff", *arguments]
     main()

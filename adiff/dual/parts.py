@@ -9,7 +9,9 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
+from ..geometry import EIGHT
 from ..masks import clean_mask
 from ..refinement import otsu
 
@@ -17,6 +19,10 @@ GREY = 127.5
 """Level outside the mask: 0 in [-1, 1]."""
 LEAST = 10.0
 """Levels of 255 that a mask's threshold is at least: below is what the autoencoder makes of plain grey."""
+TINT = 48.0
+"""Levels by which the ground may differ from grey."""
+EDGE = 3
+"""Pixels at the border in which the autoencoder shows stripes."""
 SPECK = 1e-3
 """Share of the image below which a part of a mask is dropped, and a hole in it closed."""
 
@@ -30,11 +36,17 @@ def part_of(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def mask_of(part: np.ndarray, grey: np.ndarray | None = None) -> np.ndarray:
-    """Read the mask off a generated part: distance from grey, Otsu's threshold, cleaned; may be empty.
+    """Read the mask off a generated part: distance from its ground, Otsu's threshold, cleaned; may be empty.
 
-    part: (H, W, 3) uint8. grey: what the autoencoder makes of a plain grey image, alike; exact grey without one.
-    Returns (H, W) bool.
+    The ground is grey, in the tint that the model gave it: the median of the part, unless that is beyond TINT and so
+    the defect's own. What lies within EDGE pixels of the border alone is the autoencoder's. part: (H, W, 3) uint8.
+    grey: what the autoencoder makes of a plain grey image, alike; exact grey without one. Returns (H, W) bool.
     """
-    reference = GREY if grey is None else grey.astype(np.float32)
-    distance = np.abs(part.astype(np.float32) - reference).max(axis=2)
-    return clean_mask(distance > max(otsu(distance), LEAST), max(round(SPECK * distance.size), 1))
+    away = part.astype(np.float32) - (GREY if grey is None else grey.astype(np.float32))
+    tint = np.median(away, axis=(0, 1))
+    if np.abs(tint).max() <= TINT:
+        away -= tint
+    distance = np.abs(away).max(axis=2)
+    mask = clean_mask(distance > max(otsu(distance), LEAST), max(round(SPECK * distance.size), 1))
+    labels, _ = ndimage.label(mask, EIGHT)
+    return np.isin(labels, np.setdiff1d(labels[EDGE:-EDGE, EDGE:-EDGE], 0))

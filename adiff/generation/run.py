@@ -8,7 +8,6 @@ moment, end with the same files (`workers`).
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from ..run_record import FORMAT, given_up, read_broken, read_plan, read_records
 from ..scoring import ShotReference
 from ..spatial_encoder import SpatialEncoder
 from ..spatial_encoder import fingerprint as encoder_fingerprint
-from ..storage import LOCK, TEMPORARY, write_json
+from ..storage import LOCK, TEMPORARY, create_json
 from ..versions import versions
 from ..workers import CLAIMS, Claims, join_run
 from .batch import Task
@@ -188,7 +187,7 @@ def open_run(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bo
             raise InputError(f"{out} is a file; choose a new or empty folder")
         if out.exists() and any(_is_foreign(path.name) for path in out.iterdir()):
             raise InputError(f"{out} is not empty and holds no run; choose a new or empty folder")
-        if _create(record, {**identity, **told, "environment": environment}):
+        if create_json(record, {**identity, **told, "environment": environment}):
             return
     there = read_plan(out)
     other = _differences(identity, there)
@@ -205,21 +204,6 @@ def open_run(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bo
 def _is_foreign(name: str) -> bool:
     """Whether a file in a folder without run.json is not of processes that are just beginning the run."""
     return name not in (LOCK, CLAIMS, "run.json") and TEMPORARY.fullmatch(name) is None
-
-
-def _create(record: Path, content: dict[str, Any]) -> bool:
-    """Write run.json, whole; False if another process has just begun the run."""
-    ready = record.with_name(f".{os.urandom(8).hex()}.{os.urandom(8).hex()}.tmp")
-    write_json(ready, content)
-    try:
-        os.link(ready, record)  # unlike a rename, it leaves alone what is there
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without links
-        os.replace(ready, record)
-    finally:
-        ready.unlink(missing_ok=True)
-    return True
 
 
 def _differences(asked: dict[str, Any], there: dict[str, Any], under: str = "") -> list[str]:

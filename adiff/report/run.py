@@ -50,7 +50,8 @@ def report_of_run(
     """
     told = told_of(run, normals, command)
     if seconds is None:
-        seconds = {name: float(spent) for name, spent in _table(told.plan.get("seconds")).items()}
+        found = _table(told.plan.get("seconds")).items()
+        seconds = {name: float(spent) for name, spent in found if isinstance(spent, int | float)}
     report = Report(
         title=" and ".join(f"{block.product} / {block.defect}" for block in told.blocks),
         lead=_lead(told.plan, sum(len(block.pairs) for block in told.blocks)),

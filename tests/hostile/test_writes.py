@@ -34,6 +34,7 @@ def test_a_full_disk_or_a_read_only_folder_is_one_line(refused, place, tiny, mon
         raise OSError(fault, os.strerror(fault))
 
     monkeypatch.setattr("adiff.storage.os.replace", fail)
+    monkeypatch.setattr("adiff.storage.os.link", fail)
     line = refused(*commands[command])
     assert line.startswith(f"error: {os.strerror(fault)}: {place}") and ".tmp" not in line
 
@@ -50,8 +51,12 @@ def test_a_run_goes_on_after_the_disk_was_full(place, tiny, monkeypatch, generat
         made.append(target)
         rename(source, target)
 
+    def no_links(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
     with monkeypatch.context() as patch:
         patch.setattr("adiff.storage.os.replace", fail_later)
+        patch.setattr("adiff.storage.os.link", no_links)
         result = CliRunner().invoke(app, [str(a) for a in generate()])
     assert result.exit_code == 2 and "; make room, then give the same command again\n" in result.stderr
     assert len(list((place / "run").glob("*/*.*"))) + (place / "run/run.json").exists() == writes

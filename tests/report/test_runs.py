@@ -37,8 +37,9 @@ def test_runs_stand_side_by_side(runs, read_page, tmp_path):
     names = [card["data-defect"] for card in page.all("figure", class_="pair")]
     assert names == ["metal/rust (a/run)"] * 2 + ["metal/rust (b/run)"] and page.all("input", class_="slider")
     assert "adiff generate --steps 30" in page.text and "adiff generate --steps 50" in page.text
-    for name, steps in (("a", 30), ("b", 50)):
-        assert f"<h4>{name}/run</h4><dl><dt>steps</dt><dd>{steps}</dd>" in page.source
+    for name, pairs, steps in (("a", 2, 30), ("b", 1, 50)):
+        own = f"<dl><dt>count</dt><dd>{pairs}</dd><dt>steps</dt><dd>{steps}</dd></dl>"
+        assert f"<h4>{name}/run</h4>{own}" in page.source
     assert not (runs[0] / "report.html").exists()
 
 

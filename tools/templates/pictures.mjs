@@ -113,7 +113,7 @@ async function resultPicture(page, { columns, rows }, file) {
     for (const [type, part] of rows) {
       for (const node of window.app.graph.nodes.filter((one) => one.type === type)) {
         for (const image of node.imgs ?? []) {
-          const third = image.naturalWidth / 3;
+          const third = image.naturalHeight; // pictures of the strip are square: image, mask, and change if there is one
           const whole = [image, 0, image.naturalWidth];
           if (part === "whole") panels.push(whole);
           else if (part === "strip") panels.push([image, 0, third], [image, third, third], [image, 2 * third, third]);
