@@ -21,8 +21,8 @@ LEAST = 10.0
 """Levels of 255 that a mask's threshold is at least: below is what the autoencoder makes of plain grey."""
 TINT = 48.0
 """Levels by which the ground may differ from grey."""
-EDGE = 3
-"""Pixels at the border in which the autoencoder shows stripes."""
+EDGE, STRIPE = 12, 0.25
+"""Pixels at the border, a latent cell and a half, in which the autoencoder shows stripes; their least length in sides."""
 SPECK = 1e-3
 """Share of the image below which a part of a mask is dropped, and a hole in it closed."""
 
@@ -39,7 +39,7 @@ def mask_of(part: np.ndarray, grey: np.ndarray | None = None) -> np.ndarray:
     """Read the mask off a generated part: distance from its ground, Otsu's threshold, cleaned; may be empty.
 
     The ground is grey, in the tint that the model gave it: the median of the part, unless that is beyond TINT and so
-    the defect's own. What lies within EDGE pixels of the border alone is the autoencoder's. part: (H, W, 3) uint8.
+    the defect's own. Stripes along the border are the autoencoder's. part: (H, W, 3) uint8.
     grey: what the autoencoder makes of a plain grey image, alike; exact grey without one. Returns (H, W) bool.
     """
     away = part.astype(np.float32) - (GREY if grey is None else grey.astype(np.float32))
@@ -49,4 +49,14 @@ def mask_of(part: np.ndarray, grey: np.ndarray | None = None) -> np.ndarray:
     distance = np.abs(away).max(axis=2)
     mask = clean_mask(distance > max(otsu(distance), LEAST), max(round(SPECK * distance.size), 1))
     labels, _ = ndimage.label(mask, EIGHT)
-    return np.isin(labels, np.setdiff1d(labels[EDGE:-EDGE, EDGE:-EDGE], 0))
+    kept = [n for n, place in enumerate(ndimage.find_objects(labels), 1) if not _is_stripe(place, mask.shape)]
+    return np.isin(labels, kept)
+
+
+def _is_stripe(place: tuple[slice, ...], shape: tuple[int, int]) -> bool:
+    """Whether a part lies along one border of the image, wholly within EDGE pixels of it."""
+    for axis, (own, along) in enumerate(((place[0], place[1]), (place[1], place[0]))):
+        at_border = own.stop <= EDGE or own.start >= shape[axis] - EDGE
+        if at_border and along.stop - along.start > STRIPE * shape[1 - axis]:
+            return True
+    return False

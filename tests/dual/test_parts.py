@@ -54,3 +54,16 @@ def test_plain_grey_has_no_mask_and_the_autoencoders_grey_is_the_reference():
     part[30:40, 5:25] = 200
     assert not mask_of(tinted, tinted).any()
     assert mask_of(part, tinted).sum() == 200 and mask_of(part).sum() > 200
+
+
+def test_a_tint_of_the_ground_and_stripes_along_the_border_are_not_the_defect():
+    part = np.full((64, 64, 3), (150, 128, 110), np.uint8)
+    part[:, 3:5] = 60
+    part[20:30, 25:40] = 230
+    part[2:7, 50:58] = 230  # small, at the border
+    expected = np.zeros((64, 64), bool)
+    expected[20:30, 25:40] = expected[2:7, 50:58] = True
+    assert np.array_equal(mask_of(part), expected)
+    whole = np.full((64, 64, 3), 230, np.uint8)  # a defect that covers nearly all is no tint
+    whole[:10] = 128
+    assert mask_of(whole)[20:].all() and not mask_of(whole)[:10].any()
