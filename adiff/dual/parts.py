@@ -22,7 +22,7 @@ LEAST = 10.0
 TINT = 48.0
 """Levels by which the ground may differ from grey."""
 EDGE, STRIPE = 12, 0.25
-"""Pixels at the border, a latent cell and a half, in which the autoencoder shows stripes; their least length in sides."""
+"""Pixels at the border, a cell and a half, where the autoencoder shows stripes; their least length in sides."""
 SPECK = 1e-3
 """Share of the image below which a part of a mask is dropped, and a hole in it closed."""
 
