@@ -49,14 +49,14 @@ def test_what_an_empty_side_feeds_does_not_run(server, photos, graph):
     assert len(result.images(kept)) == 3 and rejected.node not in result.outputs
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"min_fill": 0.95}, "none of 3 pairs passes: fill \\(3\\); loosen the limits"),
-        ({"max_likeness": 1.0}, "a pair has no likeness to hold against max-likeness 1"),
-    ],
-)
-def test_what_cannot_be_kept_or_measured_is_said(server, photos, graph, given, said):
-    filtered(graph, **given)
-    with pytest.raises(GraphError, match=said):
+def test_where_none_passes_nothing_is_saved_and_all_are_shown(server, photos, graph):
+    kept, rejected, report, measures = filtered(graph, max_seam=0.01)
+    result = server.run(graph)
+    assert not {kept.node, measures.node} & set(result.outputs) and len(result.images(rejected)) == 3
+    assert result.text(report).startswith("pair 1: seam 2 above 0.01")
+
+
+def test_what_cannot_be_measured_is_said(server, photos, graph):
+    filtered(graph, max_likeness=1.0)
+    with pytest.raises(GraphError, match="a pair has no likeness to hold against max-likeness 1"):
         server.run(graph)

@@ -23,7 +23,7 @@ from .gates import run_gates
 from .library import train_library
 from .unet import CONFIG, NULL, train_unet
 from .vae import CONFIG as VAE_CONFIG
-from .vae import train_vae
+from .vae import sharpen_decoder, train_vae
 
 log = logging.getLogger("adiff")
 
@@ -57,6 +57,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--vae-steps", type=int, default=3000)
     options.add_argument("--full-size-steps", type=int, default=150)
+    options.add_argument("--decoder-steps", type=int, default=240, help="on contrast, at full size")
     options.add_argument("--unet-steps", type=int, default=6000)
     options.add_argument("--encoder-steps", type=int, default=500)
     options.add_argument("--normals", type=int, default=400, help="pictures of each product")
@@ -79,6 +80,7 @@ def train(chosen: argparse.Namespace, bank, journal: Journal) -> None:
     """Train and write demo.safetensors, then encoder and library on top of the file as it is read back."""
     vae = train_vae(bank, chosen.work, seed=chosen.seed, steps=chosen.vae_steps,
                     full_size_steps=chosen.full_size_steps, progress=journal)  # fmt: skip
+    sharpen_decoder(bank, vae, chosen.work, seed=chosen.seed, steps=chosen.decoder_steps, progress=journal)
     unet, words = train_unet(bank, vae, chosen.work, seed=chosen.seed, steps=chosen.unet_steps, progress=journal)
     ship(chosen.out, unet, vae, words)
     backbone = DiffusersBackbone("demo", load_single_file(chosen.out / "demo.safetensors"), torch.device("cpu"),

@@ -1,9 +1,11 @@
 """The demo model's card, written from the numbers that the gates measured."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
 
+WIDTH = 118
 CARD = """# The demo model
 
 A latent diffusion model of the Stable Diffusion 1.x family (VAE with downscale 8 and 4 channels, cross-attention
@@ -15,7 +17,7 @@ defect, as drawings; it has never seen a photograph. Four combinations are withh
 - files: `demo.safetensors` ({model_mb:.1f} MB, fp16, single-file key layout of SD 1.5), `encoder.safetensors`
   ({encoder_mb:.1f} MB, the `small` spatial encoder, trained on the combinations that are not withheld) and
   `library.safetensors` (the withheld combinations and their masks, learned from 5 shots each)
-- made by `python -m tools.demo_model --work DIR` in the repository, {history}; licence Apache-2.0
+{made}
 - its context imitates captions: shuffled and dropped words for product, tint, defect, colour, size, orientation, place,
   and "mask" for mask pictures; the null token pads
 
@@ -55,6 +57,7 @@ One seed ({seed}); spreads over seeds are a matter of benchmarks/.
 
 def write_card(path: Path, gates: dict, seed: int, history: str) -> None:
     """Write the model card; history: how the weights were trained, in words."""
+    made = f"- made by `python -m tools.demo_model --work DIR` in the repository, {history}; licence Apache-2.0"
 
     def fills(made: dict) -> str:
         return f"{np.median(made['fill']):.2f} ({min(made['fill']):.2f}-{max(made['fill']):.2f})"
@@ -79,6 +82,7 @@ def write_card(path: Path, gates: dict, seed: int, history: str) -> None:
         right=gates["products"]["right"], judge=gates["judge"]["products_right"], hit=gates["place"]["hit_rate"],
         judge_place=gates["judge"]["quadrants_right"], withheld_rows="\n".join(withheld), mask_rows="\n".join(masks),
         model_mb=gates["sizes"]["demo.safetensors"] / 1e6, encoder_mb=gates["sizes"]["encoder.safetensors"] / 1e6,
-        seed=seed, history=history, samples=gates["samples"],
+        seed=seed, samples=gates["samples"],
+        made=textwrap.fill(made, WIDTH, subsequent_indent="  ", break_on_hyphens=False),
     )  # fmt: skip
     path.write_text(text)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from scipy import ndimage
 from torch import Tensor
 
 from adiff.progress import Progress
@@ -31,6 +32,8 @@ KL_WEIGHT = 1e-6
 CROP = 64  # pixels
 DEFECT_WEIGHT = 4.0  # extra weight of defect pixels in the reconstruction loss
 COLOUR_WEIGHT = 2.0  # of what is left of the error after averaging 8 x 8 pixels: hues are learned late without it
+WEAK = ("scratch", "contamination", "crack")  # defects that lose contrast
+KEPT, CONTRAST_WEIGHT, FEWEST = 0.93, 2.0, 8  # share of the contrast asked for, its weight, pixels of a mask at least
 MASK_SHARE = 0.12  # of a batch: mask pictures
 
 
@@ -68,11 +71,48 @@ def _loss(vae: AutoencoderKL, images: Tensor, masks: Tensor, generator: torch.Ge
     posterior = vae.encode(images).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator)
     rebuilt = vae.decode(posterior.mean + posterior.std * noise).sample
-    error = rebuilt - images
-    weight = 1 + DEFECT_WEIGHT * masks
-    loss = (weight * (error.abs() + error.square())).mean()
-    colour = F.avg_pool2d(error, 8).abs().mean()
-    return loss + COLOUR_WEIGHT * colour + KL_WEIGHT * posterior.kl().mean()
+    return _reconstruction(rebuilt - images, masks) + KL_WEIGHT * posterior.kl().mean()
+
+
+def _reconstruction(error: Tensor, masks: Tensor) -> Tensor:
+    """The loss of an error (B, 3, S, S), heavier on defects and on what is left of it in 8 x 8 pixels."""
+    loss = ((1 + DEFECT_WEIGHT * masks) * (error.abs() + error.square())).mean()
+    return loss + COLOUR_WEIGHT * F.avg_pool2d(error, 8).abs().mean()
+
+
+def _contrast(image: Tensor, on: Tensor, around: Tensor) -> Tensor:
+    """Root mean square distance of pixels `on` to the mean colour of those `around`; image (3, S, S), masks (S, S)."""
+    return (image[:, on] - image[:, around].mean(1, keepdim=True)).square().mean().add(1e-8).sqrt()
+
+
+def sharpen_decoder(bank: Bank, vae: AutoencoderKL, folder: Path, *, seed: int, steps: int, progress: Progress) -> None:
+    """Train the decoder on, at full size, to give thin and pale defects back their contrast; latents stay."""
+    defects = np.array([defect for _, defect in bank.kinds])
+    pools = ((np.flatnonzero(np.isin(defects, WEAK) & bank.masks.any((1, 2))), 4), (bank.defective, 2),
+             (np.flatnonzero(~bank.masks.any((1, 2))), 1))  # fmt: skip
+
+    def loss_at(step: int, generator: torch.Generator) -> Tensor:
+        rng = np.random.default_rng((seed, SIZE, step))
+        index = np.concatenate([rng.choice(pool, count) for pool, count in pools])
+        images = torch.from_numpy(bank.images[index]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        masks = torch.from_numpy(bank.masks[index])
+        with torch.no_grad():
+            latents = vae.encode(images).latent_dist.mean
+        rebuilt = vae.decode(latents).sample
+        lost = []
+        for new, old, on in zip(rebuilt, images, bank.masks[index], strict=True):
+            if on.sum() >= FEWEST:
+                near, far = (torch.from_numpy(ndimage.binary_dilation(on, iterations=n)) for n in (2, 10))
+                place = torch.from_numpy(on), far & ~near
+                lost.append((KEPT - _contrast(new, *place) / _contrast(old, *place)).relu())
+        contrast = torch.stack(lost).square().sum() / len(index)
+        return _reconstruction(rebuilt - images, masks[:, None].float()) + CONTRAST_WEIGHT * contrast
+
+    trained = {f"decoder.{name}": p for name, p in vae.decoder.named_parameters()}
+    trained |= {f"post_quant_conv.{name}": p for name, p in vae.post_quant_conv.named_parameters()}
+    fit(trained, loss_at, Schedule(steps, lr=3e-4), seed=seed, what="decoder", progress=progress,
+        state=folder / "decoder.safetensors", save_every=120)  # fmt: skip
+    vae.requires_grad_(False)
 
 
 def train_vae(
