@@ -147,6 +147,7 @@ async function look(page) {
   seen.empty = await page.isVisible(".adiff-empty");
   await find(page, "metal scratch");
   seen.found = await rows(page);
+  await find(page, "scratch");
   await page.click("button.adiff-chip:has-text('rare')");
   await page.waitForTimeout(300);
   seen.tagged = await page.$$eval(".adiff-row", (all) => all.map((one) => one.textContent.includes("rare")));
