@@ -70,16 +70,16 @@ def write_whole(path: Path | str, write: Callable[[Path], object], rename: Calla
             temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path | str, text: str) -> None:
-    """Write text as UTF-8, with the line ends it has on every system."""
+def write_text(path: Path | str, text: str, rename: Callable | None = None) -> None:
+    """Write text as UTF-8, with the line ends it has on every system; rename: as in `write_whole`."""
     # a file name that is no text (a lone surrogate) becomes an escape, which in JSON reads back as itself
     content = text.encode("utf-8", "backslashreplace")
-    write_whole(path, lambda temporary: temporary.write_bytes(content))
+    write_whole(path, lambda temporary: temporary.write_bytes(content), rename)
 
 
-def write_json(path: Path | str, content: Any) -> None:
-    """Write JSON, indented, as UTF-8."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+def write_json(path: Path | str, content: Any, rename: Callable | None = None) -> None:
+    """Write JSON, indented, as UTF-8; rename: as in `write_whole`."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", rename)
 
 
 def create_json(path: Path, content: Any) -> bool:
@@ -93,9 +93,8 @@ def create_json(path: Path, content: Any) -> bool:
         except OSError:  # a file system without links
             os.replace(temporary, target)
 
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     try:
-        write_whole(path, lambda temporary: temporary.write_bytes(text.encode("utf-8", "backslashreplace")), link)
+        write_json(path, content, link)
     except FileExistsError:
         return False
     return True

@@ -22,7 +22,16 @@ from .files import DUALS, SUFFIX, dual_names, find_dual, new_file
 from .gradients import LearningProgress, normal_tensors
 from .host import mask_batch, to_batch
 from .pictures import as_image, loss_curve
-from .sockets import CATEGORY, DatasetSocket, DefectDataset, DualSocket, LoadedDual, base_inputs
+from .sockets import (
+    CATEGORY,
+    DatasetSocket,
+    DefectDataset,
+    DualSocket,
+    LoadedDual,
+    base_inputs,
+    preview_input,
+    seed_input,
+)
 from .train import training_state
 from .upstream import model_name
 
@@ -255,17 +264,12 @@ def _learning_inputs() -> list[io.Input]:
             tooltip="Side in pixels of the images learned on and made; 0 is the model's own. Smaller is quicker and "
             "takes less memory",
         ),
-        io.Int.Input(
-            "seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=False,
-            tooltip="The same seed and inputs learn the same",
-        ),
+        seed_input(),
         io.Boolean.Input(
             "early_stop", default=False,
             tooltip="With 4 photos or more: keep one aside and stop when its loss falls no further",
         ),
-        io.Int.Input(
-            "preview_every", default=250, min=0, max=10_000, tooltip="Steps between live previews; 0 shows none"
-        ),
+        preview_input(250),
     ]  # fmt: skip
 
 

@@ -40,6 +40,21 @@ def base_inputs(model: str, empty: str) -> list[io.Input]:
     ]
 
 
+def seed_input() -> io.Input:
+    """The seed of a training, which stays when the graph is run again: so a cancelled one goes on."""
+    return io.Int.Input(
+        "seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=False,
+        tooltip="The same seed and inputs learn the same",
+    )  # fmt: skip
+
+
+def preview_input(every: int) -> io.Input:
+    """How often a training shows what it has learned."""
+    return io.Int.Input(
+        "preview_every", default=every, min=0, max=10_000, tooltip="Steps between live previews; 0 shows none"
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class LearnedDefect:
     """source: the library's name in the list; library: all of it; entry: the defect chosen."""

@@ -34,6 +34,8 @@ from .sockets import (
     LoadedEncoder,
     LoadedLibrary,
     base_inputs,
+    preview_input,
+    seed_input,
 )  # fmt: skip
 from .upstream import identity_of, model_name
 
@@ -51,17 +53,12 @@ def _learning_inputs(steps: int, learning_rate: float) -> list[io.Input]:
             "learning_rate", default=learning_rate, min=1e-5, max=1.0, step=1e-5, round=False,
             tooltip="Peak learning rate of the embeddings",
         ),
-        io.Int.Input(
-            "seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=False,
-            tooltip="The same seed and inputs learn the same",
-        ),
+        seed_input(),
         io.Boolean.Input(
             "early_stop", default=True,
             tooltip="With 4 shots or more of each defect: keep one aside and stop when its loss falls no further",
         ),
-        io.Int.Input(
-            "preview_every", default=50, min=0, max=10_000, tooltip="Steps between live previews; 0 shows none"
-        ),
+        preview_input(50),
     ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import typer
 from ..errors import InputError
 from ..storage import write_json
 from .app import keeping
-from .generate import mask_source
+from .jobs import mask_source
 from .options import Seed
 from .progress import CliProgress, duration
 from .surfaces import RECORD, write_surfaces

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from .app import keeping
-from .generate import normals_of
+from .jobs import normals_of
 from .options import Seed
 from .progress import CliProgress
 

@@ -16,17 +16,14 @@ from ..storage import LOCK, clear_folder, run_lock
 from ..workers import CLAIMS, join_run
 from .app import keeping
 from .command import given_command
+from .jobs import Given, Job, read_jobs
 from .limits import AutoFilter, Limits, MaxLikeness, MaxSeam, MinFill, MinNovelty, Refine, Tries, parse_limits
-from .masks import check_has_masks
 from .options import Base, Blending, Distance, EncoderFile, LibraryFile, Loras, Resume, Reweighting, Seed, parse_loras
 from .progress import CliProgress
-from .train import encoder_beside
 
 if TYPE_CHECKING:
     from ..backbone import Backbone
-    from ..generation import GenerationSettings, MaskSource, RunResult
-    from ..library import Defect, Key, Library
-    from ..spatial_encoder import SpatialEncoder
+    from ..generation import GenerationSettings, RunResult
 
 logger = logging.getLogger("adiff")
 
@@ -128,7 +125,7 @@ def generate(
     limits = parse_limits(min_fill, max_seam, max_likeness, min_novelty, auto_filter, tries)
     if preview_decoder is not None:
         _check_decoder(preview_decoder)
-    given = _read(library, defects or [], normals, masks or [], encoder, out)
+    given = read_jobs(library, defects or [], normals, masks or [], encoder, out)
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
     from ..generation import GenerationSettings
     from ..library import check_base
@@ -152,27 +149,6 @@ def generate(
     _tell_missing(results, plan)
 
 
-class _Job(NamedTuple):
-    """One run: the defects that each of its images shows, their masks, the normal images, the folder."""
-
-    entries: list[Defect]
-    masks: list[MaskSource]
-    normals: list[Path]
-    out: Path
-
-    @property
-    def name(self) -> str:
-        return " and ".join(entry.name for entry in self.entries)
-
-    @property
-    def keys(self) -> list[Key]:
-        return [entry.key for entry in self.entries]
-
-    @property
-    def wanted(self) -> list[tuple[Key, MaskSource]]:
-        return [(entry.key, masks) for entry, masks in zip(self.entries, self.masks, strict=True)]
-
-
 class _Plan(NamedTuple):
     """What every run is made by: its number of pairs, settings, seed, the command that asked for it, and limits."""
 
@@ -181,14 +157,6 @@ class _Plan(NamedTuple):
     seed: int
     command: str
     limits: Limits
-
-
-class _Given(NamedTuple):
-    """The command's input, opened."""
-
-    library: Library
-    jobs: list[_Job]
-    encoder: SpatialEncoder | None
 
 
 def _check_asked(
@@ -212,84 +180,6 @@ def _check_decoder(path: Path) -> None:
     PreviewDecoder(path)
 
 
-def _read(
-    path: Path, defects: Sequence[str], normals: Path, masks: Sequence[Path], encoder: Path | None, out: Path
-) -> _Given:
-    """Open and check everything but the base model; raises InputError or FileNotFoundError. No defects: all."""
-    from ..datasets.readers import list_images
-    from ..library import load_library
-
-    library = load_library(path)
-    if defects:
-        entries = [library.get(name) for name in defects]
-        files = [list(list_images(folder)) for folder in masks] or [None] * len(entries)
-        jobs = [_job(entries, files, normals, out)]
-    else:
-        jobs = [_job([entry], [None], normals, folder) for entry, folder in _folders(library, out)]
-    return _Given(library, jobs, read_encoder(path, library, jobs[0].name, encoder))
-
-
-def _folders(library: Library, out: Path) -> list[tuple[Defect, Path]]:
-    """Each defect of a library with the folder of its run, out/<product>-<defect>."""
-    if not library.defects:
-        raise InputError("the library holds no defects; `adiff train` adds some")
-    if out.is_file() or (out / "run.json").exists():
-        what = "a file" if out.is_file() else "the folder of one run"
-        raise InputError(f"{out} is {what}; --all makes a run for each defect, give a folder for them")
-    folders: dict[Path, Defect] = {}
-    for entry in library.defects.values():
-        other = folders.setdefault(out / "-".join(entry.key), entry)
-        if other is not entry:
-            raise InputError(
-                f"the runs of {other.name} and {entry.name} would share the folder {'-'.join(entry.key)}; "
-                "rename one with `adiff library rename`"
-            )
-    return [(entry, folder) for folder, entry in folders.items()]
-
-
-def _job(entries: list[Defect], files: Sequence[list[Path] | None], normals: Path, out: Path) -> _Job:
-    """One run; files: the masks of each defect, None for learned ones."""
-    for entry in entries:
-        if entry.anomaly is None:
-            raise InputError(f"the appearance of {entry.name} was not learned; `adiff train --what defects` adds it")
-    sources = [mask_source(entry, of_entry) for entry, of_entry in zip(entries, files, strict=True)]
-    return _Job(entries, sources, normals_of(entries[0].product, normals), out)
-
-
-def normals_of(product: str, folder: Path) -> list[Path]:
-    """A product's normal images: in folder/product/train/good or folder/product if there is one, else in the folder."""
-    from ..datasets.readers import list_images
-
-    own = [place for place in (folder / product / "train" / "good", folder / product) if place.is_dir()]
-    try:
-        return list(list_images(own[0] if own else folder))
-    except InputError as error:
-        raise InputError(f"normal images of {product}: {error}") from error
-
-
-def read_encoder(path: Path, library: Library, name: str, given: Path | None) -> SpatialEncoder | None:
-    """The spatial encoder that a defect was learned with: the one given, beside the library, or the demo's own."""
-    from ..backbone import demo_encoder_path
-    from ..library import check_encoder
-    from ..spatial_encoder import load_encoder
-
-    if given is not None:
-        network, about = load_encoder(given)
-        check_encoder(library, about["fingerprint"])
-        return network
-    wanted = library.encoder_fingerprint
-    if wanted is None:
-        return None
-    places = [encoder_beside(path), path.with_name("encoder.safetensors"), demo_encoder_path()]
-    for place in places:
-        if place.is_file():
-            network, about = load_encoder(place)
-            if about["fingerprint"] == wanted:
-                return network
-    looked = " or ".join(str(place) for place in places[:2])
-    raise InputError(f"{name} was learned with encoder {wanted[:8]}, not at {looked}; give it with --encoder")
-
-
 def clear_runs(folders: Sequence[Path]) -> None:
     """Remove runs to begin them anew; raises InputError, and removes nothing, if one holds what is not a run's."""
     there = [folder for folder in folders if (folder / "run.json").exists()]
@@ -302,24 +192,12 @@ def clear_runs(folders: Sequence[Path]) -> None:
             clear_folder(folder)
 
 
-def mask_source(entry: Defect, files: list[Path] | None = None) -> MaskSource:
-    """Masks from files, or sampled from the learned ones within the range of the shots."""
-    from ..generation import FolderMasks, LearnedMasks
-    from ..masks import MaskRules
-
-    if files is not None:
-        return FolderMasks(files)
-    check_has_masks(entry)
-    shots = list(entry.shot_masks)
-    return LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots)
-
-
 def _command(ctx: typer.Context, out: Path) -> str:
     """The command that makes the run again; of its folder only the name: a run tells the same wherever it lies."""
     return given_command(ctx, out=out.resolve().name or out, resume=None)
 
 
-def _run_all(given: _Given, backbone: Backbone, plan: _Plan, progress: CliProgress) -> list[RunResult]:
+def _run_all(given: Given, backbone: Backbone, plan: _Plan, progress: CliProgress) -> list[RunResult]:
     """Fill the runs one after another; those that are finished already are passed over."""
     from ..generation import generate_run
     from ..report import report_of_run
@@ -343,7 +221,7 @@ def _run_all(given: _Given, backbone: Backbone, plan: _Plan, progress: CliProgre
 
 
 def _work_on_cluster(
-    ctx: typer.Context, address: str, workers: int | None, given: _Given, plan: _Plan, progress: CliProgress
+    ctx: typer.Context, address: str, workers: int | None, given: Given, plan: _Plan, progress: CliProgress
 ) -> None:
     """Have the runs filled by workers at this very command; what they leave is this process's to make."""
     from ..run_record import settled_ids
@@ -357,7 +235,7 @@ def _work_on_cluster(
     )  # fmt: skip
 
 
-def _check_jobs(given: _Given, backbone: Backbone, plan: _Plan) -> None:
+def _check_jobs(given: Given, backbone: Backbone, plan: _Plan) -> None:
     """Raise InputError for a run that cannot be made, before one is begun or an old one removed."""
     from ..generation import check_run
 
@@ -368,7 +246,7 @@ def _check_jobs(given: _Given, backbone: Backbone, plan: _Plan) -> None:
 
 
 @contextmanager
-def _naming(job: _Job, given: _Given) -> Iterator[None]:
+def _naming(job: Job, given: Given) -> Iterator[None]:
     """Say of bad input which of many runs it stops."""
     try:
         yield
@@ -376,7 +254,7 @@ def _naming(job: _Job, given: _Given) -> Iterator[None]:
         raise InputError(f"{job.name}: {error}" if len(given.jobs) > 1 else str(error)) from error
 
 
-def _tell(jobs: Sequence[_Job], results: Sequence[RunResult], out: Path, every: bool) -> None:
+def _tell(jobs: Sequence[Job], results: Sequence[RunResult], out: Path, every: bool) -> None:
     """Say what came out: of one run in a line, of --all in a table."""
     from ..report import summarise
 

@@ -23,7 +23,7 @@ from adiff.learning import Shots
 from tests.e2e.checkpoints import SD15_SCALE, random_unet
 from tests.e2e.comfyui import Graph, GraphError
 from tests.e2e.scenes import masks
-from tests.e2e.test_training import Listener, demo, drawn, offered, states
+from tests.e2e.test_training import Listener, break_off_and_go_on, demo, drawn, offered, states
 
 SIZE, CHANGE = 64, 0.05
 NULL_SEED, NULL_TOKENS = 100, 16
@@ -171,18 +171,7 @@ def test_a_cancelled_training_goes_on_to_the_same_result(server):
         graph = Graph()
         return graph, train(graph, demo(graph), drawn(graph), name, steps=12, overwrite=True)
 
-    graph, learned = build("broken")
-    with Listener(server.url) as events:
-        name = server.queue(graph)
-        events.wait_for(lambda kind, data: kind == "progress" and data["node"] == learned.node and data["value"] == 5)
-        server.interrupt()
-        result = server.wait(name)
-    assert [kind for kind, _ in result.events][-1] == "execution_interrupted"
-    (state,) = states(server)
-    with Listener(server.url) as events:
-        server.run(graph)
-        events.wait_for(lambda kind, data: kind == "progress" and data["node"] == learned.node and data["value"] == 12)
-    assert min(events.steps(learned)) >= 5 and not state.exists()
+    break_off_and_go_on(server, *build("broken"), at=5, steps=12)
     server.run(build("unbroken")[0])
     folder = server.base / "models" / "adiff_dual"
     one, other = (load_file(folder / f"{name}.safetensors") for name in ("broken", "unbroken"))

@@ -105,6 +105,23 @@ def states(server):
     return sorted(folder.iterdir()) if folder.exists() else []
 
 
+def break_off_and_go_on(server, graph, learned, at, steps):
+    """Cancel a training at a step, run the graph again, and see that it goes on from there and leaves no state."""
+    with Listener(server.url) as events:
+        name = server.queue(graph)
+        events.wait_for(lambda kind, data: kind == "progress" and data["node"] == learned.node and data["value"] == at)
+        server.interrupt()
+        result = server.wait(name)
+    assert [kind for kind, _ in result.events][-1] == "execution_interrupted"
+    assert len(states(server)) == 1
+    with Listener(server.url) as events:
+        server.run(graph)
+        events.wait_for(
+            lambda kind, data: kind == "progress" and data["node"] == learned.node and data["value"] == steps
+        )
+    assert min(events.steps(learned)) >= at and not states(server)
+
+
 def test_from_photos_to_a_library_to_a_pair(server, graph):
     base = demo(graph)
     dataset = drawn(graph, shots=4)
@@ -186,19 +203,7 @@ def test_a_cancelled_training_goes_on_to_the_same_result(server):
         save(graph, learned, name, encoder=learned[1])
         return graph, learned
 
-    graph, learned = build("broken", 0, 2)
-    with Listener(server.url) as events:
-        name = server.queue(graph)
-        events.wait_for(lambda kind, data: kind == "progress" and data["node"] == learned.node and data["value"] == 5)
-        server.interrupt()
-        result = server.wait(name)
-    assert [kind for kind, _ in result.events][-1] == "execution_interrupted"
-    (state,) = states(server)
-    with Listener(server.url) as events:
-        server.run(graph)
-        events.wait_for(lambda kind, data: kind == "progress" and data["node"] == learned.node and data["value"] == 12)
-    assert min(events.steps(learned)) >= 5
-    assert not state.exists() and not states(server)
+    break_off_and_go_on(server, *build("broken", 0, 2), at=5, steps=12)
     whole, _ = build("unbroken", 3, 0)
     server.run(whole)
     folder = server.base / "models" / "adiff_libraries"

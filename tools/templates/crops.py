@@ -1,6 +1,7 @@
 """The graph that paints a small defect into a large photo; its docstring is no more than the file's name."""
 
 from .graph import Graph
+from .painting import paint
 
 PRODUCT, DEFECT = "metal", "scratch"
 PHOTO, CROP = 512, 128
@@ -43,11 +44,9 @@ encoder that were learned on that checkpoint.
     crop = graph.node("ADiffCropToMask", image=photo, mask=drawn, size=CROP)
     normal, mask = crop["image"], crop["mask"]
     graph.stage("5. Paint")
-    positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
-    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
-    graph.column()
-    painted = {"model": model, "positive": positive, "negative": empty, "normal": latent, "mask": mask}
-    samples = graph.node("ADiffKSampler", seed=3, **painted)["latent"]
+    samples = paint(
+        graph, model=model, vae=vae, empty=empty, defect=defect, encoder=encoder, normal=normal, mask=mask, seed=3
+    )["latent"]
     graph.stage("6. Finish, stitch and save")
     pair = graph.node(
         "ADiffFinishPair", normal=normal, samples=samples, mask=mask, vae=vae, defect=defect, model=model

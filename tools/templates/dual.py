@@ -1,6 +1,7 @@
 """The graphs of the second method; the docstring of each is no more than the file's name."""
 
 from .graph import Graph
+from .painting import paint
 
 BUILT_IN = "demo (built in)"
 PRODUCT, DEFECT = "metal", "scratch"
@@ -102,11 +103,8 @@ together suits defects that change the object's shape; its images are new as a w
     made = graph.node("ADiffGenerateMasks", defect=defect, model=model, vae=vae, empty=empty, image=normal, seed=1)
     mask = made["masks"]
     graph.column()
-    positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
-    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
-    graph.column()
-    painted = graph.node(
-        "ADiffKSampler", model=model, positive=positive, negative=empty, normal=latent, mask=mask, seed=1
+    painted = paint(
+        graph, model=model, vae=vae, empty=empty, defect=defect, encoder=encoder, normal=normal, mask=mask, seed=1
     )["latent"]
     graph.column()
     pair = graph.node(

@@ -1,6 +1,7 @@
 """The graph that sorts pairs by their measures; its docstring is no more than the file's name."""
 
 from .graph import Graph
+from .painting import paint
 
 PRODUCT, DEFECT, COUNT = "wood", "hole", 6
 
@@ -35,11 +36,9 @@ were learned on it.
     given = {"defect": defect, "model": model, "vae": vae, "empty": empty, "image": normal}
     mask = graph.node("ADiffGenerateMasks", count=COUNT, seed=4, **given)["masks"]
     graph.stage("4. Paint")
-    positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
-    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
-    graph.column()
-    painted = {"model": model, "positive": positive, "negative": empty, "normal": latent, "mask": mask}
-    samples = graph.node("ADiffKSampler", seed=4, **painted)["latent"]
+    samples = paint(
+        graph, model=model, vae=vae, empty=empty, defect=defect, encoder=encoder, normal=normal, mask=mask, seed=4
+    )["latent"]
     graph.stage("5. Measure and sort")
     pairs = graph.node(
         "ADiffFinishPair", normal=normal, samples=samples, mask=mask, vae=vae, defect=defect, model=model, refine=True

@@ -5,6 +5,7 @@ from .dual import both_methods, generate_dual, train_a_dual_model
 from .evaluation import train_a_localizer
 from .filtering import filter_pairs
 from .graph import Graph, Output
+from .painting import paint
 
 BUILT_IN = "demo (built in)"
 SIZE = 128
@@ -272,11 +273,8 @@ learned. Raise `steps` to 500 or more. Photos should be 512 pixels or more.
     made = graph.node("ADiffGenerateMasks", defect=defect, model=model, vae=vae, empty=empty, image=normal, seed=1)
     mask = made["masks"]
     graph.stage("5. Paint")
-    positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
-    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
-    graph.column()
-    sampler = graph.node(
-        "ADiffKSampler", model=model, positive=positive, negative=empty, normal=latent, mask=mask, seed=1
+    sampler = paint(
+        graph, model=model, vae=vae, empty=empty, defect=defect, encoder=encoder, normal=normal, mask=mask, seed=1
     )
     _finish(
         graph, "metal", "scratch", normal=normal, samples=sampler["latent"], mask=mask, vae=vae, defect=defect,

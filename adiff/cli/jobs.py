@@ -1,0 +1,135 @@
+"""What `adiff generate` is to make: each run's defects, masks and normal images, opened and checked before anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import InputError
+from .masks import check_has_masks
+from .train import encoder_beside
+
+if TYPE_CHECKING:
+    from ..generation import MaskSource
+    from ..library import Defect, Key, Library
+    from ..spatial_encoder import SpatialEncoder
+
+
+class Job(NamedTuple):
+    """One run: the defects that each of its images shows, their masks, the normal images, the folder."""
+
+    entries: list[Defect]
+    masks: list[MaskSource]
+    normals: list[Path]
+    out: Path
+
+    @property
+    def name(self) -> str:
+        return " and ".join(entry.name for entry in self.entries)
+
+    @property
+    def keys(self) -> list[Key]:
+        return [entry.key for entry in self.entries]
+
+    @property
+    def wanted(self) -> list[tuple[Key, MaskSource]]:
+        return [(entry.key, masks) for entry, masks in zip(self.entries, self.masks, strict=True)]
+
+
+class Given(NamedTuple):
+    """The command's input, opened."""
+
+    library: Library
+    jobs: list[Job]
+    encoder: SpatialEncoder | None
+
+
+def read_jobs(
+    path: Path, defects: Sequence[str], normals: Path, masks: Sequence[Path], encoder: Path | None, out: Path
+) -> Given:
+    """Open and check everything but the base model; raises InputError or FileNotFoundError. No defects: all."""
+    from ..datasets.readers import list_images
+    from ..library import load_library
+
+    library = load_library(path)
+    if defects:
+        entries = [library.get(name) for name in defects]
+        files = [list(list_images(folder)) for folder in masks] or [None] * len(entries)
+        jobs = [_job(entries, files, normals, out)]
+    else:
+        jobs = [_job([entry], [None], normals, folder) for entry, folder in _folders(library, out)]
+    return Given(library, jobs, read_encoder(path, library, jobs[0].name, encoder))
+
+
+def _folders(library: Library, out: Path) -> list[tuple[Defect, Path]]:
+    """Each defect of a library with the folder of its run, out/<product>-<defect>."""
+    if not library.defects:
+        raise InputError("the library holds no defects; `adiff train` adds some")
+    if out.is_file() or (out / "run.json").exists():
+        what = "a file" if out.is_file() else "the folder of one run"
+        raise InputError(f"{out} is {what}; --all makes a run for each defect, give a folder for them")
+    folders: dict[Path, Defect] = {}
+    for entry in library.defects.values():
+        other = folders.setdefault(out / "-".join(entry.key), entry)
+        if other is not entry:
+            raise InputError(
+                f"the runs of {other.name} and {entry.name} would share the folder {'-'.join(entry.key)}; "
+                "rename one with `adiff library rename`"
+            )
+    return [(entry, folder) for folder, entry in folders.items()]
+
+
+def _job(entries: list[Defect], files: Sequence[list[Path] | None], normals: Path, out: Path) -> Job:
+    """One run; files: the masks of each defect, None for learned ones."""
+    for entry in entries:
+        if entry.anomaly is None:
+            raise InputError(f"the appearance of {entry.name} was not learned; `adiff train --what defects` adds it")
+    sources = [mask_source(entry, of_entry) for entry, of_entry in zip(entries, files, strict=True)]
+    return Job(entries, sources, normals_of(entries[0].product, normals), out)
+
+
+def normals_of(product: str, folder: Path) -> list[Path]:
+    """A product's normal images: in folder/product/train/good or folder/product if there is one, else in the folder."""
+    from ..datasets.readers import list_images
+
+    own = [place for place in (folder / product / "train" / "good", folder / product) if place.is_dir()]
+    try:
+        return list(list_images(own[0] if own else folder))
+    except InputError as error:
+        raise InputError(f"normal images of {product}: {error}") from error
+
+
+def read_encoder(path: Path, library: Library, name: str, given: Path | None) -> SpatialEncoder | None:
+    """The spatial encoder that a defect was learned with: the one given, beside the library, or the demo's own."""
+    from ..backbone import demo_encoder_path
+    from ..library import check_encoder
+    from ..spatial_encoder import load_encoder
+
+    if given is not None:
+        network, about = load_encoder(given)
+        check_encoder(library, about["fingerprint"])
+        return network
+    wanted = library.encoder_fingerprint
+    if wanted is None:
+        return None
+    places = [encoder_beside(path), path.with_name("encoder.safetensors"), demo_encoder_path()]
+    for place in places:
+        if place.is_file():
+            network, about = load_encoder(place)
+            if about["fingerprint"] == wanted:
+                return network
+    looked = " or ".join(str(place) for place in places[:2])
+    raise InputError(f"{name} was learned with encoder {wanted[:8]}, not at {looked}; give it with --encoder")
+
+
+def mask_source(entry: Defect, files: list[Path] | None = None) -> MaskSource:
+    """Masks from files, or sampled from the learned ones within the range of the shots."""
+    from ..generation import FolderMasks, LearnedMasks
+    from ..masks import MaskRules
+
+    if files is not None:
+        return FolderMasks(files)
+    check_has_masks(entry)
+    shots = list(entry.shot_masks)
+    return LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots)
