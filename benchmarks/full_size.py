@@ -1,12 +1,12 @@
 """Time and memory of a model of SD 1.5's full size: load, null context, a training step, a generation step at 512 px.
 
-    python -m benchmarks.full_size --work FOLDER --out FILE.json [--dtypes float32 bfloat16] [--steps 2] [--device cpu]
+    python -m benchmarks.full_size --work FOLDER --out FILE.json [--precisions float32 bfloat16] [--steps 2]
 
 Makes a checkpoint of random weights in float16 with SD 1.5's architecture (U-Net of 860 M parameters, VAE, text
-encoder; 2.1 GB in --work, made once). Each dtype is measured in a process of its own: seconds, and the largest resident
-memory up to the end of each phase (on a GPU also that of the device). A training step learns e_a and a full-size
-spatial encoder from one view; a generation step is one of guidance 2 with balanced re-weighting for one image. Prints a
-Markdown table and writes JSON.
+encoder; 2.1 GB in --work, made once). Each precision is measured in a process of its own: seconds, and the largest
+resident memory up to the end of each phase (on a GPU, `--device cuda`, also that of the device). A training step learns
+e_a and a full-size spatial encoder from one view; a generation step is one of guidance 2 with balanced re-weighting for
+one image. Prints a Markdown table and writes JSON.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Steps:
         pass
 
 
-def measure(checkpoint: Path, dtype: torch.dtype, device: str, steps: int) -> dict:
+def measure(checkpoint: Path, precision: str, device: str, steps: int) -> dict:
     """Measure every phase in this process."""
     import diffusers.models  # noqa: F401
     import transformers  # noqa: F401  # so that no import counts as a load
@@ -117,7 +117,7 @@ def measure(checkpoint: Path, dtype: torch.dtype, device: str, steps: int) -> di
     with open_weights(checkpoint) as weights:
         null = empty_prompt(weights)
     phases.end("null context alone", shape=list(null.shape), finite=bool(null.isfinite().all()))
-    backbone = load_backbone(str(checkpoint), device, dtype)
+    backbone = load_backbone(str(checkpoint), device, precision)
     phases.end("load", same_null_context=torch.equal(null.to(backbone.null_context), backbone.null_context))
     rng = np.random.default_rng(SEED)
     image, mask = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8), np.zeros((SIZE, SIZE), bool)
@@ -158,7 +158,7 @@ def _generate(backbone, image: np.ndarray, mask: np.ndarray, steps: int, phases:
 
 
 def table(found: dict[str, dict]) -> str:
-    """Seconds and memory of each phase, a column pair for each dtype."""
+    """Seconds and memory of each phase, a column pair for each precision."""
     lines = [
         f"| phase | {' | '.join(f'{name}, s | peak GiB' for name in found)} |",
         "|---" * (1 + 2 * len(found)) + "|",
@@ -175,12 +175,12 @@ def table(found: dict[str, dict]) -> str:
 
 
 def main() -> None:
-    """Make the checkpoint if it is not there, and measure each dtype in a process of its own."""
+    """Make the checkpoint if it is not there, and measure each precision in a process of its own."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--out", type=Path, required=True)
     options.add_argument(
-        "--dtypes", nargs="+", choices=("float32", "bfloat16", "float16"), default=["float32", "bfloat16"]
+        "--precisions", nargs="+", choices=("float32", "bfloat16", "float16"), default=["float32", "bfloat16"]
     )
     options.add_argument("--steps", type=int, default=2, help="steps timed, after one that is not")
     options.add_argument("--device", default="cpu")
@@ -191,11 +191,11 @@ def main() -> None:
         print(make_checkpoint(checkpoint))
         return
     if chosen.only:
-        print(json.dumps(measure(checkpoint, getattr(torch, chosen.only), chosen.device, chosen.steps)))
+        print(json.dumps(measure(checkpoint, chosen.only, chosen.device, chosen.steps)))
         return
     chosen.work.mkdir(parents=True, exist_ok=True)
     found = {}
-    for name in [*([] if checkpoint.exists() else ["make"]), *chosen.dtypes]:
+    for name in [*([] if checkpoint.exists() else ["make"]), *chosen.precisions]:
         command = [sys.executable, "-m", "benchmarks.full_size", *sys.argv[1:], "--only", name]
         told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         found[name] = json.loads(told.splitlines()[-1])

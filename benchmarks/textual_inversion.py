@@ -174,7 +174,7 @@ def time_ours(trial: Trial, learn_encoder: bool) -> dict:
     from adiff.spatial_encoder import SpatialEncoder
     from adiff.training import AnomalySettings, train_anomalies
 
-    backbone = load_backbone(str(trial.model), trial.device, getattr(torch, trial.dtype))
+    backbone = load_backbone(str(trial.model), trial.device, trial.dtype)
     shots = [(read_photo(p).rgb, read_mask(trial.folder / "masks" / p.name).mask)
              for p in sorted(trial.images.iterdir())]  # fmt: skip
     encoder = SpatialEncoder("base", dim=backbone.context_dim)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..reweighting import AttentionEdit
+from .precision import dtype_of
 
 DEMO = "demo"
 """Name of the model shipped with the package."""
@@ -23,7 +24,8 @@ class Backbone(Protocol):
 
     name: for messages and records. fingerprint: sha256 over the cross-attention's key and value weights.
     context_dim: D. latent_downscale: pixels per latent cell. native_size: side in pixels that the model was trained at.
-    null_context: (1, T, D), the unconditional context. alphas_cumprod: (1000,) float32.
+    null_context: (1, T, D), the unconditional context. alphas_cumprod: (1000,) float32. dtype: what it computes in;
+    what it gives is float32.
     """
 
     name: str
@@ -69,20 +71,22 @@ def demo_library_path() -> Path:
 def load_backbone(
     base: str = DEMO,
     device: str | None = None,
-    dtype: torch.dtype | None = None,
+    precision: str = "float32",
     loras: Sequence[tuple[Path | str, float]] = (),
 ) -> Backbone:
     """Load a frozen base model: `demo`, a single-file checkpoint (.safetensors, .ckpt) or a diffusers folder.
 
-    device: default: the GPU if there is one. dtype: default float32. loras: files with their weights, merged into the
-    U-Net; the fingerprint is that of the merged model, so that a library of the plain base is used with a warning, and
-    the name tells them: v1-5+lcm:0.8. Never reaches for the network, never unpickles.
+    device: default: the GPU if there is one. precision: one of `precision.PRECISIONS`. loras: files with their weights,
+    merged into the U-Net; the fingerprint is that of the merged model, so that a library of the plain base is used with
+    a warning, and the name tells them: v1-5+lcm:0.8. Never reaches for the network, never unpickles.
     Raises InputError for what is not a model of the SD 1.x family, FileNotFoundError for what is not there.
     """
     from .diffusers_host import DiffusersBackbone  # heavy, and not every host needs it
     from .loading import load_folder, load_single_file
     from .lora import merge_lora
 
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype_of(precision, chosen)
     path = demo_folder() / "demo.safetensors" if base == DEMO else Path(base).expanduser()
     if not path.exists():
         raise FileNotFoundError(
@@ -94,6 +98,4 @@ def load_backbone(
         lora = Path(file).expanduser()
         merge_lora(parts.unet, lora, weight)
         name += f"+{lora.stem}" if weight == 1 else f"+{lora.stem}:{weight:g}"
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return DiffusersBackbone(name, parts, torch.device(device), dtype or torch.float32)
+    return DiffusersBackbone(name, parts, chosen, dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
@@ -14,11 +15,15 @@ from .attentions import LayerEdit
 from .diffusers_attentions import RoutedAttentions
 from .layout import unet_names
 from .loading import Parts
+from .precision import WideAttention
 from .schedule import sd1_scheduler
 
 
 class DiffusersBackbone:
-    """A frozen SD 1.x model on one device; see `Backbone` for what each member means."""
+    """A frozen SD 1.x model on one device; see `Backbone` for what each member means.
+
+    dtype: what its networks compute in (`precision`).
+    """
 
     def __init__(self, name: str, parts: Parts, device: torch.device, dtype: torch.dtype):
         self.name, self.device, self.dtype = name, device, dtype
@@ -27,10 +32,12 @@ class DiffusersBackbone:
         self._unet, self._vae = (torch.nn.Module.to(part, device, dtype) for part in (parts.unet, parts.vae))
         for part in (self._unet, self._vae):
             part.eval().requires_grad_(False)
+            if device.type == "cuda":  # on CPUs it is slower
+                part.to(memory_format=torch.channels_last)
         self.context_dim: int = parts.unet.config.cross_attention_dim
         self.latent_downscale = 2 ** (len(parts.vae.config.block_out_channels) - 1)
         self.native_size: int = parts.unet.config.sample_size * self.latent_downscale
-        self.null_context = parts.null_context.to(device, dtype)
+        self.null_context = parts.null_context.to(device)
         self.alphas_cumprod = sd1_scheduler().alphas_cumprod.to(device)
         self._route = _route_cross_attention(self._unet)
         self._attentions = RoutedAttentions(self._unet)
@@ -39,12 +46,12 @@ class DiffusersBackbone:
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> scaled latents (B, 4, h, w), the posterior's mean."""
         images = images.to(self.device, self.dtype)
-        return self._vae.encode(images).latent_dist.mean * self._vae.config.scaling_factor
+        return self._vae.encode(images).latent_dist.mean.float() * self._vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) -> images (B, 3, H, W), about [-1, 1]."""
-        latents = latents.to(self.device, self.dtype)
-        return self._vae.decode(latents / self._vae.config.scaling_factor).sample
+        latents = (latents / self._vae.config.scaling_factor).to(self.device, self.dtype)
+        return self._vae.decode(latents).sample.float()
 
     def predict_noise(
         self, z_t: Tensor, t: Tensor, context: Tensor, attention_edit: AttentionEdit | None = None
@@ -53,9 +60,14 @@ class DiffusersBackbone:
         self._route.edit = attention_edit
         try:
             z_t, context = z_t.to(self.device, self.dtype), context.to(self.device, self.dtype)
-            return self._unet(z_t, t.to(self.device), encoder_hidden_states=context).sample
+            with self._attention():
+                return self._unet(z_t, t.to(self.device), encoder_hidden_states=context).sample.float()
         finally:
             self._route.edit = None
+
+    def _attention(self) -> AbstractContextManager:
+        narrow = self.dtype != torch.float32 and self.device.type == "cpu" and torch.is_grad_enabled()
+        return WideAttention() if narrow else nullcontext()
 
     def predict_noise_edited(self, z_t: Tensor, t: Tensor, context: Tensor, edit: LayerEdit) -> Tensor:
         """eps_theta(z_t, t, context), every attention, its projections included, changed by `edit`."""

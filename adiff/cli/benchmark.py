@@ -14,7 +14,7 @@ from ..storage import LOCK, clear_folder, run_lock
 from .app import keeping
 from .command import given_command
 from .evaluate import Network, NetworkOption
-from .options import Base, Resume
+from .options import Base, Precision, PrecisionName, Resume
 from .progress import CliProgress, duration
 from .surfaces import CAPTIONS, write_surfaces
 
@@ -111,6 +111,7 @@ def benchmark(
     product: Products = None,
     defect: Defects = None,
     base: Base = "demo",
+    precision: PrecisionName = Precision.auto,
     shots: Shots = None,
     group: GroupRule = None,
     quick: Quick = False,
@@ -134,7 +135,7 @@ def benchmark(
     from ..backbone import demo_encoder_path, load_backbone
     from ..benchmark import Bench, cells_of, run_matrix
 
-    backbone = load_backbone(base)
+    backbone = load_backbone(base, precision=precision.value)
     encoder = demo_encoder_path() if base == "demo" else None
     cells = cells_of(units, seeds or (1 if quick else 3))
     bench = Bench(backbone, encoder, _budget(given, pairs, network.value), out, weights)

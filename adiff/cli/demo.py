@@ -90,11 +90,12 @@ class _Demo:
         """Do all of it, phase by phase."""
         with self.phase("load"):
             from ..backbone import demo_encoder_path, load_backbone
+            from ..backbone.precision import AUTO
             from ..datasets.readers import read_dataset
             from ..learning import open_shots
             from ..spatial_encoder import load_encoder
 
-            backbone = load_backbone("demo")
+            backbone = load_backbone("demo", precision=AUTO)
             encoder, _ = load_encoder(demo_encoder_path())
         with self.phase("surfaces"):
             products = {product: (defect,) for product, defect in DEFECTS}

@@ -13,7 +13,7 @@ from ..storage import clear_folder, remove_leftovers, run_lock
 from . import options
 from .app import keeping
 from .generate import PAIRS, clear_runs
-from .options import Base, Data, Loras, Resume, Seed, parse_loras
+from .options import Base, Data, Loras, Precision, PrecisionName, Resume, Seed, parse_loras
 from .progress import CliProgress
 from .train import state_folder
 
@@ -60,6 +60,7 @@ def train_dual(
     shots: options.Shots = None,
     base: Base = "demo",
     lora: Loras = None,
+    precision: PrecisionName = Precision.auto,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps.")] = 5000,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pairs a step.")] = 4,
     rate: Annotated[float, typer.Option("--lr", help="Peak learning rate of LoRAs and SAIM.")] = 2e-5,
@@ -126,7 +127,8 @@ def train_dual(
         typer.echo(f"{out} holds it already; --restart learns it again")
         return
     learned = _learn(
-        out, base, lora, resume, start, key=key, shots=found, foregrounds=objects, settings=settings, seed=seed
+        out, base, precision.value, lora, resume, start, key=key, shots=found, foregrounds=objects, settings=settings,
+        seed=seed,
     )
     _say_what_was_learned(out, learned)
 
@@ -137,6 +139,7 @@ def generate_dual(
     count: Annotated[int, typer.Option("-n", min=1, help="Pairs to make.")] = PAIRS,
     base: Base = "demo",
     lora: Loras = None,
+    precision: PrecisionName = Precision.auto,
     guidance: Annotated[
         float | None,
         typer.Option(
@@ -175,7 +178,7 @@ def generate_dual(
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
     from ..dual.run import generate_dual_run
 
-    backbone = load_backbone(base, loras=parse_loras(lora))
+    backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
     check_base(model, backbone)
     behind = None if normals is None else read_backgrounds(backbone, model.size, normals, foreground)
     if not resume:
@@ -190,15 +193,15 @@ def generate_dual(
 
 
 def _learn(
-    out: Path, base: str, lora: list[str] | None, resume: bool, start: Path | None, *, settings: DualSettings,
-    **given: Any,
+    out: Path, base: str, precision: str, lora: list[str] | None, resume: bool, start: Path | None, *,
+    settings: DualSettings, **given: Any,
 ) -> DualModel:  # fmt: skip
     """Learn, or go on learning, and write the file; given: what `learn_dual` takes besides."""
     from ..backbone import load_backbone
     from ..dual import read_release, save_dual
     from ..dual.learning import learn_dual
 
-    backbone = load_backbone(base, loras=parse_loras(lora))
+    backbone = load_backbone(base, precision=precision, loras=parse_loras(lora))
     begin = None if start is None else read_release(start, backbone.attentions)
     folder = state_folder(out)
     with run_lock(folder):

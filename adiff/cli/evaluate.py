@@ -12,7 +12,7 @@ import typer
 from ..errors import InputError
 from ..storage import write_json, write_text
 from .app import keeping
-from .options import Base, Seed
+from .options import Base, Precision, PrecisionName, Seed
 from .progress import CliProgress
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def uplift(
                      "tiles, shuffled[/dim]"),
     ] = None,
     base: Base = "demo",
+    precision: PrecisionName = Precision.auto,
     network: NetworkOption = Network.small,
     size: Size = 128,
     steps: Steps = 400,
@@ -130,7 +131,7 @@ def uplift(
     if set(rows or ()) & set(PAINTED):
         from ..backbone import load_backbone
 
-        painter = Painter(load_backbone(base))
+        painter = Painter(load_backbone(base, precision=precision.value))
     with CliProgress() as progress, keeping(f"finished rows are in {out}; the same command makes the rest"):
         found = measure_uplift(
             opened, split, out, rows=tuple(rows or ROWS), seeds=seeds, count=count, settings=settings, textures=files,

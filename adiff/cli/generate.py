@@ -18,7 +18,20 @@ from .app import keeping
 from .command import given_command
 from .jobs import Given, Job, read_jobs
 from .limits import AutoFilter, Limits, MaxLikeness, MaxSeam, MinFill, MinNovelty, Refine, Tries, parse_limits
-from .options import Base, Blending, Distance, EncoderFile, LibraryFile, Loras, Resume, Reweighting, Seed, parse_loras
+from .options import (
+    Base,
+    Blending,
+    Distance,
+    EncoderFile,
+    LibraryFile,
+    Loras,
+    Precision,
+    PrecisionName,
+    Resume,
+    Reweighting,
+    Seed,
+    parse_loras,
+)
 from .progress import CliProgress
 
 if TYPE_CHECKING:
@@ -86,6 +99,7 @@ def generate(
     masks: Masks = None,
     base: Base = "demo",
     lora: Loras = None,
+    precision: PrecisionName = Precision.auto,
     encoder: EncoderFile = None,
     crop: Crop = None,
     severity: Severity = 1.0,
@@ -135,7 +149,7 @@ def generate(
         distance=distance.value, blending=blending.value, crop=crop, batch=batch,
         preview_decoder=None if preview_decoder is None else str(preview_decoder), refine=refine,
     )  # fmt: skip
-    backbone = load_backbone(base, loras=parse_loras(lora))
+    backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
     check_base(given.library, backbone)
     plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, out), limits)
     _check_jobs(given, backbone, plan)

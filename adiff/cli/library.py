@@ -204,8 +204,9 @@ def import_(
     if to.exists():
         load_library(to)  # before the base model, which takes seconds
     from ..backbone import load_backbone
+    from ..backbone.precision import AUTO
 
-    backbone = load_backbone(base)
+    backbone = load_backbone(base, precision=AUTO)
     added = add_foreign(open_library(to, backbone), key, what.value, foreign, backbone)
     save_library(to, added)
     logging.getLogger("adiff").warning(OTHER_SPACE)

@@ -14,7 +14,7 @@ import typer
 from ..errors import InputError
 from ..storage import LOCK, run_lock, write_json
 from .app import keeping
-from .options import Base, DefectName, LibraryFile, Loras, Seed, parse_loras
+from .options import Base, DefectName, LibraryFile, Loras, Precision, PrecisionName, Seed, parse_loras
 from .progress import CliProgress
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def masks(
     margin: Annotated[int, typer.Option("--margin", metavar="PX", min=1, help="Pixels, for --edge.")] = 8,
     base: Base = "demo",
     lora: Loras = None,
+    precision: PrecisionName = Precision.auto,
     seed: Seed = 0,
 ) -> None:  # fmt: skip
     """Sample masks of a learned defect; masks.json tells each one's seed, likeness to the shots, and place."""
@@ -100,7 +101,7 @@ def masks(
     objects = _objects(foreground, normals, find, count)
     from ..backbone import load_backbone
 
-    backbone = load_backbone(base, loras=parse_loras(lora))
+    backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
     check_base(opened, backbone)
     settings = {"library": str(library), "defect": entry.name, "base": backbone.name, "seed": seed, "count": count}
     settings |= {"place": place.value, **asdict(placing)} if objects else {}

@@ -49,11 +49,25 @@ class Blending(str, Enum):
     fresh = "fresh"
 
 
+class Precision(str, Enum):
+    """Number formats of a base model (`backbone.precision.PRECISIONS`)."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
 Base = Annotated[
     str,
     typer.Option("--base", metavar="BASE", help="Base model: [b]demo[/b], an SD 1.x checkpoint or a diffusers folder."),
 ]
+PrecisionName = Annotated[
+    Precision,
+    typer.Option("--precision", help="Number format of the base model; [b]auto[/b]: bfloat16 where the device computes "
+                 "in it, else float16 on a GPU, else float32."),
+]  # fmt: skip
 Loras = Annotated[
     list[str] | None,
     typer.Option("--lora", metavar="FILE[:WEIGHT]", help="LoRA to merge into the base model, once for each."),

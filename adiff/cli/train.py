@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..storage import clear_folder, remove_leftovers, run_lock, write_whole
 from . import options
 from .app import keeping
-from .options import Base, Data, Loras, Resume, Seed, What, parse_loras
+from .options import Base, Data, Loras, Precision, PrecisionName, Resume, Seed, What, parse_loras
 from .progress import CliProgress
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def train(
     shots: options.Shots = None,
     base: Base = "demo",
     lora: Loras = None,
+    precision: PrecisionName = Precision.auto,
     encoder: Annotated[
         Path | None,
         typer.Option("--encoder", metavar="ENC", help="Spatial encoder to write; to read with --freeze-encoder.  "
@@ -102,7 +103,7 @@ def train(
     from ..training.processes import is_first, joined
 
     with joined() as device, nullcontext() if is_first() else _silence():
-        backbone = load_backbone(base, device=device, loras=parse_loras(lora))
+        backbone = load_backbone(base, device, precision.value, parse_loras(lora))
         with run_lock(state_folder(out)) if is_first() else nullcontext():
             with CliProgress() as progress:
                 task = _Task(out, backbone, opened, chosen, normalisation.value, seed, progress)

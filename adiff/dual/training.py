@@ -143,7 +143,7 @@ def train_pair(
     taken, held = hold_out({key: known}, settings.early_stop)
     task = _Pairs(backbone, taken[key], settings, seed, start or {})
     about: dict[str, Any] = {
-        "settings": asdict(settings), "base": backbone.fingerprint,
+        "settings": asdict(settings), "base": backbone.fingerprint, "dtype": str(backbone.dtype),
         "shots": shot_digests({key: shots}, None if names is None else {key: names}),
     }  # fmt: skip
     if foregrounds is not None:

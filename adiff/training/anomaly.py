@@ -117,6 +117,7 @@ def train_anomalies(
     task = _Inversion(backbone, taken, encoder, learned, settings, seed)
     about = {
         "settings": asdict(settings), "shots": shot_digests(shots, names), "base": backbone.fingerprint,
+        "dtype": str(backbone.dtype),
         "encoder": "learned" if learned else encoder and encoder_fingerprint(encoder),
     }  # fmt: skip
     outcome = fit(

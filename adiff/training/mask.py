@@ -71,7 +71,10 @@ def train_masks(
     check_shots(masks, "masks")
     taken, held = hold_out(masks, settings.early_stop)
     task = _Inversion(backbone, taken, settings, seed)
-    about = {"settings": asdict(settings), "shots": shot_digests(masks, names), "base": backbone.fingerprint}
+    about = {
+        "settings": asdict(settings), "shots": shot_digests(masks, names), "base": backbone.fingerprint,
+        "dtype": str(backbone.dtype),
+    }  # fmt: skip
     outcome = fit(
         task.parameters, task.batch, settings.schedule(), seed=seed, what="mask embeddings",
         progress=progress, state=state, about=about, notes=task.recent.notes,

@@ -150,10 +150,12 @@ def test_ctrl_c_ends_a_real_process_with_130(tmp_path):
 
 def test_the_choices_are_the_library_s():
     from adiff import blending, reweighting
+    from adiff.backbone import precision
 
     assert {mode.value for mode in options.Reweighting} == set(reweighting.MODES)
     assert {kind.value for kind in options.Distance} == set(reweighting.DISTANCES)
     assert {kind.value for kind in options.Blending} == set(blending.KINDS)
+    assert {one.value for one in options.Precision} == set(precision.PRECISIONS)
 
 
 def test_the_defaults_of_generate_are_the_library_s():
