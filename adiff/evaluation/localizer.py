@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..backbone.precision import AUTO, dtype_of
 from ..errors import InputError
 from ..generation.seeds import derived_seed, rng_for
 from ..geometry import resize_image, resize_mask
@@ -112,7 +113,7 @@ def train_localizer(
 
     validation: pairs; the state with the best pixel AP on them is kept, of equals the latest. Without them the last
     state is. device: default: the GPU if there is one; the network stays there. Raises InputError without any pair or
-    any normal image. Cancelled goes through: nothing is kept.
+    any normal image. Cancelled goes through: nothing is kept. Learns in bfloat16 where the device computes in it.
     """
     settings, progress = settings or LocalizerSettings(), progress or NullProgress()
     if not normals or not (real or synthetic):
@@ -129,11 +130,14 @@ def train_localizer(
     optimiser = torch.optim.AdamW(network.parameters(), settings.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     where, rng, curve, best = _device_of(network), rng_for(seed, "batches"), [], (-1.0, 0, None)
+    narrow = dtype_of(AUTO, where) == torch.bfloat16
     progress.start(settings.steps, "localizer")
     for step in range(1, settings.steps + 1):
         x, m = _batch(pools, shares, plain, settings, rng)
         network.train()
-        loss = focal_loss(network(x.to(where)), m.to(where), settings.gamma)
+        with torch.autocast(where.type, torch.bfloat16, enabled=narrow):
+            logits = network(x.to(where))
+        loss = focal_loss(logits.float(), m.to(where), settings.gamma)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
