@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..adiff.errors import InputError
-from ..adiff.geometry import resize_mask
+from ..adiff.outline import enlarge_mask
 from ..adiff.library import check_base
 from ..adiff.masks import MaskRules, check_mask
 from .host import ComfyBackbone, GraphProgress
@@ -37,8 +37,8 @@ class GenerateMasks(io.ComfyNode):
                     "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
                     tooltip="The same seed and inputs give the same masks",
                 ),
-                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps"),
-                io.Float.Input("cfg", default=5.0, min=0.0, max=30.0, step=0.1, tooltip="Guidance; 5 as published"),
+                io.Int.Input("steps", default=12, min=1, max=1000, tooltip="Sampling steps"),
+                io.Float.Input("cfg", default=2.5, min=0.0, max=30.0, step=0.1, tooltip="Guidance; 5 as published"),
                 io.Float.Input(
                     "threshold", default=0.6, min=0.05, max=0.95, step=0.05,
                     tooltip="Above which level a sampled pixel belongs to the mask",
@@ -76,7 +76,7 @@ class GenerateMasks(io.ComfyNode):
         )  # fmt: skip
         masks = [one.mask for one in drawn]
         if image is not None:
-            masks = [resize_mask(mask, image.shape[1], image.shape[2]) for mask in masks]
+            masks = [enlarge_mask(mask, image.shape[1], image.shape[2]) for mask in masks]
         report = "\n".join(
             f"mask {i + 1}: area {100 * m.mean():.1f} %, best overlap with a real mask {one.iou:.2f}"
             for i, (one, m) in enumerate(zip(drawn, masks, strict=True))

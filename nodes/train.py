@@ -84,7 +84,7 @@ class TrainDefects(io.ComfyNode):
             inputs=[
                 DatasetSocket.Input("dataset", tooltip="From Load Defect Dataset"),
                 *base_inputs("to learn on; LoRAs on it count", "the preview's guidance"),
-                *_learning_inputs(200, 0.02),
+                *_learning_inputs(100, 0.05),
                 EncoderSocket.Input(
                     "encoder", optional=True,
                     tooltip="A spatial encoder to learn with, which stays as it is: quickest, and the defects fit its "

@@ -101,7 +101,7 @@ class Budget:
     """
 
     pairs: int = 48
-    learn_steps: int = 200
+    learn_steps: int = 100
     mask_steps: int = 150
     shots: int | None = None
     detector: LocalizerSettings = field(default_factory=LocalizerSettings)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DEFECTS = (("metal", "scratch"), ("tile", "stain"), ("wood", "hole"))
 """Withheld from the demo model: it has never seen one of these on this product."""
 SHOTS, IMAGES, SIZE = 5, 12, 128
-ANOMALY: dict[str, Any] = {"steps": 90, "batch": 9, "early_stop": False}
+ANOMALY: dict[str, Any] = {"steps": 60, "batch": 9, "early_stop": False}
 MASK: dict[str, Any] = {"steps": 70, "batch": 9, "early_stop": False}
 """What the demo, to take three minutes, learns with otherwise than `AnomalySettings` and `MaskSettings` say."""
 TITLE = "Defects from five photos each"

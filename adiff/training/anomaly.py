@@ -46,9 +46,9 @@ class AnomalySettings(InversionSettings):
     small. The rest as in InversionSettings.
     """
 
-    steps: int = 200
+    steps: int = 100
     batch: int = 8
-    lr: float = 2e-2
+    lr: float = 5e-2
     tokens: int = K_ANOMALY
     encoder_lr: float = 1e-3
     normalisation: str = "area"
