@@ -1,19 +1,20 @@
 """Speed and memory of the engine, in ratios, each measured alternating in one process: what else runs cancels.
 
-    python -m benchmarks.engine --out FOLDER [--only reweighting batch training memory help] [--rounds 5]
+    python -m benchmarks.engine --out FOLDER [--only reweighting batch training precision memory help] [--rounds 5]
 
 | name | what is compared | target |
 |---|---|---|
 | reweighting | a sampling step with `balanced` re-weighting by the latent distance to one without | 1.03 |
 | batch | pairs a second of 16 pairs in one batch to one by one | 1.5 |
 | training | a step with gradients to e_a and E alone to one with all U-Net weights and their optimiser state | 0.75 |
+| precision | a sampling step, a training step and a decode of 8 in bfloat16 to those in float32 | |
 | memory | peak memory of a run of 200 pairs to one of 20 | 1 |
 | help | `adiff --help` | 0.5 s |
 
 `reweighting` and `training` run on a random U-Net of one level with SD 1.5's width there (320 channels, 8 heads,
-context 768 wide) and an autoencoder of SD 1.5's size, random too; `batch` and `memory` on the demo model. Wall time,
-and, as a check on what else the machine does, the process's own CPU time. Prints Markdown tables: medians with (least -
-most) over the rounds; writes engine.json, in which a later run replaces the parts it measures.
+context 768 wide) and an autoencoder of SD 1.5's size, random too; the others on the demo model. Wall time, and, as a
+check on what else the machine does, the process's own CPU time. Prints Markdown tables: medians with (least - most) over
+the rounds; writes engine.json, in which a later run replaces the parts it measures.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from adiff.backbone import demo_encoder_path, load_backbone
+from adiff.backbone import Backbone, demo_encoder_path, load_backbone
 from adiff.backbone.diffusers_host import DiffusersBackbone
 from adiff.backbone.loading import Parts
 from adiff.datasets.images import Photo, write_png
@@ -243,6 +244,27 @@ def training(rounds: int, size: int = 2) -> dict:
     return found
 
 
+def precision(rounds: int, size: int = 8) -> dict:
+    """Compare the demo model in bfloat16 with itself in float32: what `--precision auto` gains where it chooses so."""
+    noise = torch.Generator().manual_seed(0)
+    z, t = torch.randn(size, 4, SIDE, SIDE, generator=noise), torch.tensor([500] * size)
+    e = random_embedding(OURS, CONTEXT, noise).requires_grad_(True)
+    works: dict[str, dict[str, Callable[[], object]]] = {"sampling step": {}, "training step": {}, "decode": {}}
+    for name in ("float32", "bfloat16"):
+        backbone = load_backbone("demo", precision=name)
+
+        def predict(base: Backbone = backbone) -> torch.Tensor:
+            return base.predict_noise(z, t, e.expand(size, -1, -1))
+
+        works["sampling step"][name] = torch.no_grad()(predict)
+        works["training step"][name] = lambda ahead=predict: ahead().square().mean().backward()
+        works["decode"][name] = torch.no_grad()(lambda base=backbone: base.decode(z))
+    found = {what: ratios(alternate(of_one, rounds), "float32") for what, of_one in works.items()}
+    for what, rows in found.items():
+        print(f"\n{show(rows, f'{what} of {size}')}")
+    return found
+
+
 def memory(rounds: int) -> dict:
     """Compare the peak memory of whole `adiff generate` processes; `rounds` is not used, memory repeats."""
     backbone = load_backbone("demo")
@@ -298,7 +320,8 @@ def help_time(rounds: int) -> dict:
     return {**taken, "torch": torch_came}
 
 
-PARTS = {"reweighting": reweighting, "batch": batching, "training": training, "memory": memory, "help": help_time}
+PARTS = {"reweighting": reweighting, "batch": batching, "training": training, "precision": precision,
+         "memory": memory, "help": help_time}
 
 
 def main() -> None:
