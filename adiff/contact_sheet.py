@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,11 @@ PAPER, INK, FAINT, LINE = (252, 252, 250), (24, 28, 36), (112, 118, 128), (224, 
 SHOT_OUTLINE, CHANGE_OUTLINE = (236, 38, 96), (52, 96, 214)
 MASK_OFF, MASK_ON = (40, 45, 57), (245, 245, 240)
 CHANGE_STOPS = ((0.0, (238, 238, 233)), (0.3, (255, 205, 120)), (0.6, (232, 93, 50)), (1.0, (92, 8, 40)))
+
+LONGEST = 255
+"""Characters of a file's name."""
+LARGEST = 1e12
+"""Beyond it a measure is none: a record may be a stranger's."""
 
 EDGE = 40  # pixels round the sheet
 GAP = 4  # between the pictures of a pair
@@ -86,18 +90,23 @@ def read_pair(run: Path, record: Mapping[str, Any], normals: Path | None) -> Pai
 
     Raises InputError for files that are missing or damaged, and for a normal image of another size than the pair's.
     """
-    name = Path(str(record.get("id"))).name  # a record may be a stranger's: it must not lead out of the folder
+    name = name_in(record, "id")
     generated = read_photo(run / "image" / f"{name}.png")
     mask = read_mask(run / "mask" / f"{name}_mask.png", generated.size).mask
     if normals is None:
         return Pair(None, mask, generated.rgb, record)
-    normal = read_photo(normals / Path(str(record.get("normal"))).name)
+    normal = read_photo(normals / name_in(record, "normal"))
     if normal.size != generated.size:
         raise InputError(
             f"the normal image {normal.path} is {_size(normal.size)}, pair {name} of {run} {_size(generated.size)}; "
             "give the folder of normal images that the run was made from"
         )
     return Pair(normal.rgb, mask, generated.rgb, record)
+
+
+def name_in(record: Mapping[str, Any], field: str) -> str:
+    """The name of a file right in a folder; a record may be a stranger's, which must not lead out nor be endless."""
+    return Path(str(record.get(field))).name[:LONGEST]
 
 
 def _size(size: tuple[int, int]) -> str:
@@ -178,11 +187,11 @@ def shot_tile(image: np.ndarray, mask: np.ndarray, tile: int, enlarge: bool = Tr
 
 
 def measure_of(record: Mapping[str, Any], name: str) -> float | None:
-    """Return a measure of a pair record (METHOD, 6), or of its mask (iou), None if it was not taken."""
+    """Return a measure of a pair record (METHOD, 6), or of its mask (iou), None if it was not taken or is no number."""
     value, mask = record.get(name), record.get("mask")
     if value is None and isinstance(mask, Mapping):
         value = mask.get(name)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
     return float(value) if is_number else None
 
 

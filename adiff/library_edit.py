@@ -106,7 +106,7 @@ def note(library: Library, name: str, fields: Mapping[str, str | None]) -> Libra
     entry = library.get(name)
     unknown = [field for field in fields if field not in NOTES]
     if unknown:
-        raise InputError(f"{unknown[0]!r} is no note; choose from {', '.join(NOTES)}")
+        raise InputError(f"{unknown[0][:80]!r} is no note; choose from {', '.join(NOTES)}")
     given = {field: text for field, text in fields.items() if text is not None}
     if not given:
         raise InputError(f"nothing to note on {entry.name}; give at least one of {', '.join(NOTES)}")

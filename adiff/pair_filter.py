@@ -20,6 +20,8 @@ AUTO_LIKENESS = 1.5
 """Largest likeness of `auto`, in the largest distance of a shot to its nearest fellow."""
 AUTO_NOVELTY = 0.5
 """Least novelty of `auto`, in the smallest novelty of a shot's mask among its fellows."""
+LARGEST = 1e12
+"""Beyond it a whole number is no measure: a record may be a stranger's, and floats end somewhere."""
 DIGITS = 3
 """Decimals of limits that the shots set: a run's record must say the same on every machine."""
 
@@ -82,7 +84,8 @@ class PairFilter:
         for limit, bound in self.record().items():
             side, measure = limit.split("_")
             value = measures.get(measure)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or (isinstance(value, int) and abs(value) > LARGEST):
                 raise InputError(f"a pair has no {measure} to hold against {limit.replace('_', '-')} {bound}")
             keeps = value >= bound if side == "min" else value <= bound
             if not keeps:  # what is not a number keeps nothing

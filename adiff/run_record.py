@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ from .storage import read_json_object
 
 FORMAT = 1
 """Newest format of run.json that is read, and the one that is written."""
-RECORD_NAME = re.compile(r"\d{6,}\.json")
+ID = "([0-9]{6}|[1-9][0-9]{6,17})"
+"""A pair's number in names: six digits, and more without a zero in front."""
+RECORD_NAME = re.compile(rf"{ID}\.json")
 """A pair's record: its id, and nothing of a stranger's."""
-REJECT_NAME = re.compile(r"(\d{6,})-(\d+)\.json")
+REJECT_NAME = re.compile(rf"{ID}-(0|[1-9][0-9]{{0,17}})\.json")
 """The record of a try that broke a limit: the pair's id, and the number of the try."""
 REJECTS, BROKEN = "rejects", "broken"
 """Folders of a run: tries that broke a limit, laid out like a run; records of pairs that cannot be made."""
+NO_MASK = "no_mask"
+"""What the record of a broken pair says of one that has no mask, while its normal image opens."""
 AGAIN = "remove it, or its folder, to make it again"
 
 
@@ -40,6 +45,46 @@ def reject_path(folder: Path, number: int, attempt: int) -> Path:
 def broken_path(folder: Path, number: int) -> Path:
     """Where it is recorded that a pair cannot be made."""
     return folder / BROKEN / f"{number:06d}.json"
+
+
+def has_records(folder: Path) -> bool:
+    """Whether a run has painted anything: a pair, or a try that was rejected."""
+    return (folder / REJECTS).is_dir() or any(_names(folder / "pairs", RECORD_NAME))
+
+
+class Records(Sequence[dict[str, Any]]):
+    """The records of a run's pairs by id, each read when it is asked for: a run may hold millions.
+
+    numbers: of the pairs; all that exist when it is made, by default. What is read raises InputError for a record that
+    is damaged, and FileNotFoundError for one that is gone meanwhile.
+    """
+
+    def __init__(self, folder: Path, numbers: Iterable[int] | None = None):
+        self._folder = folder
+        self._numbers = array("Q", sorted(made_ids(folder)) if numbers is None else numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return Records(self._folder, self._numbers[index])
+        return read_json_object(record_path(self._folder, self._numbers[index]), AGAIN)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(self) != len(other):
+            return False
+        return all(one == its for one, its in zip(self, other, strict=True))
+
+    __hash__ = None
+
+    def by_kind(self) -> dict[tuple[str, str], Records]:
+        """The records of each product and defect, in the order in which they come."""
+        numbers: dict[tuple[str, str], array] = {}
+        for number, record in zip(self._numbers, self, strict=True):
+            kind = str(record.get("product")), str(record.get("defect"))
+            numbers.setdefault(kind, array("Q")).append(number)
+        return {kind: Records(self._folder, of_kind) for kind, of_kind in numbers.items()}
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
@@ -66,8 +111,12 @@ def is_settled(folder: Path, number: int, tries: int) -> bool:
 
 def settled_ids(folder: Path, tries: int) -> set[int]:
     """Return the numbers of all settled pairs; no record is opened."""
-    made = {int(name[0].removesuffix(".json")) for name in _names(folder / "pairs", RECORD_NAME)}
-    return made | broken_ids(folder) | given_up(folder, tries)
+    return made_ids(folder) | broken_ids(folder) | given_up(folder, tries)
+
+
+def made_ids(folder: Path) -> set[int]:
+    """Return the numbers of all pairs that exist."""
+    return {int(name[1]) for name in _names(folder / "pairs", RECORD_NAME)}
 
 
 def given_up(folder: Path, tries: int) -> set[int]:
@@ -77,7 +126,7 @@ def given_up(folder: Path, tries: int) -> set[int]:
 
 def broken_ids(folder: Path) -> set[int]:
     """Return the numbers of pairs that cannot be made."""
-    return {int(name[0].removesuffix(".json")) for name in _names(folder / BROKEN, RECORD_NAME)}
+    return {int(name[1]) for name in _names(folder / BROKEN, RECORD_NAME)}
 
 
 def tries_of(plan: dict[str, Any]) -> int:

@@ -5,6 +5,9 @@ A reader takes a file's path and may raise InputError or FileNotFoundError, noth
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ from adiff.backbone.loading import load_single_file
 from adiff.backbone.lora import merge_lora
 from adiff.cli.runs import check_run, plan_of
 from adiff.datasets.images import read_mask, read_photo, write_png
+from adiff.datasets.readers import read_dataset
 from adiff.dual import DualModel, load_dual, save_dual
 from adiff.evaluation.localizer import Trained
 from adiff.evaluation.localizer_file import load_localizer, save_localizer
@@ -27,11 +31,14 @@ from adiff.evaluation.splits import read_groups
 from adiff.export import read_runs
 from adiff.export.runs import pairs_of
 from adiff.foreign import read_embedding
+from adiff.learning import open_shots
 from adiff.library import Defect, Library, check_name, load_library, parse_name, save_library
 from adiff.progress import NullProgress
 from adiff.report import report_of_run
 from adiff.spatial_encoder import SpatialEncoder, load_encoder, save_encoder
 from adiff.storage import write_json
+
+from . import workflow
 
 Read = Callable[[Path], object]
 WIDTH = 768
@@ -149,6 +156,40 @@ def _merged() -> Read:
     return lambda path: merge_lora(unet, path)
 
 
+def _data(folder: Path) -> None:
+    """A plain data set of two shots."""
+    for name in ("a", "b"):
+        _mask(folder / "data" / "masks")
+        (folder / "data" / "masks" / "m.png").rename(folder / "data" / "masks" / f"{name}.png")
+        write_png(folder / "data" / "images" / f"{name}.png", np.full((12, 10, 3), 90, np.uint8))
+
+
+def _shots(path: Path) -> None:
+    dataset = read_dataset(path.parents[1])
+    open_shots(dataset, min(map(len, dataset.shots.values())))
+
+
+def _tree(folder: Path) -> None:
+    names = "\n".join(("images/a1.png", "images/a10.PNG", "masks/a1_mask.png", "masks/a10.png", "normal/n.jpg"))
+    (folder / "tree.txt").write_text(f"{names}\ntest/hole/0.png\nground_truth/hole/0_mask.png", encoding="utf-8")
+
+
+def _read_tree(path: Path) -> None:
+    """A data set whose files have the names in a text; none of them is opened."""
+    root = path.parent / "tree"
+    try:
+        root.mkdir()
+        for name in path.read_bytes().split(b"\n")[:40]:
+            with contextlib.suppress(OSError, ValueError):  # what no system takes for a name
+                file = Path(os.path.normpath(root / os.fsdecode(name)))
+                if file.is_relative_to(root):
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.touch()
+        read_dataset(root)
+    finally:
+        shutil.rmtree(root)
+
+
 def _names(folder: Path) -> None:
     (folder / "name.txt").write_text("metal/scratch", encoding="utf-8")
 
@@ -197,5 +238,23 @@ def all_readers() -> list[Reader]:
         Reader("run.json, reported", "run.json", _run, _reported),
         Reader("a pair's record, reported", "pairs/000001.json", _run, _reported),
         Reader("groups.json", "groups.json", _groups, lambda path: read_groups(path.parent, "metal")),
+        Reader("a shot", "data/images/a.png", _data, _shots),
+        Reader("a shot's mask", "data/masks/a.png", _data, _shots),
+        Reader("names of a data set's files", "tree.txt", _tree, _read_tree),
         Reader("name", "name.txt", _names, _read_name),
+        *_workflow(),
+    ]
+
+
+def _workflow() -> list[Reader]:
+    """What a workflow and the library panel send."""
+    return [
+        Reader(name, "value.json", workflow.make(text, _library), workflow.documented(read))
+        for name, text, read in (
+            ("workflow: measures", workflow.MEASURES, workflow.read_measures),
+            ("workflow: folders and files", workflow.FOLDERS, workflow.read_folders),
+            ("workflow: a defect", workflow.LABEL, workflow.read_label),
+            ("workflow: Edit Library", workflow.EDIT, workflow.read_edit),
+            ("panel: an edit", workflow.request(_library), workflow.read_request),
+        )
     ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -76,6 +78,10 @@ MEASURES = (
     Measure("border", "largest share of one of the image's border lines that the mask covers", ends=(0, 1)),
     Measure("leak", "largest change outside the mask, levels of 255: 0 by construction", digits=0),
 )
+TOLD = (*(measure.name for measure in MEASURES), "likeness_shots", "iou")
+"""What is told of pairs in numbers: the measures, their likeness among the shots, the overlap of sampled masks."""
+EXTREMES = (("fill_low", min, "fill"), ("leak", max, "leak"))
+"""What else is told, and what instead of the median: name, which of the values, measure."""
 
 
 def values_of(records: Iterable[Mapping[str, Any]], name: str) -> list[float]:
@@ -83,18 +89,44 @@ def values_of(records: Iterable[Mapping[str, Any]], name: str) -> list[float]:
     return [value for record in records if (value := measure_of(record, name)) is not None]
 
 
-def summarise(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the measures of pairs in numbers (METHOD, 6), None where none was taken.
+@dataclass(frozen=True)
+class Taken:
+    """The measures of pairs; pairs: how many there are; values: of each measure, of the pairs of which it was taken."""
 
-    Keys: pairs; the median of each measure by its name, of likeness_shots (likeness among the shots) and of iou
-    (overlap of sampled masks with shots), but of leak the largest; fill_low, the lowest fill.
-    """
-    records = list(records)
-    names = (*(measure.name for measure in MEASURES), "likeness_shots", "iou")
-    taken = {name: values_of(records, name) for name in names}
-    medians = {name: median(values) if values else None for name, values in taken.items()}
-    extremes = {"fill_low": min(taken["fill"], default=None), "leak": max(taken["leak"], default=None)}
-    return {"pairs": len(records), **medians, **extremes}
+    pairs: int
+    values: Mapping[str, Sequence[float]]
+
+    @classmethod
+    def of(cls, records: Iterable[Mapping[str, Any]]) -> Taken:
+        """Take the measures; the records are passed through once and none is kept, as there may be millions."""
+        values, pairs = {name: array("d") for name in TOLD}, 0
+        for record in records:
+            pairs += 1
+            for name, found in values.items():
+                if (value := measure_of(record, name)) is not None:
+                    found.append(value)
+        return cls(pairs, values)
+
+    @classmethod
+    def together(cls, several: Sequence[Taken]) -> Taken:
+        """The measures of several sets of pairs as of one."""
+        values = {name: array("d", chain.from_iterable(one.values[name] for one in several)) for name in TOLD}
+        return cls(sum(one.pairs for one in several), values)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the measures in numbers (METHOD, 6), None where none was taken.
+
+        Keys: pairs; the median of each measure by its name, of likeness_shots (likeness among the shots) and of iou
+        (overlap of sampled masks with shots), but of leak the largest; fill_low, the lowest fill.
+        """
+        medians = {name: median(values) if values else None for name, values in self.values.items()}
+        extremes = {name: of(self.values[measure], default=None) for name, of, measure in EXTREMES}
+        return {"pairs": self.pairs, **medians, **extremes}
+
+
+def summarise(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the measures of pairs in numbers, as `Taken.summary` does."""
+    return Taken.of(records).summary()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..contact_sheet import (
     tiles_of,
 )
 from ..storage import write_text
-from .measures import HEIGHT, MEASURES, NOTHING, WIDTH, histogram, summarise, values_of
+from .measures import HEIGHT, MEASURES, NOTHING, WIDTH, Taken, histogram
 from .places import places_of
 
 TILE = 384
@@ -75,6 +76,7 @@ def write_report(out: Path, report: Report, *, limit: int = 24) -> Path:
     return out
 
 
+@cache
 def _template():
     loader = PackageLoader(__package__, "")
     environment = Environment(
@@ -89,10 +91,10 @@ def _template():
 
 def _content(report: Report, limit: int) -> dict[str, Any]:
     """Return everything the template shows that has to be worked out."""
-    sections = [_section(block, limit) for block in report.blocks]
+    of_blocks = [Taken.of(block.records) for block in report.blocks]
+    sections = [_section(block, of_block, limit) for block, of_block in zip(report.blocks, of_blocks, strict=True)]
     rejects = [_rejected(one) for one in report.rejects]
-    records = [block.records for block in report.blocks]
-    overall = summarise(record for of_block in records for record in of_block)
+    overall = Taken.together(of_blocks).summary()
     taken = [measure for measure in MEASURES if overall[measure.name] is not None]
     total = sum(report.seconds.values())
     shown = [pair for section in sections for pair in section["pairs"]]
@@ -102,7 +104,7 @@ def _content(report: Report, limit: int) -> dict[str, Any]:
         "shown": len(shown),
         "overall": overall,
         "measures": taken,
-        "histograms": [histogram(m, [values_of(of_block, m.name) for of_block in records]) for m in taken],
+        "histograms": [histogram(m, [of_block.values[m.name] for of_block in of_blocks]) for m in taken],
         "drawing": (WIDTH, HEIGHT),
         "facts": _facts(overall, total),
         "comparable": any("normal" in pair["pictures"] for pair in shown),
@@ -132,14 +134,14 @@ def _facts(overall: Mapping[str, Any], seconds: float) -> list[tuple[str, str]]:
     return [*facts, (_duration(seconds), "in all")] if seconds else facts
 
 
-def _section(block: Block, limit: int) -> dict[str, Any]:
+def _section(block: Block, taken: Taken, limit: int) -> dict[str, Any]:
     """What the page shows of one defect type; each pair is opened, drawn and let go before the next."""
     numbers = pick_evenly(range(len(block.pairs)), limit)
     return {
         "product": block.product,
         "defect": block.defect,
         "name": f"{block.product}/{block.defect}",
-        "summary": summarise(block.records),
+        "summary": taken.summary(),
         "places": _places(block.pairs),
         "shots": [_as_it_is(shot_tile(image, mask, SHOT, enlarge=False)) for image, mask in block.shots],
         "pairs": [_shown(block.pairs[number]) for number in numbers],

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..contact_sheet import Pair, StoredPairs, pick_evenly
+from ..contact_sheet import Pair, StoredPairs, name_in, pick_evenly
 from ..datasets.images import read_mask
 
 CELLS = 48
@@ -55,7 +54,7 @@ def _masks(pairs: Sequence[Pair]) -> Iterator[np.ndarray]:
     """The masks of pairs, evenly picked; of stored ones nothing else is opened."""
     for number in pick_evenly(range(len(pairs)), MOST):
         if isinstance(pairs, StoredPairs):
-            name = Path(str(pairs.records[number].get("id"))).name  # a stranger's record must not lead out
+            name = name_in(pairs.records[number], "id")
             yield read_mask(pairs.run / "mask" / f"{name}_mask.png").mask
         else:
             yield pairs[number].mask

@@ -14,15 +14,15 @@ from typing import Any
 from ..contact_sheet import Block, StoredPairs
 from ..errors import InputError
 from ..generation import GenerationSettings
-from ..run_record import REJECTS, given_up, read_broken, read_plan, read_records, read_rejects, tries_of
+from ..run_record import REJECTS, Records, given_up, made_ids, read_broken, read_plan, read_rejects, tries_of
 from .page import Rejects, Report, write_report
 
 NAME = "report.html"
 """A report's name in its run's folder."""
 LIMIT = 48
 """Pairs shown, unless told otherwise."""
-OPTIONS = ("severity", "reweighting", "strength", "distance", "blending", "steps", "guidance", "batch", "crop",
-           "preview_decoder", "refine")  # fmt: skip
+OPTIONS = ("severity", "reweighting", "strength", "level", "distance", "blending", "steps", "guidance", "batch",
+           "crop", "preview_decoder", "refine")  # fmt: skip
 """Settings that `adiff generate` has options for, by the same names."""
 APART = ("format", "command", "seconds", "environment", "settings", "base", "masks")
 """What run.json holds beside the plain facts of a run."""
@@ -78,26 +78,22 @@ class Told:
 
 def told_of(run: Path, normals: Path | None, command: str | None = None) -> Told:
     """Read what a run has to tell; raises as `report_of_run`."""
-    plan, records = read_plan(run), read_records(run)
+    plan, records = read_plan(run), Records(run)
     if not records:
         raise InputError(f"{run} holds no finished pair yet; `adiff generate` makes them")
-    by_defect: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for record in records:
-        by_defect.setdefault((str(record.get("product")), str(record.get("defect"))), []).append(record)
-    blocks = [Block(*key, [], StoredPairs(run, of_defect, normals)) for key, of_defect in by_defect.items()]
+    blocks = [Block(*key, [], StoredPairs(run, of_kind, normals)) for key, of_kind in records.by_kind().items()]
     recorded = plan.get("command")
     command = command or (recorded if isinstance(recorded, str) else None)
     notes = (*_notes(plan, command is None), *_broken(run))
-    return Told(plan, blocks, _rejects(run, plan, records), command or rebuilt_command(plan), notes)
+    return Told(plan, blocks, _rejects(run, plan), command or rebuilt_command(plan), notes)
 
 
-def _rejects(run: Path, plan: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> tuple[Rejects, ...]:
+def _rejects(run: Path, plan: Mapping[str, Any]) -> tuple[Rejects, ...]:
     """The tries of a run that broke a limit, if there are any."""
     rejects = read_rejects(run)
     if not rejects:
         return ()
-    made = {str(record.get("id")) for record in records}
-    lost = [number for number in given_up(run, tries_of(plan)) if f"{number:06d}" not in made]
+    lost = given_up(run, tries_of(plan)) - made_ids(run)
     listed = [one["reasons"] for one in rejects if isinstance(one.get("reasons"), list)]
     # fill 0.12 below 0.5 -> fill below 0.5
     reasons = Counter(re.sub(r" \S+ (below|above) ", r" \1 ", str(reason)) for of_one in listed for reason in of_one)

@@ -1,9 +1,11 @@
 """Numbers and histograms of the measures, worked out by hand."""
 
+import math
+
 import numpy as np
 import pytest
 
-from adiff.report.measures import BINS, HEIGHT, MEASURES, WIDTH, Measure, histogram, round_up, summarise
+from adiff.report.measures import BINS, HEIGHT, MEASURES, WIDTH, Measure, Taken, histogram, round_up, summarise
 from adiff.scoring import measure_pair
 
 PLAIN = Measure("seam", "")
@@ -28,6 +30,18 @@ def test_the_summary_is_median_lowest_and_largest():
     }  # fmt: skip
     nothing = summarise([])
     assert nothing.pop("pairs") == 0 and set(nothing) == set(told) - {"pairs"} and set(nothing.values()) == {None}
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), 1e300, math.nan, math.inf, True, "1", None, [1]])
+def test_what_is_no_measure_is_passed_over(value):
+    assert summarise([{"fill": value}, {"fill": 0.5}, {}]) | {"pairs": 0} == summarise([{"fill": 0.5}]) | {"pairs": 0}
+
+
+def test_measures_of_several_are_those_of_all_their_pairs():
+    first, second = [{"fill": 0.1, "mask": {"iou": 0.3}}, {"leak": 2}], [{"fill": 0.4}, {"fill": 0.9, "leak": 1}]
+    both = Taken.together([Taken.of(first), Taken.of(iter(second))])
+    assert both.summary() == summarise(first + second) and both.pairs == 4
+    assert list(both.values["fill"]) == [0.1, 0.4, 0.9] and list(both.values["iou"]) == [0.3]
 
 
 def test_values_are_told_with_their_digits():
