@@ -11,7 +11,7 @@
 Random U-Nets: one level of SD 1.5's width (wide), or SD 1.5's own shape (full), latents of `side` cells, float32, on a
 GPU float16; a context of 16 tokens. All variants in turn in one process, so that what else runs cancels: medians with
 (least - most) over the rounds, of wall time and of the process's own CPU time. Prints a Markdown table, with the
-parameters that each has beside the model and the size of its file; writes dual.json.
+parameters that each has beside the model and the size of its file; writes dual.json. Memory: benchmarks.dual_memory.
 """
 
 from __future__ import annotations

@@ -10,18 +10,25 @@ Patches of other packs that a MODEL has already go first, and their replacement 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock, CrossAttention, optimized_attention
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor
 
 from ..adiff.backbone.attentions import AttentionShape, LayerEdit
-from .gradients import TrainableBackbone
+from ..adiff.backbone.checkpointing import checkpointed
+from .gradients import TrainableBackbone, normal_forward
 from .host import ComfyBackbone
 
 SIDES = {"input_blocks": "input", "middle_block": "middle", "output_blocks": "output"}
+BLOCKS = ResBlock, BasicTransformerBlock
+"""What a U-Net is made of, as gradient checkpointing takes it."""
+SPARED = 8
+"""Share, as its divisor, of what the way back keeps that is left with it."""
 Place = tuple[str, int, int]
 """A transformer as ComfyUI tells it to a patch: side, number of the block, number in the block."""
 EditOf = Callable[[dict[str, Any]], LayerEdit | None]
@@ -137,9 +144,25 @@ class _Editable:
         finally:
             self._edit_of = before
 
-    def predict_noise_edited(self, z_t: Tensor, t: Tensor, context: Tensor, edit: LayerEdit) -> Tensor:
+    @property
+    def room(self) -> int | None:
+        """Bytes of a GPU beside the MODEL, whatever is on it now: ComfyUI makes place. None on other devices."""
+        if self.device.type in ("cpu", "mps"):
+            return None
+        whole = comfy.model_management.get_total_memory(self.device)
+        return int(whole - comfy.model_management.extra_reserved_memory() - self._model.model_size())
+
+    def predict_noise_edited(
+        self, z_t: Tensor, t: Tensor, context: Tensor, edit: LayerEdit, checkpoint: bool = False
+    ) -> Tensor:
         """eps_theta(z_t, t, context), every attention, its projections included, changed by `edit`."""
-        with self.editing(lambda extra: edit):
+
+        def edited() -> AbstractContextManager[None]:
+            return self.editing(lambda extra: edit)
+
+        unet = self._model.model.diffusion_model
+        blocks = [module for module in unet.modules() if isinstance(module, BLOCKS)] if checkpoint else []
+        with edited(), checkpointed(blocks, edited, normal_forward):
             return self.predict_noise(z_t, t, context)
 
 
@@ -153,6 +176,10 @@ class EditableTrainableBackbone(_Editable, TrainableBackbone):
     The loss is to be scaled where `edited_dtype` is float16: there is no factor on gradients within the U-Net, as it
     would stay on those of the edit.
     """
+
+    def _needed(self, z_t: Tensor) -> int:
+        whole = super()._needed(z_t)
+        return whole if self.room is None or whole <= self.room else whole // SPARED
 
     def _apply(self, x: Tensor, sigma: Tensor, context: Tensor, options: dict) -> Tensor:
         if self._edit_of is _unedited or not torch.is_grad_enabled():

@@ -37,6 +37,7 @@ from .upstream import model_name
 
 SAIM, BCM, FLIPS = ("full", "low", "off"), ("off", "paper", "release"), ("none", "horizontal", "both")
 """As in `adiff.dual.layers` and `adiff.dual.training`, which take seconds to import."""
+CHECKPOINTING = {"auto": None, "on": True, "off": False}
 NAMED = {"LoRA": "lora", "SAIM": "saim", "BCM": "bcm"}
 """Parts of a dual model, by what its record calls them."""
 
@@ -77,7 +78,7 @@ class TrainDual(io.ComfyNode):
     @classmethod
     def execute(
         cls, dataset: DefectDataset, model, vae, empty, name, overwrite, steps, batch, learning_rate, rank, saim, bcm,
-        flips, size, seed, early_stop, preview_every, foreground=None,
+        flips, size, seed, early_stop, preview_every, checkpointing, foreground=None,
     ) -> io.NodeOutput:  # fmt: skip
         """Learn, and write what was learned."""
         from ..adiff.dual import DualSettings, save_dual  # takes seconds to import
@@ -98,7 +99,7 @@ class TrainDual(io.ComfyNode):
             with training_state(cls.hidden, backbone, "dual", {key: shots}, marks) as state:
                 learned = learn_dual(
                     backbone, key, shots, foregrounds=objects, settings=settings, seed=seed, progress=progress,
-                    state=state, preview_every=max(1, preview_every),
+                    state=state, checkpoint=CHECKPOINTING[checkpointing], preview_every=max(1, preview_every),
                     preview=dual_preview(backbone, settings, progress) if preview_every else None,
                 )  # fmt: skip
                 save_dual(path, learned)
@@ -270,6 +271,11 @@ def _learning_inputs() -> list[io.Input]:
             tooltip="With 4 photos or more: keep one aside and stop when its loss falls no further",
         ),
         preview_input(250),
+        io.Combo.Input(
+            "checkpointing", options=list(CHECKPOINTING), default="auto",
+            tooltip="Compute the model's blocks twice, for less memory; what is learned is the same. auto: where the "
+            "card's memory does not suffice",
+        ),
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ put in the place of its own would stay in a model that other nodes share.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import comfy.model_management
@@ -83,10 +83,13 @@ class TrainableBackbone(ComfyBackbone):
         return torch.func.functional_call(self._applied, _normal_weights(self._applied), (x, sigma), given)
 
     def _load(self, z_t: Tensor) -> None:
-        half = self._model.model.get_dtype().itemsize == 2
-        needed = ACTIVATIONS * self._batch * z_t.shape[-2] * z_t.shape[-1] // (2 if half else 1)
         with torch.inference_mode():  # patching a weight writes into an inference tensor
-            comfy.model_management.load_models_gpu([self._model], memory_required=needed)
+            comfy.model_management.load_models_gpu([self._model], memory_required=self._needed(z_t))
+
+    def _needed(self, z_t: Tensor) -> int:
+        """Bytes that the way back of a step keeps."""
+        half = self._model.model.get_dtype().itemsize == 2
+        return ACTIVATIONS * self._batch * z_t.shape[-2] * z_t.shape[-1] // (2 if half else 1)
 
 
 class LearningProgress(GraphProgress):
@@ -101,6 +104,23 @@ class LearningProgress(GraphProgress):
         """Show a PIL picture beside the bar."""
         with _translated():
             self._bar.update_absolute(done, self._total, ("JPEG", picture, max(picture.size)))
+
+
+def normal_forward(block: nn.Module) -> Callable[..., Tensor]:
+    """Return what a block does at present, through normal tensors: for when it runs again outside its model."""
+    called = _Block(block)
+    return lambda *args, **kwargs: torch.func.functional_call(called, _normal_weights(called), args, kwargs)
+
+
+class _Block(nn.Module):
+    """A block called through `forward`, whatever takes the place of its own meanwhile."""
+
+    def __init__(self, block: nn.Module):
+        super().__init__()
+        self.block, self._does = block, block.forward
+
+    def forward(self, *args, **kwargs) -> Tensor:
+        return self._does(*args, **kwargs)
 
 
 class _Applied(nn.Module):

@@ -61,11 +61,18 @@ def edited_attention(edit: LayerEdit, name: str, parts: Projections, hidden: Ten
 class EditableBackbone(Backbone, Protocol):
     """A backbone whose attentions can be edited whole.
 
-    attentions: the shape of each by its name. edited_dtype: what they compute in.
+    attentions: the shape of each by its name. edited_dtype: what they compute in. room: bytes that the device has for
+    a training beside the model itself, None where that is not known.
     """
 
     attentions: dict[str, AttentionShape]
     edited_dtype: torch.dtype
+    room: int | None
 
-    def predict_noise_edited(self, z_t: Tensor, t: Tensor, context: Tensor, edit: LayerEdit) -> Tensor:
-        """As `predict_noise`, every attention, its projections included, changed by `edit`."""
+    def predict_noise_edited(
+        self, z_t: Tensor, t: Tensor, context: Tensor, edit: LayerEdit, checkpoint: bool = False
+    ) -> Tensor:
+        """As `predict_noise`, every attention, its projections included, changed by `edit`.
+
+        checkpoint: the U-Net's blocks are computed once more on the way back and keep less until then.
+        """

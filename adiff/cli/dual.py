@@ -18,6 +18,12 @@ from .progress import CliProgress
 from .train import state_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from torch import Tensor
+
+    from ..backbone.attentions import EditableBackbone
     from ..dual import DualModel, DualSettings
     from ..learning import Shots
     from ..library import Key
@@ -96,6 +102,14 @@ def train_dual(
     early_stop: Annotated[
         bool, typer.Option("--early-stop/--all-steps", help="With 4 shots or more: end by the loss of one held out.")
     ] = False,
+    checkpointing: Annotated[
+        bool | None,
+        typer.Option(
+            "--checkpointing/--no-checkpointing",
+            help="Compute the model's blocks twice, for less memory; the result is the same.  "
+            "[dim]default: where a GPU's does not suffice[/dim]",
+        ),
+    ] = None,
     resume: Resume = True,
     seed: Seed = 0,
 ) -> None:
@@ -114,7 +128,8 @@ def train_dual(
             f"a dual model is of one defect, and there are {len(opened)} ({names}); give --product and --defect"
         )
     (key, found), *_ = opened.items()
-    from ..dual import DualSettings, read_foregrounds  # after the input is known to be sound: this takes seconds
+    from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
+    from ..dual import DualSettings, read_foregrounds, read_release
 
     settings = DualSettings(
         steps=steps, batch=batch, lr=rate, rank=rank, saim=saim.value, flips=flips.value,
@@ -122,15 +137,14 @@ def train_dual(
     )  # fmt: skip
     shapes = [mask.shape for mask in found.masks]
     objects = None if foreground is None else read_foregrounds(foreground, found.files, shapes)
+    backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
+    begin = None if start is None else read_release(start, backbone.attentions)
+    given = {"shots": found, "foregrounds": objects, "start": begin, "settings": settings, "seed": seed}
     if resume and out.exists():
-        _check_same(out, key, found, settings, seed)
+        _check_same(out, backbone, key, **given)
         typer.echo(f"{out} holds it already; --restart learns it again")
         return
-    learned = _learn(
-        out, base, precision.value, lora, resume, start, key=key, shots=found, foregrounds=objects, settings=settings,
-        seed=seed,
-    )
-    _say_what_was_learned(out, learned)
+    _say_what_was_learned(out, _learn(out, resume, backbone, key, checkpoint=checkpointing, **given))
 
 
 def generate_dual(
@@ -192,17 +206,11 @@ def generate_dual(
     typer.echo(f"{len(result.pairs)} pairs of {model.name} in {out}; no fill, leak and seam: they need a normal image")
 
 
-def _learn(
-    out: Path, base: str, precision: str, lora: list[str] | None, resume: bool, start: Path | None, *,
-    settings: DualSettings, **given: Any,
-) -> DualModel:  # fmt: skip
+def _learn(out: Path, resume: bool, backbone: EditableBackbone, key: Key, **given: Any) -> DualModel:
     """Learn, or go on learning, and write the file; given: what `learn_dual` takes besides."""
-    from ..backbone import load_backbone
-    from ..dual import read_release, save_dual
+    from ..dual import save_dual
     from ..dual.learning import learn_dual
 
-    backbone = load_backbone(base, precision=precision, loras=parse_loras(lora))
-    begin = None if start is None else read_release(start, backbone.attentions)
     folder = state_folder(out)
     with run_lock(folder):
         remove_leftovers(out)  # of the same command, killed
@@ -210,9 +218,7 @@ def _learn(
             clear_folder(folder)
         kept = f"what is learned is in {folder}; the same command without --restart goes on"
         with CliProgress() as progress, keeping(kept):
-            model = learn_dual(
-                backbone, start=begin, settings=settings, progress=progress, state=folder / "dual.safetensors", **given
-            )
+            model = learn_dual(backbone, key, progress=progress, state=folder / "dual.safetensors", **given)
         save_dual(out, model)
         clear_folder(folder)
     return model
@@ -229,16 +235,23 @@ def _check_background(model: DualModel, normals: Path | None, foreground: Path |
         raise InputError("--foreground marks the object in photos; give the photos with --normals DIR")
 
 
-def _check_same(out: Path, key: Key, shots: Shots, settings: DualSettings, seed: int) -> None:
+def _check_same(
+    out: Path, backbone: EditableBackbone, key: Key, *, shots: Shots, foregrounds: Sequence[np.ndarray] | None,
+    start: Mapping[str, Tensor] | None, settings: DualSettings, seed: int,
+) -> None:  # fmt: skip
     """Raise InputError unless the file that is there is what the command would make."""
     from dataclasses import asdict
 
     from ..dual import load_dual
     from ..dual.learning import shots_record
+    from ..dual.training import digests_of_given
 
     there = load_dual(out)
-    asked = {"settings": asdict(settings), "seed": seed, **shots_record(shots)}
+    asked = {"settings": asdict(settings), "seed": seed, "start": None, "foreground": None, **shots_record(shots)}
+    asked |= digests_of_given(foregrounds, start)
     other = [name for name, value in asked.items() if there.info.get(name) != value]
+    if there.base_fingerprint != backbone.fingerprint:
+        other.insert(0, "base")
     if (there.product, there.defect) != key:
         other.insert(0, "defect")
     if other:

@@ -17,16 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from ..backbone.attentions import EditableBackbone
 from ..datasets.images import read_mask, read_photo
 from ..datasets.readers import list_images
 from ..errors import InputError
+from ..foreground import by_border_colour
 from ..geometry import Box, crop_resize, resize_mask
-from ..masks import clean_mask
-from ..refinement import otsu
 from ..training.noising import add_noise
 from .layers import BackgroundPass
 from .parts import part_of
@@ -34,15 +32,6 @@ from .parts import part_of
 log = logging.getLogger("adiff")
 ENDING = "_mask"
 """What a foreground's name may have behind its photo's."""
-LEAST_DISTANCE = 20.0
-"""Levels of 255 that an object differs from what surrounds it, at least."""
-SPECK = 1e-2
-"""Share of the image below which a part of a foreground is dropped, and a hole in it closed."""
-MOST_BORDER, MOST = 0.5, 0.95
-"""Shares of the frame's outermost pixels, and of the image, beyond which the object is taken to fill the frame."""
-LEAST_SEPARATION = 0.8
-"""Share of the distances' variance that lies between object and surroundings (Otsu 1979, eta). A surface's grain and
-light come to 0.4 to 0.72, an object on a plain ground to 0.87 and more (drawn surfaces)."""
 BLACK = -1.0
 
 
@@ -106,26 +95,16 @@ def foregrounds_of(images: Sequence[np.ndarray], names: Sequence[str]) -> list[n
 
 
 def find_foreground(image: np.ndarray) -> np.ndarray | None:
-    """Tell an object from its surroundings by colour: distance from the border's median, Otsu's threshold, cleaned.
+    """Tell an object from its surroundings by the border's colour (`foreground.by_border_colour`).
 
-    image: (H, W, 3) uint8. Returns (H, W) bool, or None where the object, or a surface, fills the frame.
+    image: (H, W, 3) uint8. Returns (H, W) bool, or None where it is not told for sure: no background is better than one
+    with the object in it.
     """
-    levels = ndimage.median_filter(image, size=(3, 3, 1)).astype(np.float32)
-    edge = np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])
-    distance = np.abs(levels - np.median(edge, axis=0)).max(axis=2)
-    mask = distance > max(otsu(distance), LEAST_DISTANCE)
-    if not mask.any() or mask.all() or separation(distance, mask) < LEAST_SEPARATION:
+    try:
+        (mask,) = by_border_colour([image])
+    except InputError:
         return None
-    mask = clean_mask(mask, max(round(SPECK * mask.size), 1))
-    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    return mask if mask.any() and border.mean() <= MOST_BORDER and mask.mean() <= MOST else None
-
-
-def separation(values: np.ndarray, mask: np.ndarray) -> float:
-    """Variance between two classes over all variance, in [0, 1] (Otsu 1979, Eq. 12); mask: of one of them."""
-    share = float(mask.mean())
-    between = share * (1 - share) * float(values[mask].mean() - values[~mask].mean()) ** 2
-    return between / float(values.var())
+    return mask
 
 
 def read_foregrounds(folder: Path, photos: Sequence[str], shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:

@@ -21,7 +21,7 @@ from ..training.shots import digest_of
 from ..versions import versions
 from .file import DualModel
 from .layers import count_weights
-from .training import DualSettings, Learned, train_pair
+from .training import DualSettings, Learned, digests_of_given, train_pair
 
 DIGEST = 16
 """Hexadecimal digits kept of a shot's digest, as in a library."""
@@ -40,6 +40,7 @@ def learn_dual(
     state: Path | None = None,
     preview: Callable[[int, Learned], None] | None = None,
     preview_every: int = 250,
+    checkpoint: bool | None = None,
 ) -> DualModel:
     """Learn one defect type (`training.train_pair`) and put it together with what its pairs are measured against.
 
@@ -48,6 +49,7 @@ def learn_dual(
     result = train_pair(
         backbone, key, shots.pairs, foregrounds=foregrounds, start=start, settings=settings, seed=seed,
         progress=progress, state=state, names=shots.files, preview=preview, preview_every=preview_every,
+        checkpoint=checkpoint,
     )
     outcome = result.outcome
     if outcome.stopped == "cancelled":
@@ -65,7 +67,8 @@ def learn_dual(
             "loss": outcome.loss, "curve": [list(point) for point in outcome.curve], "stopped": outcome.stopped,
             "best": outcome.best, "validation": None if result.held_out is None else shots.files[result.held_out],
             "foregrounds": "none" if settings.bcm == "off" else "found" if foregrounds is None else "given",
-            "parameters": count_weights(result.weights), "versions": versions(),
+            **digests_of_given(foregrounds, start), "parameters": count_weights(result.weights),
+            "versions": versions(),
         },
         backgrounds=result.backgrounds,
     )  # fmt: skip

@@ -25,6 +25,10 @@ EDGE, STRIPE = 12, 0.25
 """Pixels at the border, a cell and a half, where the autoencoder shows stripes; their least length in sides."""
 SPECK = 1e-3
 """Share of the image below which a part of a mask is dropped, and a hole in it closed."""
+FRAGMENT = 0.1
+"""Share of the largest part's area below which another is a crumb of the sampler or the autoencoder's, at a border."""
+SMOOTH, GAP = 1.5, 2
+"""Pixels: deviation of the Gaussian against rough parts, and half the gaps that are closed; well within a cell."""
 
 
 def part_of(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -36,7 +40,7 @@ def part_of(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def mask_of(part: np.ndarray, grey: np.ndarray | None = None) -> np.ndarray:
-    """Read the mask off a generated part: distance from its ground, Otsu's threshold, cleaned; may be empty.
+    """Read the mask off a generated part: smoothed distance from its ground, Otsu's threshold, cleaned; may be empty.
 
     The ground is grey, in the tint that the model gave it: the median of the part, unless that is beyond TINT and so
     the defect's own. Stripes along the border are the autoencoder's. part: (H, W, 3) uint8.
@@ -46,11 +50,19 @@ def mask_of(part: np.ndarray, grey: np.ndarray | None = None) -> np.ndarray:
     tint = np.median(away, axis=(0, 1))
     if np.abs(tint).max() <= TINT:
         away -= tint
-    distance = np.abs(away).max(axis=2)
-    mask = clean_mask(distance > max(otsu(distance), LEAST), max(round(SPECK * distance.size), 1))
-    labels, _ = ndimage.label(mask, EIGHT)
-    kept = [n for n, place in enumerate(ndimage.find_objects(labels), 1) if not _is_stripe(place, mask.shape)]
-    return np.isin(labels, kept)
+    distance = np.abs(ndimage.gaussian_filter(away, (SMOOTH, SMOOTH, 0))).max(axis=2)
+    mask = distance > max(otsu(distance), LEAST)
+    mask |= ndimage.binary_closing(np.pad(mask, GAP), iterations=GAP)[GAP:-GAP, GAP:-GAP]
+    return _without_fragments(clean_mask(mask, max(round(SPECK * mask.size), 1)))
+
+
+def _without_fragments(mask: np.ndarray) -> np.ndarray:
+    """The mask without stripes, and without what is small beside its largest part."""
+    labels, count = ndimage.label(mask, EIGHT)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    parts = [n for n, place in enumerate(ndimage.find_objects(labels), 1) if not _is_stripe(place, mask.shape)]
+    least = FRAGMENT * max((sizes[n] for n in parts), default=0)
+    return np.isin(labels, [n for n in parts if sizes[n] >= least])
 
 
 def _is_stripe(place: tuple[slice, ...], shape: tuple[int, int]) -> bool:

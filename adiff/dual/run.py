@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..generation.run import RunResult, open_run
 from ..generation.seeds import generator_for
 from ..progress import Cancelled, NullProgress, Progress
-from ..run_record import FORMAT, read_records, record_path
+from ..run_record import FORMAT, Records, record_path
 from ..scoring import ShotReference, area, border, components, describe, likeness, novelty
 from ..storage import run_lock, write_json
 from ..training.shots import digest_of
@@ -86,7 +86,7 @@ def generate_dual_run(
         except (Cancelled, KeyboardInterrupt):
             cancelled = True
         progress.finish()
-        return RunResult(out, read_records(out), time.monotonic() - began, cancelled)
+        return RunResult(out, Records(out), time.monotonic() - began, cancelled)
 
 
 def shot_reference(model: DualModel, backbone: EditableBackbone) -> ShotReference:

@@ -35,6 +35,7 @@ from ..training.validation import HELD_OUT, hold_out, samples_of_each, steps_bet
 from .background import background_picture, encode_backgrounds, foregrounds_of, see_background
 from .file import DEFECT, OBJECT, nested_contexts
 from .layers import BCM, RANK, SAIM, SAIM_RANK, DualEdit, new_weights
+from .memory import needs_checkpoints
 from .parts import part_of
 
 log = logging.getLogger("adiff")
@@ -123,13 +124,15 @@ def train_pair(
     names: Sequence[str] | None = None,
     preview: Callable[[int, Learned], None] | None = None,
     preview_every: int = 250,
+    checkpoint: bool | None = None,
 ) -> DualResult:
     """Learn LoRAs, SAIM and tokens for one defect type, and BCM if asked for; the backbone stays as it is.
 
     foregrounds: where the object is in each shot, (H, W) bool, for BCM; without them it is told by its colour, with a
     word on how that went. start: weights to begin with in the place of new ones, of the same shapes. With `state`, an
     interrupted run of the same settings goes on where it was. names: the shots' files, for messages. preview(steps
-    done, what is learned by now): called every `preview_every` steps.
+    done, what is learned by now): called every `preview_every` steps. checkpoint: whether the model's blocks are
+    computed twice to save memory, None for where it does not suffice; what is learned is the same.
     Raises InputError for no shots, for masks that are empty or cover everything, and for foregrounds without BCM.
     """
     settings = settings or DualSettings()
@@ -141,15 +144,12 @@ def train_pair(
     objects = _objects(shots, foregrounds, called, settings)
     known = [(shot, mask) for shot, mask in zip(shots, objects, strict=True)]
     taken, held = hold_out({key: known}, settings.early_stop)
-    task = _Pairs(backbone, taken[key], settings, seed, start or {})
+    task = _Pairs(backbone, taken[key], settings, seed, start or {}, checkpoint)
     about: dict[str, Any] = {
         "settings": asdict(settings), "base": backbone.fingerprint, "dtype": str(backbone.dtype),
         "shots": shot_digests({key: shots}, None if names is None else {key: names}),
+        **digests_of_given(foregrounds, start),
     }  # fmt: skip
-    if foregrounds is not None:
-        about["foregrounds"] = [digest_of(mask) for mask in foregrounds]
-    if start:
-        about["start"] = digest_of(np.concatenate([start[name].flatten().cpu().numpy() for name in sorted(start)]))
     outcome = fit(
         task.parameters, task.batch, settings.schedule(), seed=seed, what="dual model", progress=progress, state=state,
         about=about, rates=dict.fromkeys((OBJECT, DEFECT), settings.token_lr / settings.lr),
@@ -164,6 +164,18 @@ def train_pair(
         backgrounds=None if found.backgrounds is None else found.backgrounds.float().cpu(),
         outcome=outcome, held_out=len(taken[key]) if held else None,
     )  # fmt: skip
+
+
+def digests_of_given(
+    foregrounds: Sequence[np.ndarray] | None, start: Mapping[str, Tensor] | None
+) -> dict[str, list[str] | str]:
+    """Digests of what a training was given beside the shots, of what it was: no other run's goes on with this one's."""
+    told: dict[str, list[str] | str] = {}
+    if foregrounds is not None:
+        told["foreground"] = [digest_of(mask) for mask in foregrounds]
+    if start:
+        told["start"] = digest_of(np.concatenate([start[name].flatten().cpu().numpy() for name in sorted(start)]))
+    return told
 
 
 def check_parts(shots: Sequence[ShotArrays], names: Sequence[str]) -> None:
@@ -219,7 +231,7 @@ class _Pairs:
 
     def __init__(
         self, backbone: EditableBackbone, known: Sequence[Known], settings: DualSettings, seed: int,
-        begin: Mapping[str, Tensor],
+        begin: Mapping[str, Tensor], checkpoint: bool | None = False,
     ):  # fmt: skip
         self.backbone, self.settings, self.seed = backbone, settings, seed
         start = torch.Generator().manual_seed(seed)
@@ -228,6 +240,12 @@ class _Pairs:
             backbone.attentions, start, settings.rank, settings.saim, settings.saim_rank, settings.bcm
         )
         weights |= _begun(weights, begin)
+        self._decides = checkpoint is None
+        if checkpoint is None:
+            learned = sum(tensor.numel() for tensor in weights.values())
+            size = settings.size or backbone.native_size
+            checkpoint = needs_checkpoints(backbone, learned, 2 * settings.batch, size)
+        self.checkpoint = checkpoint
         self.parameters = {name: tensor.to(backbone.device) for name, tensor in (tokens | weights).items()}
         self.weights = {name: self.parameters[name] for name in weights}
         self.latents, self.backgrounds = self._encode(known)
@@ -265,12 +283,21 @@ class _Pairs:
     ) -> Batch:
         noise = noise_like(z, generator)
         if backgrounds is None:
-            return Batch(len(t), lambda part: self._losses(z[:, part], t[part], noise[:, part]))
+            return Batch(len(t), lambda part: self._losses(z[:, part], t[part], noise[:, part]), spare=self._spare)
         behind = backgrounds[index]
         over = noise_like(behind, generator)
         return Batch(
-            len(t), lambda part: self._losses(z[:, part], t[part], noise[:, part], (behind[part], over[part]))
-        )
+            len(t), lambda part: self._losses(z[:, part], t[part], noise[:, part], (behind[part], over[part])),
+            spare=self._spare,
+        )  # fmt: skip
+
+    def _spare(self) -> bool:
+        """Out of memory: compute the model's blocks twice from here on; False if they are, or are not to be."""
+        if self.checkpoint or not self._decides:
+            return False
+        log.warning("out of memory: the model's blocks are computed twice from here on; what is learned stays the same")
+        self.checkpoint = True
+        return True
 
     def _losses(
         self, z: Tensor, t: Tensor, noise: Tensor, background: tuple[Tensor, Tensor] | None = None
@@ -284,7 +311,8 @@ class _Pairs:
         context = nested_contexts(self.parameters[OBJECT], self.parameters[DEFECT], pairs).to(z)
         z_t = add_noise(self.backbone, z.flatten(0, 1), noise.flatten(0, 1), both)
         seen = None if background is None else see_background(self.backbone, *background, t)
-        predicted = self.backbone.predict_noise_edited(z_t, both, context, DualEdit(self.weights, rows, seen))
+        edit = DualEdit(self.weights, rows, seen)
+        predicted = self.backbone.predict_noise_edited(z_t, both, context, edit, checkpoint=self.checkpoint)
         error = predicted.float().unflatten(0, (2, pairs)) - noise.float()
         return error.square().mean((0, 2, 3, 4))
 

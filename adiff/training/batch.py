@@ -26,12 +26,14 @@ class Batch:
     """The samples of one step, drawn; their losses can be asked for in parts, and again.
 
     size: B, samples. losses(part): loss of each sample of a slice, (len,), with a graph. note: is told all losses
-    (B,), detached, once the step is taken.
+    (B,), detached, once the step is taken. spare: asked out of memory; True if the losses take less from then on, so
+    that the batch is tried again before it is halved.
     """
 
     size: int
     losses: Callable[[slice], Tensor]
     note: Callable[[Tensor], None] = lambda losses: None
+    spare: Callable[[], bool] = lambda: False
 
 
 def first_scale(dtype: torch.dtype) -> float:
@@ -52,13 +54,14 @@ class Gradient:
     def of(self, batch: Batch) -> Tensor:
         """Compute the gradient of the batch's mean loss; returns the losses (B,), detached, on the CPU.
 
-        Out of memory, the parts are halved from here on, with a warning. A scaled gradient that is not finite is
-        computed again with a smaller scale. Raises InputError if a single sample does not fit.
+        Out of memory, the batch is asked to spare it, else the parts are halved from here on, with a warning. A scaled
+        gradient that is not finite is computed again with a smaller scale. Raises InputError if a single sample does
+        not fit.
         """
         while True:
             losses = self._in_parts(batch)
             if losses is None:
-                self._halve(batch.size)
+                self._make_room(batch)
             elif self.scale > 1 and losses.isfinite().all() and not self._finite():
                 self.scale = max(1.0, self.scale / 4)
             else:
@@ -82,10 +85,14 @@ class Gradient:
         sum_gradients(self.parameters)
         return gather_losses(torch.cat(losses), batch.size, self.parameters[0].device)
 
-    def _halve(self, size: int) -> None:
+    def _make_room(self, batch: Batch) -> None:
         self._clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        if not batch.spare():
+            self._halve(batch.size)
+
+    def _halve(self, size: int) -> None:
         now = self.most or size
         if now == 1:
             raise InputError(

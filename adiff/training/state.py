@@ -129,8 +129,8 @@ class Run:
                 self.broken_off = False
 
     def snapshot(self) -> Snapshot:
-        """Copy this state."""
-        tensors = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+        """Copy this state, into main memory: of a GPU's it would take as much as parameters and optimiser do."""
+        tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors().items()}
         return Snapshot(
             self.done, tensors, self.track, list(self.recent), dict(self.noted), self.gradient.most, self.gradient.scale
         )
@@ -236,8 +236,8 @@ def _difference(stored: str | None, identity: str) -> str:
     except ValueError:
         before = None
     *_, about = json.loads(identity)
-    then = before[-1].get(SHOTS) if isinstance(before, list) and before and isinstance(before[-1], dict) else None
-    now = about.get(SHOTS)
+    told = before[-1] if isinstance(before, list) and before and isinstance(before[-1], dict) else {}
+    then, now = told.get(SHOTS), about.get(SHOTS)
     if isinstance(then, dict) and isinstance(now, dict) and set(then) == set(now):
         changed = sorted(name for name in now if now[name] != then[name])
         if changed:
@@ -245,4 +245,6 @@ def _difference(stored: str | None, identity: str) -> str:
                 f"goes on only with the same shots, and since it was begun {', '.join(changed)} "
                 f"{'has' if len(changed) == 1 else 'have'} changed; put back what was there, or --restart"
             )
-    return "belongs to a training with other settings or shots; use those, or --restart"
+    other = sorted(name for name in told.keys() | about.keys() if told.get(name) != about.get(name))
+    named = f": another {other[0]}" if told and other and not {"settings", SHOTS} & set(other) else ""
+    return f"belongs to a training with other settings or shots{named}; use those, or --restart"

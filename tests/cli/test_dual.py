@@ -1,11 +1,16 @@
 """`adiff train-dual` and `adiff generate-dual`, on a small random base model."""
 
+import numpy as np
 import pytest
+import torch
 
 from adiff import backbone as backbone_module
+from adiff import dual as dual_package
+from adiff.backbone.diffusers_host import DiffusersBackbone
 from adiff.cli import dual as dual_module
+from adiff.datasets.images import write_png
 from adiff.dual import load_dual
-from adiff.dual.layers import BCM, SAIM
+from adiff.dual.layers import BCM, SAIM, new_weights
 from adiff.dual.training import FLIPS, DualSettings
 
 
@@ -60,6 +65,45 @@ def test_with_bcm_from_found_backgrounds_to_pairs_before_other_photos(run, refus
     assert "give the photos with --normals DIR" in refused(*made, "--foreground", data)
     assert run(*made, "--normals", data / "metal" / "test" / "scratch").exit_code == 0
     assert "1 pairs of metal/scratch" in run(*made, "--restart").stdout
+
+
+@pytest.fixture
+def drawn(small, monkeypatch):
+    """Lets any --start be a checkpoint of random weights that its name seeds."""
+
+    def read(path, shapes):
+        return new_weights(shapes, torch.Generator().manual_seed(int(path.name)), rank=2, saim="low")
+
+    monkeypatch.setattr(dual_package, "read_release", read)
+
+
+def test_another_start_is_another_training(run, refused, drawn, asked):
+    begun = [*asked, "--steps", "1", "--start", "1"]
+    assert run(*begun, "--checkpointing").exit_code == 0
+    assert "holds it already" in run(*begun).stdout
+    assert "another start" in refused(*asked, "--steps", "1")
+    assert "another start" in refused(*asked, "--steps", "1", "--start", "2")
+
+
+def test_another_foreground_is_another_training(run, refused, small, asked, tmp_path):
+    objects = tmp_path / "objects"
+    command = [*asked, "--steps", "1", "--bcm"]
+    for number, top in enumerate((0, 8)):
+        for photo in range(2):
+            mask = np.zeros((64, 64), bool)
+            mask[top : top + 32, 8:40] = True
+            write_png(objects / str(number) / f"{photo:03d}.png", mask)
+    assert run(*command, "--foreground", objects / "0").exit_code == 0
+    assert "holds it already" in run(*command, "--foreground", objects / "0").stdout
+    assert "another foreground" in refused(*command, "--foreground", objects / "1")
+    assert "another foreground" in refused(*command)  # told by its colour
+
+
+def test_another_base_is_another_training(run, refused, small, asked, monkeypatch, tiny_parts):
+    run(*asked, "--steps", "1")
+    other = DiffusersBackbone("other", tiny_parts(1), torch.device("cpu"), torch.float32)
+    monkeypatch.setattr(backbone_module, "load_backbone", lambda *_, **__: other)
+    assert "another base" in refused(*asked, "--steps", "1")
 
 
 def test_bad_input_is_one_line(refused, data, tmp_path):

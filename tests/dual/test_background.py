@@ -18,7 +18,6 @@ from adiff.dual.background import (
     read_backgrounds,
     read_foregrounds,
     see_background,
-    separation,
 )  # fmt: skip
 from adiff.dual.layers import BackgroundPass
 from adiff.errors import InputError
@@ -39,11 +38,6 @@ def test_an_object_is_told_from_what_surrounds_it_by_its_colour():
 @pytest.mark.parametrize("product", ["wood", "metal", "carpet", "tile", "leather"])
 def test_a_surface_has_no_background(product):
     assert find_foreground(surface(product, 0).image) is None
-
-
-def test_separation_is_the_share_of_variance_between_the_classes():
-    """0, 2 and 10, 12: means 1 and 11, so 25 between of 26 in all."""
-    assert separation(np.array([0.0, 2, 10, 12]), np.array([False, False, True, True])) == pytest.approx(25 / 26)
 
 
 def test_a_uniform_image_has_no_background():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from adiff.dual.parts import mask_of, otsu, part_of
 
@@ -32,6 +33,13 @@ def test_otsu_of_a_histogram_is_the_best_of_all_thresholds():
     assert between(otsu(values)) >= 0.999 * max(between(threshold) for threshold in values)
 
 
+def off_by_more_than_a_pixel(found, mask):
+    """Pixels in which masks differ that are not at the outline: corners are rounded."""
+    square = np.ones((3, 3))
+    outline = ndimage.binary_dilation(mask, square) & ~ndimage.binary_erosion(mask, square)
+    return int(((found ^ mask) & ~outline).sum())
+
+
 @pytest.mark.parametrize("level", [40, 230])
 def test_the_mask_is_read_back_off_a_noisy_part(level):
     rng = np.random.default_rng(0)
@@ -41,7 +49,30 @@ def test_the_mask_is_read_back_off_a_noisy_part(level):
     part = (part_of(image, mask) + rng.normal(0, 2, image.shape)).round().clip(0, 255).astype(np.uint8)
     part[50, 5] = level  # a speck
     part[20, 30] = 127  # a pin hole
-    assert np.array_equal(mask_of(part), mask)
+    assert off_by_more_than_a_pixel(mask_of(part), mask) == 0
+
+
+def rough_part(seed):
+    """Two discs whose inside is rough, a third of it nearly grey, on a noisy tinted ground with marks at the border."""
+    rng, (rows, columns) = np.random.default_rng(seed), np.indices((128, 128))
+    mask = np.hypot(rows - 50, columns - 60) < 22
+    mask |= np.hypot(rows - 100, columns - 100) < 11  # a quarter of the first's area: a part of the defect
+    blocks = rng.choice([-80, -70, 75, 90, 6, -6], (43, 43, 1)).repeat(3, 0).repeat(3, 1)[:128, :128]
+    part = np.array([140, 128, 118]) + np.where(mask[..., None], blocks, 0) + rng.normal(0, 5, (128, 128, 3))
+    part[:6, :9] += 60
+    part[120:, 122:] -= 50
+    for row, column in rng.integers(10, 118, (6, 2)):
+        part[row : row + 4, column : column + 5] += 45  # crumbs
+    return part.round().clip(0, 255).astype(np.uint8), mask
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_rough_part_is_read_whole_without_crumbs_and_marks_at_the_border(seed):
+    part, mask = rough_part(seed)
+    found = mask_of(part)
+    assert (found & mask).sum() > 0.75 * (found | mask).sum()  # 0.62 to 0.68 by Otsu's threshold alone
+    assert ndimage.label(found, np.ones((3, 3)))[1] == 2
+    assert not found[:8].any() and not found[119:].any()
 
 
 def test_plain_grey_has_no_mask_and_the_autoencoders_grey_is_the_reference():
@@ -53,7 +84,9 @@ def test_plain_grey_has_no_mask_and_the_autoencoders_grey_is_the_reference():
     part = tinted.copy()
     part[30:40, 5:25] = 200
     assert not mask_of(tinted, tinted).any()
-    assert mask_of(part, tinted).sum() == 200 and mask_of(part).sum() > 200
+    mask = np.zeros((64, 64), bool)
+    mask[30:40, 5:25] = True
+    assert off_by_more_than_a_pixel(mask_of(part, tinted), mask) == 0 < off_by_more_than_a_pixel(mask_of(part), mask)
 
 
 def test_a_tint_of_the_ground_and_stripes_along_the_border_are_not_the_defect():
@@ -63,7 +96,7 @@ def test_a_tint_of_the_ground_and_stripes_along_the_border_are_not_the_defect():
     part[2:7, 50:58] = 230  # small, at the border
     expected = np.zeros((64, 64), bool)
     expected[20:30, 25:40] = expected[2:7, 50:58] = True
-    assert np.array_equal(mask_of(part), expected)
+    assert off_by_more_than_a_pixel(mask_of(part), expected) == 0
     whole = np.full((64, 64, 3), 230, np.uint8)  # a defect that covers nearly all is no tint
     whole[:10] = 128
     assert mask_of(whole)[20:].all() and not mask_of(whole)[:10].any()

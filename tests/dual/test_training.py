@@ -61,8 +61,11 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(backbone, pairs, stopper, t
     assert all(torch.equal(again.weights[name], tensor) for name, tensor in whole.weights.items())
     moved = [name for name, tensor in whole.weights.items() if name.endswith((".up", "out.weight")) and tensor.any()]
     assert len(moved) == 14 * 5  # each attention's four LoRAs and SAIM
-    with pytest.raises(InputError, match="other settings or shots"):
-        train_pair(backbone, KEY, pairs, settings=DualSettings(**SMALL | {"rank": 3}), state=state)
+    start = {name: weight + 1 for name, weight in whole.weights.items()}
+    for change, told in (({"settings": DualSettings(**SMALL | {"rank": 3})}, "other settings or shots"),
+                         ({"start": start}, "other settings or shots: another start")):  # fmt: skip
+        with pytest.raises(InputError, match=told):
+            train_pair(backbone, KEY, pairs, **{"settings": DualSettings(**SMALL), "state": state} | change)
 
 
 @torch.no_grad()
@@ -129,6 +132,29 @@ def test_a_held_out_shot_ends_the_run_with_its_best_state(backbone, pairs):
 
 def test_pairs_are_learned_at_the_size_asked_for(backbone, pairs):
     assert _Pairs(backbone, [(pairs[0], None)], DualSettings(**SMALL | {"size": 128}), 0, {}).latents.shape[-1] == 16
+
+
+def test_what_is_learned_is_the_same_with_checkpoints(backbone, pairs):
+    settings = DualSettings(**SMALL | {"steps": 2, "bcm": "paper"})
+    one, other = (train_pair(backbone, KEY, pairs, settings=settings, checkpoint=kept) for kept in (False, True))
+    assert all(torch.equal(one.weights[name], tensor) for name, tensor in other.weights.items())
+    assert torch.equal(one.object_tokens, other.object_tokens)
+
+
+@pytest.mark.parametrize(("asked", "seen"), [(None, [(4, False), (4, True)]), (False, [(4, False), (2, False)])])
+def test_out_of_memory_blocks_are_computed_twice_before_batches_are_halved(backbone, pairs, monkeypatch, asked, seen):
+    """The first step of two pairs; asked not to, the batch is halved."""
+    calls, predict = [], backbone.predict_noise_edited
+
+    def little(z_t, t, context, edit, checkpoint=False):
+        calls.append((len(z_t), checkpoint))
+        if len(calls) == 1:
+            raise torch.cuda.OutOfMemoryError("not this much")
+        return predict(z_t, t, context, edit, checkpoint)
+
+    monkeypatch.setattr(backbone, "predict_noise_edited", little)
+    train_pair(backbone, KEY, pairs, settings=DualSettings(**SMALL | {"steps": 1}), checkpoint=asked)
+    assert calls[:2] == seen
 
 
 def test_one_shot_is_told_of(backbone, pairs, caplog, stopper):

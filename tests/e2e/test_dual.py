@@ -30,7 +30,7 @@ NULL_SEED, NULL_TOKENS = 100, 16
 """Of the empty prompt: as many tokens as the nested conditions have, so that both share a batch."""
 QUICK = {
     "overwrite": False, "steps": 4, "batch": 1, "learning_rate": 1e-3, "rank": 4, "saim": "low", "bcm": "off",
-    "flips": "none", "size": SIZE, "seed": 3, "early_stop": False, "preview_every": 0,
+    "flips": "none", "size": SIZE, "seed": 3, "early_stop": False, "preview_every": 0, "checkpointing": "auto",
 }  # fmt: skip
 
 
@@ -134,10 +134,10 @@ def stored(server, name):
 
 
 def test_from_photos_to_a_file_to_saved_pairs(server, graph):
-    """The same as the command line learns; the MODEL is as before to the bit."""
+    """The same as the command line learns, its blocks computed once; the MODEL is as before to the bit."""
     of = demo(graph)
     before = graph("PreviewAny", source=graph("ProbeWeights", model=of["model"]))
-    learned = train(graph, of, drawn(graph), "from photos", bcm="paper", preview_every=2)
+    learned = train(graph, of, drawn(graph), "from photos", bcm="paper", preview_every=2, checkpointing="on")
     after = graph("PreviewAny", source=graph("ProbeWeights", model=of["model"], after=learned[2]))
     report = graph("PreviewAny", source=learned[2])
     pair = sample(graph, of, learned, pairs=1, steps=4)

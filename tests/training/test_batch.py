@@ -63,6 +63,18 @@ def test_memory_may_end_in_the_backward_pass_too():
     torch.testing.assert_close(task.w.grad, (2 * (X @ torch.ones(3))[:, None] * X).mean(0))
 
 
+def test_a_batch_that_can_spare_memory_does_so_before_it_is_halved():
+    task = Task(room=2)
+
+    def spare():
+        more, task.room = task.room == 2, 4
+        return more
+
+    task.gradient().of(Batch(7, task.losses, spare=spare))
+    assert task.sizes == [7, 7, 4, 3]
+    torch.testing.assert_close(task.w.grad, (2 * (X @ torch.ones(3))[:, None] * X).mean(0))
+
+
 def test_a_single_sample_that_does_not_fit_is_said():
     task = Task(0)
     with pytest.raises(InputError, match="out of memory with a single sample"):
