@@ -192,14 +192,18 @@ def load_library(path: str | Path) -> Library:
 
 
 def _tensors_of(entry: Defect) -> dict[str, Tensor]:
-    """The tensors of a defect as they are stored, by kind."""
+    """The tensors of a defect as they are stored, by kind: copies, as the format refuses tensors that share memory."""
     stored = {kind: getattr(entry, kind) for kind in FLOATS if getattr(entry, kind) is not None}
-    tensors = {kind: tensor.detach().to("cpu", torch.float32).contiguous() for kind, tensor in stored.items()}
+    tensors = {kind: _copied(tensor).to("cpu", torch.float32) for kind, tensor in stored.items()}
     if entry.preview is not None:
-        tensors["preview"] = entry.preview.detach().cpu().contiguous()
+        tensors["preview"] = _copied(entry.preview).cpu()
     if entry.shot_masks is not None:
         tensors["shots"] = torch.from_numpy(np.packbits(entry.shot_masks, axis=-1))
     return tensors
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], context_dim: int, whose: str) -> None:

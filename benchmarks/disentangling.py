@@ -63,10 +63,8 @@ def masks_elsewhere(key: tuple[str, str], seed: int, count: int, taken: np.ndarr
 def train(backbone: Backbone, name: str, seed: int, steps: int) -> tuple[dict, SpatialEncoder | None]:
     """Learn all combinations together; returns e_a of each, and the encoder, None for the runs without."""
     encoder = load_encoder(demo_encoder_path())[0] if name == "SAE" else None
-    settings = AnomalySettings(steps=steps, draws=8, early_stop=False, crop=False)
+    settings = AnomalySettings(steps=steps, draws=8, early_stop=False, crop=False, masked=name != "plain")
     shots = {key: shots_of(key, seed) for key in WITHHELD}
-    if name == "plain":
-        shots = {key: [(image, np.ones_like(mask)) for image, mask in of_key] for key, of_key in shots.items()}
     learned = train_anomalies(backbone, shots, encoder, freeze_encoder=True, settings=settings, seed=seed)
     return learned.embeddings, encoder
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from adiff.backbone import demo_encoder_path, load_backbone
+from adiff.backbone.precision import AUTO
 from adiff.datasets.images import Photo
 from adiff.datasets.surfaces import WITHHELD, render, sample_seed
 from adiff.generation import GenerationSettings, make_pairs
@@ -92,7 +93,7 @@ def main() -> None:
     options.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     chosen = options.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
-    backbone, (encoder, _) = load_backbone("demo"), load_encoder(demo_encoder_path())
+    backbone, (encoder, _) = load_backbone("demo", precision=AUTO), load_encoder(demo_encoder_path())
     rows: list[dict] = []
     for seed in range(chosen.seeds):
         rows += measure(backbone, encoder, seed, chosen.modes, chosen.masks)

@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from adiff.backbone import demo_encoder_path, load_backbone
+from adiff.backbone.precision import AUTO
 from adiff.datasets.images import Photo
 from adiff.datasets.surfaces import WITHHELD
 from adiff.generation import GenerationSettings, make_pairs
@@ -79,7 +80,7 @@ def main() -> None:
     options.add_argument("--masks", type=int, default=12)
     chosen = options.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
-    backbone, (encoder, _) = load_backbone("demo"), load_encoder(demo_encoder_path())
+    backbone, (encoder, _) = load_backbone("demo", precision=AUTO), load_encoder(demo_encoder_path())
     rows: list[dict] = []
     for seed in range(chosen.seeds):
         for row in measure(backbone, encoder, seed, chosen.masks):

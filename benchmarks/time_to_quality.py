@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from adiff.backbone import Backbone, demo_encoder_path, load_backbone
+from adiff.backbone.precision import AUTO
 from adiff.datasets.surfaces import WITHHELD
 from adiff.embedding import join_condition
 from adiff.spatial_encoder import SpatialEncoder, load_encoder
@@ -39,8 +40,8 @@ CHANGES: dict[str, dict] = {
     "min-snr": {"timesteps": "min-snr"},
     "shifted": {"timesteps": "shifted"},
     "average 0.98": {"average": 0.98},
-    "lr 0.005": {"lr": 0.005},
-    "lr 0.05": {"lr": 0.05},
+    "lr 0.02": {"lr": 0.02},
+    "lr 0.1": {"lr": 0.1},
     "batch 4": {"batch": 4},
     "batch 16": {"batch": 16},
 }
@@ -105,7 +106,7 @@ def measure(
     record: Record, names: Sequence[str], seeds: int, release_steps: int, steps: int, every: int, learn_encoder: bool
 ) -> str:
     """Run what is not on record yet, seed by seed; `names` of CHANGES, beside the release's. Returns the table."""
-    backbone = load_backbone("demo")
+    backbone = load_backbone("demo", precision=AUTO)
     runs = {
         name: AnomalySettings(
             steps=release_steps, batch=RELEASE_BATCH, lr=lr, normalisation="release", early_stop=False
@@ -167,7 +168,7 @@ def one_defect(backbone: Backbone, key: tuple[str, str], seed: int) -> dict:
 
 def measure_defect(record: Record, seeds: int) -> str:
     """One new defect at a time, every withheld combination; returns the table."""
-    backbone, threads = load_backbone("demo"), torch.get_num_threads()
+    backbone, threads = load_backbone("demo", precision=AUTO), torch.get_num_threads()
     lines = [f"| one defect, {SHOTS} shots, {threads} threads | seed | wall s | CPU s | steps | best | end | loss |",
              "|---" * 8 + "|"]  # fmt: skip
     for seed in range(seeds):

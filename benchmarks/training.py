@@ -2,7 +2,7 @@
 
     python -m benchmarks.training --out FOLDER [--only quality defect disentangling ...] [--seeds 2]
     python -m benchmarks.training --out FOLDER --only speed --reference PATH/textual_inversion.py
-    python -m benchmarks.training --out FOLDER --only types --data FOLDER
+    python -m benchmarks.training --out FOLDER --only types type-masks --data FOLDER
 
 | part | what | in |
 |---|---|---|
@@ -10,7 +10,8 @@
 | quality | held-out masked loss against steps and time: the release's settings, ours, one change | time_to_quality |
 | defect | seconds to the early stop of one new defect from 5 shots with the demo's frozen encoder | time_to_quality |
 | disentangling | share of the generated change inside masks where no shot had its defect | disentangling |
-| types | joint training of every type of `--data` (MVTec layout): time, memory, shapes of learned masks | many_types |
+| types | joint training of every type of `--data` (MVTec layout): time and memory against few types | many_types |
+| type-masks | area, aspect and parts of masks drawn from embeddings of every type of `--data`; a sheet | many_types |
 
 Prints Markdown tables; every row goes into training.json as soon as it is measured, and what is there is not measured
 again: a run that was broken off goes on. CPU seconds are those of the process: with one thread (OMP_NUM_THREADS=1) they
@@ -26,7 +27,7 @@ from pathlib import Path
 from . import disentangling, many_types, textual_inversion, time_to_quality
 from .record import Record
 
-PARTS = ("speed", "quality", "defect", "disentangling", "types")
+PARTS = ("speed", "quality", "defect", "disentangling", "types", "type-masks")
 
 
 def parse() -> argparse.Namespace:
@@ -46,7 +47,7 @@ def parse() -> argparse.Namespace:
     speed.add_argument("--rounds", type=int, default=2)
     quality = options.add_argument_group("quality")
     quality.add_argument("--release-steps", type=int, default=2000)
-    quality.add_argument("--steps", type=int, default=400, help="of ours, and of the runs with one change")
+    quality.add_argument("--steps", type=int, default=100, help="of ours, and of the runs with one change")
     quality.add_argument("--every", type=int, default=20, help="steps between two measures of the held-out loss")
     quality.add_argument("--learn-encoder", action="store_true", help="from a random start, instead of the demo's")
     changes = [name for name in time_to_quality.CHANGES if name != time_to_quality.OURS]
@@ -59,9 +60,10 @@ def parse() -> argparse.Namespace:
     parts.add_argument("--joint-steps", type=int, default=8)
     parts.add_argument("--draws", type=int, default=4, help="views of each shot in `types`")
     parts.add_argument("--mask-types", type=int, help="learn masks of the first N types  (default: of all)")
-    parts.add_argument("--mask-steps", type=int, default=2000)
+    parts.add_argument("--mask-steps", type=int, help="of all types together  (default: the method's)")
+    parts.add_argument("--drawn", type=int, default=6, help="masks drawn of each type in `type-masks`")
     chosen = options.parse_args()
-    for part, name in (("speed", "reference"), ("types", "data")):
+    for part, name in (("speed", "reference"), ("types", "data"), ("type-masks", "data")):
         given = getattr(chosen, name)
         if part in chosen.only and (given is None or not given.exists()):
             options.error(f"{part} needs --{name}, and it has to be there")
@@ -84,9 +86,9 @@ def measure(part: str, chosen: argparse.Namespace, record: Record) -> str:
         return time_to_quality.measure_defect(record, chosen.seeds)
     if part == "disentangling":
         return disentangling.measure(record, chosen.seeds, chosen.inversion_steps, chosen.masks)
-    return many_types.measure(
-        record, chosen.data, chosen.out, chosen.mask_types, chosen.joint_steps, chosen.mask_steps, chosen.draws
-    )
+    if part == "types":
+        return many_types.measure_time(record, chosen.data, chosen.joint_steps, chosen.draws)
+    return many_types.measure_masks(chosen.data, chosen.out, chosen.mask_types, chosen.mask_steps, chosen.drawn)
 
 
 def main() -> None:

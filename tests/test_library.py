@@ -114,6 +114,17 @@ def test_half_precision_embeddings_are_stored_as_float32(tmp_path):
     assert load_library(tmp_path / "lib.safetensors").defects["a", "b"].anomaly.dtype == torch.float32
 
 
+def test_embeddings_that_share_memory_are_stored_each(tmp_path):
+    learned = torch.arange(6.0 * D).reshape(6, D)
+    first = Defect("metal", "scratch", anomaly=learned, mask=learned[:4])
+    second = Defect("steel", "scratch", anomaly=learned, mask=learned[2:])
+    save_library(tmp_path / "lib.safetensors", Library({d.key: d for d in (first, second)}, "a" * 64, "demo", D))
+    loaded = load_library(tmp_path / "lib.safetensors")
+    for defect in (first, second):
+        assert torch.equal(loaded.defects[defect.key].anomaly, defect.anomaly)
+        assert torch.equal(loaded.defects[defect.key].mask, defect.mask)
+
+
 def test_get_finds_or_lists():
     library = make_library()
     assert library.get("metal/scratch") is library.defects["metal", "scratch"]

@@ -73,13 +73,15 @@ def load_backbone(
     device: str | None = None,
     precision: str = "float32",
     loras: Sequence[tuple[Path | str, float]] = (),
+    compiled: bool = False,
 ) -> Backbone:
     """Load a frozen base model: `demo`, a single-file checkpoint (.safetensors, .ckpt) or a diffusers folder.
 
     device: default: the GPU if there is one. precision: one of `precision.PRECISIONS`. loras: files with their weights,
     merged into the U-Net; the fingerprint is that of the merged model, so that a library of the plain base is used with
-    a warning, and the name tells them: v1-5+lcm:0.8. Never reaches for the network, never unpickles.
-    Raises InputError for what is not a model of the SD 1.x family, FileNotFoundError for what is not there.
+    a warning, and the name tells them: v1-5+lcm:0.8. compiled: the U-Net, for training. Never reaches for the network,
+    never unpickles. Raises InputError for what is not a model of the SD 1.x family and where nothing can be compiled,
+    FileNotFoundError for what is not there.
     """
     from .diffusers_host import DiffusersBackbone  # heavy, and not every host needs it
     from .loading import load_folder, load_single_file
@@ -98,4 +100,4 @@ def load_backbone(
         lora = Path(file).expanduser()
         merge_lora(parts.unet, lora, weight)
         name += f"+{lora.stem}" if weight == 1 else f"+{lora.stem}:{weight:g}"
-    return DiffusersBackbone(name, parts, chosen, dtype)
+    return DiffusersBackbone(name, parts, chosen, dtype, compiled)

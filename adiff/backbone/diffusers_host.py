@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor
 
 from ..reweighting import AttentionEdit
 from .attentions import LayerEdit
+from .checkpointing import checkpointed
+from .compilation import compile_network
 from .diffusers_attentions import RoutedAttentions
 from .layout import unet_names
 from .loading import Parts
 from .precision import WideAttention
 from .schedule import sd1_scheduler
 
+BLOCKS = ResnetBlock2D, BasicTransformerBlock
+"""What a U-Net is made of, as gradient checkpointing takes it."""
+
 
 class DiffusersBackbone:
     """A frozen SD 1.x model on one device; see `Backbone` for what each member means.
 
-    dtype: what its networks compute in (`precision`).
+    dtype: what its networks compute in (`precision`). compiled: the U-Net in training (`compilation`).
     """
 
-    def __init__(self, name: str, parts: Parts, device: torch.device, dtype: torch.dtype):
+    def __init__(self, name: str, parts: Parts, device: torch.device, dtype: torch.dtype, compiled: bool = False):
         self.name, self.device, self.dtype = name, device, dtype
         self.fingerprint = _fingerprint(parts)  # before the dtype rounds the weights
         # torch's own `to`: that of diffusers 0.42 warns of modules to be kept in float32 where there are none
@@ -40,6 +48,7 @@ class DiffusersBackbone:
         self.null_context = parts.null_context.to(device)
         self.alphas_cumprod = sd1_scheduler().alphas_cumprod.to(device)
         self._route = _route_cross_attention(self._unet)
+        self._in_training = compile_network(self._unet, device) if compiled else self._unet
         self._attentions = RoutedAttentions(self._unet)
         self.attentions, self.edited_dtype = self._attentions.shapes, dtype
 
@@ -59,20 +68,37 @@ class DiffusersBackbone:
         """eps_theta(z_t, t, context), every cross-attention done by `attention_edit` if given."""
         self._route.edit = attention_edit
         try:
-            z_t, context = z_t.to(self.device, self.dtype), context.to(self.device, self.dtype)
-            with self._attention():
-                return self._unet(z_t, t.to(self.device), encoder_hidden_states=context).sample.float()
+            plain = attention_edit is None and torch.is_grad_enabled()
+            return self._predict(self._in_training if plain else self._unet, z_t, t, context)
         finally:
             self._route.edit = None
+
+    def _predict(self, unet: torch.nn.Module, z_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        z_t, context = z_t.to(self.device, self.dtype), context.to(self.device, self.dtype)
+        with self._attention():
+            return unet(z_t, t.to(self.device), encoder_hidden_states=context).sample.float()
 
     def _attention(self) -> AbstractContextManager:
         narrow = self.dtype != torch.float32 and self.device.type == "cpu" and torch.is_grad_enabled()
         return WideAttention() if narrow else nullcontext()
 
-    def predict_noise_edited(self, z_t: Tensor, t: Tensor, context: Tensor, edit: LayerEdit) -> Tensor:
+    def predict_noise_edited(
+        self, z_t: Tensor, t: Tensor, context: Tensor, edit: LayerEdit, checkpoint: bool = False
+    ) -> Tensor:
         """eps_theta(z_t, t, context), every attention, its projections included, changed by `edit`."""
-        with self._attentions.edited(edit):
-            return self.predict_noise(z_t, t, context)
+        blocks = [module for module in self._unet.modules() if isinstance(module, BLOCKS)] if checkpoint else []
+        with self._attentions.edited(edit), checkpointed(blocks, lambda: self._edited_again(edit)):
+            return self._predict(self._unet, z_t, t, context)
+
+    @contextmanager
+    def _edited_again(self, edit: LayerEdit) -> Iterator[None]:
+        with self._attentions.edited(edit), self._attention():
+            yield
+
+    @property
+    def room(self) -> int | None:
+        """Bytes that are free on a GPU, the model being there already; None on other devices."""
+        return torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else None
 
 
 class _Route:

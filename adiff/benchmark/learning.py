@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,22 @@ import numpy as np
 from ..backbone import Backbone
 from ..datasets.images import Photo, read_mask, write_png
 from ..datasets.readers import read_shots
-from ..generation import LearnedMasks, MaskSource
-from ..generation.sources import Batch, Chosen
+from ..errors import InputError
+from ..generation import GenerationSettings, LearnedMasks, MaskSource
+from ..generation.batch import Task
+from ..generation.sources import Batch, Chosen, NoMask
 from ..learning import Shots, check_finite, learn_anomalies, learn_masks, new_defect
 from ..library import Defect, Key, Library, load_library, save_library
 from ..masks import MaskRules
 from ..progress import Progress
 from ..spatial_encoder import SpatialEncoder, fingerprint, load_encoder, save_encoder
-from ..storage import read_json_object, write_json
+from ..storage import read_json_object, remove_leftovers, write_json
 from ..training import AnomalySettings, MaskSettings
 from ..training.loop import discard_state
 from ..training.settings import TYPES
 from .matrix import Budget, Recipe, digest_of
 from .target import Unit
-from .unmasked import learn_unmasked
+from .turns import Turns
 
 LIBRARY, ENCODER = "library.safetensors", "encoder.safetensors"
 
@@ -43,13 +45,14 @@ class Workshop:
     """Where cells get what they are painted with.
 
     encoder: file of a trained E that is used as it is; None: E is learned with each unit's embeddings. out: folder of
-    what was learned.
+    what was learned. turns: with other processes; what one of them is making raises Busy.
     """
 
     backbone: Backbone
     encoder: Path | None
     budget: Budget
     out: Path
+    turns: Turns
 
     def shots(self, unit: Unit, recipe: Recipe) -> dict[Key, Shots]:
         """Open the shots that a recipe learns from."""
@@ -69,7 +72,10 @@ class Workshop:
         """Learn e_a of a unit's defects together, or read what was learned before."""
         folder = self.out / f"{unit.product}-{seed}-{digest_of(unit.record(), recipe.learning())}"
         if not (folder / LIBRARY).exists():
-            self._learn(folder, unit, recipe, seed, progress)
+            with self.turns.alone(folder.name):
+                if not (folder / LIBRARY).exists():  # since it was looked at
+                    remove_leftovers(folder)
+                    self._learn(folder, unit, recipe, seed, progress)
         encoder = self._fixed_encoder(recipe)
         if recipe.spatial and encoder is None:
             encoder, _ = load_encoder(folder / ENCODER)
@@ -79,13 +85,37 @@ class Workshop:
         """Where the masks of each defect come from: e_m learned once, each mask sampled once for all cells."""
         digest = digest_of(unit.record(), recipe.masks(), self.budget.pairs)
         folder = self.out / f"{unit.product}-{seed}-masks-{digest}"
-        if not (folder / LIBRARY).exists():
-            self._learn_masks(folder, unit, recipe, seed, progress)
-        sources: dict[Key, MaskSource] = {}
+        there = self._kept(folder) if (folder / LIBRARY).exists() else {}
+        if there and all(kept.has(range(self.budget.pairs)) for kept in there.values()):
+            return there
+        with self.turns.alone(folder.name):
+            remove_leftovers(folder, *(folder / defect for defect in unit.defects))
+            if not (folder / LIBRARY).exists():
+                self._learn_masks(folder, unit, recipe, seed, progress)
+            sources = self._kept(folder)
+            for key, kept in sources.items():
+                self._draw(kept, key, unit, recipe.generation, seed, progress)
+        return sources
+
+    def _kept(self, folder: Path) -> dict[Key, KeptMasks]:
+        sources = {}
         for key, entry in load_library(folder / LIBRARY).defects.items():
             shots = list(entry.shot_masks)
             sources[key] = KeptMasks(LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots), folder / key[1])
         return sources
+
+    def _draw(
+        self, kept: KeptMasks, key: Key, unit: Unit, settings: GenerationSettings, seed: int, progress: Progress
+    ) -> None:
+        """Draw all masks of a defect as runs will ask for them, so that no two processes draw the same ones."""
+        task = Task(self.backbone, (), None, unit.split.train_normals, settings, seed, self.budget.pairs)
+        progress.start(task.count, f"masks {'/'.join(key)}")
+        for number in range(task.batches):
+            photos = task.read(number)
+            if all(isinstance(photo, Photo) for photo in photos):  # else the run itself finds a stand-in
+                kept.masks(self.backbone, photos, Batch(seed, number, task.ids(number)))
+            progress.update(min((number + 1) * settings.batch, task.count))
+        progress.finish()
 
     def _fixed_encoder(self, recipe: Recipe) -> SpatialEncoder | None:
         if not recipe.spatial or recipe.spatial_tokens is not None or self.encoder is None:
@@ -102,19 +132,12 @@ class Workshop:
             encoder = SpatialEncoder(variant, dim=self.backbone.context_dim, seed=seed, **tokens)
         entries = {key: new_defect(key, of_key, self.backbone) for key, of_key in shots.items()}
         steps = _steps(self.budget.learn_steps, len(entries))
-        settings = AnomalySettings(steps=steps, tokens=recipe.tokens, early_stop=False)
-        if recipe.masked:
-            entries, encoder = learn_anomalies(
-                self.backbone, entries, shots, encoder, freeze_encoder=fixed, settings=settings, seed=seed,
-                progress=progress, state=state,
-            )  # fmt: skip
-            check_finite(entries)
-        else:
-            found = learn_unmasked(
-                self.backbone, {key: of_key.pairs for key, of_key in shots.items()}, encoder, freeze_encoder=fixed,
-                settings=settings, seed=seed, progress=progress, state=state,
-            )  # fmt: skip
-            entries = {key: replace(entry, anomaly=found[key]) for key, entry in entries.items()}
+        settings = AnomalySettings(steps=steps, tokens=recipe.tokens, early_stop=False, masked=recipe.masked)
+        entries, encoder = learn_anomalies(
+            self.backbone, entries, shots, encoder, freeze_encoder=fixed, settings=settings, seed=seed,
+            progress=progress, state=state,
+        )  # fmt: skip
+        check_finite(entries)
         if encoder is not None and not fixed:
             save_encoder(folder / ENCODER, encoder, {})
         self._save(folder, entries, None if encoder is None else fingerprint(encoder))
@@ -155,11 +178,17 @@ class KeptMasks:
 
     def masks(self, backbone: Backbone, photos: Sequence[Photo], batch: Batch) -> list[Chosen]:
         """Read a batch's masks, or draw and write them, each record after its mask."""
-        if not all(self._record(number).exists() for number in batch.ids):
-            for number, (mask, record) in zip(batch.ids, self.source.masks(backbone, photos, batch), strict=True):
-                write_png(self._mask(number), mask)
-                write_json(self._record(number), record)
+        if not self.has(batch.ids):
+            for number, chosen in zip(batch.ids, self.source.masks(backbone, photos, batch), strict=True):
+                if isinstance(chosen, NoMask):  # a cell of fewer pairs would not compare
+                    raise InputError(f"pair {number}: {chosen.reason}")
+                write_png(self._mask(number), chosen[0])
+                write_json(self._record(number), chosen[1])
         return [self._read(number, photo) for number, photo in zip(batch.ids, photos, strict=True)]
+
+    def has(self, numbers: Sequence[int]) -> bool:
+        """Whether the masks of these pairs were drawn."""
+        return all(self._record(number).exists() for number in numbers)
 
     def record(self) -> dict[str, Any]:
         """Return what run.json keeps of the source."""

@@ -59,6 +59,11 @@ def train(
     base: Base = "demo",
     lora: Loras = None,
     precision: PrecisionName = Precision.auto,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the training steps with torch.compile: minutes at first, for long "
+                     "trainings."),
+    ] = False,
     encoder: Annotated[
         Path | None,
         typer.Option("--encoder", metavar="ENC", help="Spatial encoder to write; to read with --freeze-encoder.  "
@@ -98,12 +103,13 @@ def train(
     _check_paths(out, encoder, freeze_encoder, resume)
     given = {"steps": steps, "batch": batch, "timesteps": timesteps.value, "early_stop": early_stop}
     chosen = {name: value for name, value in given.items() if value is not None}
-    opened = open_shots(read_dataset(data, product or (), defect or ()), shots)
-    from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
     from ..training.processes import is_first, joined
 
     with joined() as device, nullcontext() if is_first() else _silence():
-        backbone = load_backbone(base, device, precision.value, parse_loras(lora))
+        opened = open_shots(read_dataset(data, product or (), defect or ()), shots)
+        from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
+
+        backbone = load_backbone(base, device, precision.value, parse_loras(lora), compiled)
         with run_lock(state_folder(out)) if is_first() else nullcontext():
             with CliProgress() as progress:
                 task = _Task(out, backbone, opened, chosen, normalisation.value, seed, progress)

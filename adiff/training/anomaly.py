@@ -12,7 +12,7 @@ Loss = || m * (eps - eps_theta(z_t, t, {e_a, e_s})) ||^2 over e_a (one per defec
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -43,7 +43,8 @@ class AnomalySettings(InversionSettings):
 
     encoder_lr: for E where it is trained; lr is that of e_a. normalisation: `area` divides each sample's loss by its
     mask's area, `release` by all latent cells. crop: views cut to the defect's surroundings; None: where the defect is
-    small. The rest as in InversionSettings.
+    small. masked: with m in the loss; without, and without E, this is textual inversion (Gal et al. 2023, Eq. 2), to
+    compare with. The rest as in InversionSettings.
     """
 
     steps: int = 100
@@ -53,6 +54,7 @@ class AnomalySettings(InversionSettings):
     encoder_lr: float = 1e-3
     normalisation: str = "area"
     crop: bool | None = None
+    masked: bool = True
 
     def __post_init__(self) -> None:
         check_choice("normalisation", self.normalisation, NORMALISATIONS)
@@ -156,6 +158,8 @@ class _Inversion:
         if encoder is not None and learned:
             self.parameters |= {f"encoder {name}": p for name, p in encoder.named_parameters()}
         self.views = self._draw([shots[key] for key in self.keys], settings.draws)
+        if not settings.masked:
+            self.views = replace(self.views, cells=torch.ones_like(self.views.cells))
         self.recent = RecentLosses(self.keys)
 
     def detached(self) -> dict[Key, Tensor]:

@@ -14,25 +14,40 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..errors import InputError
+
 
 @contextlib.contextmanager
 def joined() -> Iterator[str | None]:
     """Join the processes that a launcher's environment tells of, for a while; yields this one's device, None for any.
 
-    RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are what both launchers set; without them nothing happens.
+    RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are what both launchers set; without them nothing is
+    joined. `accelerate launch --cpu` says so in ACCELERATE_USE_CPU. Raises InputError where there are too few GPUs.
     """
+    device = "cpu" if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" else None
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        yield None
+        yield device
         return
-    on_gpu = torch.cuda.is_available()
-    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if on_gpu else None
+    on_gpu = device is None and torch.cuda.is_available()
     if on_gpu:
+        device = _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield device
     finally:
         dist.destroy_process_group()
+
+
+def _own_gpu(place: int) -> str:
+    """The GPU of this machine's process number `place`, from 0."""
+    gpus = torch.cuda.device_count()
+    if place >= gpus:
+        raise InputError(
+            f"process {place + 1} on this machine has no GPU of its own, of {gpus} GPU{'s' * (gpus != 1)}; start as "
+            "many processes as there are GPUs"
+        )
+    return f"cuda:{place}"
 
 
 def count() -> int:

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from adiff import backbone as backbone_module
 from adiff import training
 from adiff.cli.train import Normalisation, Timesteps
 from adiff.datasets.images import write_png
@@ -152,8 +153,12 @@ def test_with_four_shots_one_decides_when_to_stop(run, tiny, data, tmp_path, mon
 def test_settings_reach_the_training(run, tiny, data, tmp_path, monkeypatch):
     seen, whole = [], training.train_anomalies
     monkeypatch.setattr(training, "train_anomalies", lambda *a, **k: (seen.append(k["settings"]), whole(*a, **k))[1])
+    loaded = []
+    monkeypatch.setattr(backbone_module, "load_backbone", lambda *given: (loaded.append(given), tiny)[1])
     given = ("--batch", "3", "--timesteps", "min-snr", "--normalisation", "release", "--what", "defects")
+    given = (*given, "--base", "demo", "--precision", "bfloat16", "--compile")
     run("train", data, "--out", tmp_path / "lib.safetensors", "--defect", "hole", *given, *FEW)
+    assert loaded == [("demo", None, "bfloat16", [], True)]
     assert seen == [training.AnomalySettings(steps=3, batch=3, timesteps="min-snr", normalisation="release")]
 
 

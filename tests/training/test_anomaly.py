@@ -139,6 +139,19 @@ def test_the_held_out_loss_is_the_same_whatever_is_trained_with(backbone, many, 
     assert first[0]["loss"] != pytest.approx(first[1]["loss"], rel=1e-2)
 
 
+def test_without_the_mask_all_cells_count_alike(backbone, many, stopper):
+    """No normalisation tells them from a mask of the whole view; what is held out is measured within its mask."""
+    told = []
+    for masked, normalisation in ((True, "area"), (False, "area"), (False, "release")):
+        settings = replace(FEW, steps=1, lr=1e-9, validate_every=1, masked=masked, normalisation=normalisation)
+        progress = stopper()
+        train_anomalies(backbone, many, None, freeze_encoder=True, settings=settings, progress=progress)
+        told.append(progress.told[0][1])
+    losses = [info["loss"] for info in told]
+    assert losses[1] == pytest.approx(losses[2], rel=1e-5) and losses[1] != pytest.approx(losses[0], rel=1e-2)
+    assert [info["validation"] for info in told] == pytest.approx([told[0]["validation"]] * 3, rel=1e-4)
+
+
 def test_min_snr_weighs_each_sample(backbone, shots, stopper):
     """One sample a step: its loss is the uniform one times min(1, 5 (1 - alpha_bar) / alpha_bar)."""
     losses = []

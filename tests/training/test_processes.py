@@ -1,4 +1,4 @@
-"""Two processes learn what one does; the first one alone writes and speaks."""
+"""Under `accelerate launch` one process learns the same as without, two nearly; the first one alone speaks."""
 
 import os
 import socket
@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from adiff.cli import app
 from adiff.datasets.images import write_png
+from adiff.errors import InputError
 from adiff.library import load_library
 from adiff.spatial_encoder import load_encoder
 from adiff.training.processes import count, is_first, joined, share_of
-from tests.cli.conftest import make_shot
+from tests.cli.conftest import TinyBackbone, make_shot
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -29,24 +32,36 @@ main()
 
 @pytest.fixture
 def data(tmp_path):
-    for index in range(5):
-        image, mask = make_shot(index)
+    """Five shots to learn from and one that repeats the first, of which there is a warning."""
+    for index in range(6):
+        image, mask = make_shot(index % 5)
         write_png(tmp_path / "data/metal/test/hole" / f"{index}.png", image)
         write_png(tmp_path / "data/metal/ground_truth/hole" / f"{index}_mask.png", mask)
     return tmp_path / "data"
 
 
-def start(data, out, rank=0, world=1, port=0, *given):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    if port:
-        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_PORT": str(port),
-                        "MASTER_ADDR": "127.0.0.1"}  # fmt: skip
-    arguments = ["train", data, "--out", out / "lib.safetensors", "--shots", "5", "--steps", "4", "--batch", "3"]
-    arguments += ["--encoder", out / "enc.safetensors", *given]
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def arguments(data, out):
+    files = ["--out", out / "lib.safetensors", "--encoder", out / "enc.safetensors"]
+    return list(map(str, ("train", data, *files, "--shots", 5, "--steps", 4, "--batch", 3)))
+
+
+def launch(program, processes, *given):
+    """Start the program as `accelerate launch` does; several processes are what it starts for several GPUs only."""
+    several = ["--multi_gpu", "--main_process_port", free_port()] if processes > 1 else ["--cpu"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", processes, *several]
+    command += ["--num_machines", 1, "--mixed_precision", "no", "--dynamo_backend", "no", program, *given]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HOME": str(program.parent)}
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)], env=environment, cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        list(map(str, command)), env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def free_port():
@@ -55,21 +70,49 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_two_processes_learn_what_one_does(data, tmp_path):
-    port, alone, together = free_port(), tmp_path / "alone", tmp_path / "together"
-    started = [start(data, alone), *(start(data, together, rank, 2, port) for rank in range(2))]
+def learned(out):
+    network, _ = load_encoder(out / "enc.safetensors")
+    return load_library(out / "lib.safetensors").get("metal/hole"), network.state_dict()
+
+
+def test_processes_of_a_launcher_learn_what_the_command_alone_does(data, tmp_path, monkeypatch, one_thread):
+    pytest.importorskip("accelerate")
+    program, outs = tmp_path / "program.py", [tmp_path / name for name in ("alone", "one", "two")]
+    program.write_text(PROGRAM)
+    started = [launch(program, count, *arguments(data, out)) for count, out in ((1, outs[1]), (2, outs[2]))]
+    monkeypatch.setattr("adiff.backbone.load_backbone", lambda *_, **__: TinyBackbone())
+    result = CliRunner().invoke(app, arguments(data, outs[0]))
     said = [process.communicate(timeout=240) for process in started]
-    assert [process.returncode for process in started] == [0, 0, 0], said
-    assert "metal/hole" in said[1][0] and said[2] == ("", "")
-    assert sorted(path.name for path in together.iterdir()) == ["enc.safetensors", "lib.safetensors"]
-    one, two = (load_library(out / "lib.safetensors").get("metal/hole") for out in (alone, together))
-    torch.testing.assert_close(two.anomaly, one.anomaly, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(two.mask, one.mask, rtol=1e-3, atol=1e-4)
-    first, second = (load_encoder(out / "enc.safetensors")[0].state_dict() for out in (alone, together))
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=1e-2, atol=1e-3, msg=name)
-    assert two.info["anomaly"]["best"] == one.info["anomaly"]["best"]
-    assert two.info["anomaly"]["loss"] == pytest.approx(one.info["anomaly"]["loss"], rel=1e-4)
+    assert [result.exit_code, *(process.returncode for process in started)] == [0, 0, 0], (result.output, said)
+    for stdout, stderr in said:
+        assert stdout.count("1 defect") == stderr.count("the same image") == 1
+    assert sorted(path.name for path in outs[2].iterdir()) == ["enc.safetensors", "lib.safetensors"]
+
+    (alone, encoder), (one, encoder_of_one), (two, encoder_of_two) = map(learned, outs)
+    assert torch.equal(one.anomaly, alone.anomaly) and torch.equal(one.mask, alone.mask) and one.info == alone.info
+    assert all(torch.equal(encoder_of_one[name], value) for name, value in encoder.items())
+    torch.testing.assert_close(two.anomaly, alone.anomaly, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(two.mask, alone.mask, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(encoder_of_two, encoder, rtol=1e-2, atol=1e-3)
+    assert two.info["anomaly"]["best"] == alone.info["anomaly"]["best"]
+    assert two.info["anomaly"]["loss"] == pytest.approx(alone.info["anomaly"]["loss"], rel=1e-4)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(InputError, match="process 2 on this machine has no GPU of its own, of 1 GPU;"), joined():
+        pass
+
+
+@pytest.mark.parametrize("wanted, device", [("True", "cpu"), ("False", None)])
+def test_the_launcher_may_want_the_cpu(monkeypatch, wanted, device):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", wanted)
+    with joined() as chosen:
+        assert chosen == device
 
 
 def test_shares_are_the_whole_batch(monkeypatch):
