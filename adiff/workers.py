@@ -43,10 +43,13 @@ _workers: set[str] = set()
 
 
 class Claims:
-    """A worker's claims on batches of a run; a context manager that keeps them fresh and gives them back."""
+    """A worker's claims on batches of a run; a context manager that keeps them fresh and gives them back.
+
+    A batch is a number; other work that processes share is claimed by a name that a file may have.
+    """
 
     def __init__(self, out: Path):
-        self._folder, self._mine, self._ended = out / CLAIMS, set(), threading.Event()
+        self._folder, self._mine, self._ended = out / CLAIMS, set[int | str](), threading.Event()
         self._about = {"pid": os.getpid(), "host": _host(), "worker": os.urandom(8).hex(),
                        "since": time.strftime("%Y-%m-%d %H:%M:%S")}  # fmt: skip
         self._heart = threading.Thread(target=self._beat, name="claims", daemon=True)
@@ -63,7 +66,7 @@ class Claims:
             self.release(batch)
         _workers.discard(self._about["worker"])
 
-    def take(self, batch: int) -> bool:
+    def take(self, batch: int | str) -> bool:
         """Claim a batch; False if another worker that lives has it."""
         path = self._path(batch)
         for _ in range(3):
@@ -83,14 +86,15 @@ class Claims:
                 return True
         return False
 
-    def release(self, batch: int) -> None:
+    def release(self, batch: int | str) -> None:
         """Give a batch back, done or not."""
         self._mine.discard(batch)
         with contextlib.suppress(OSError):
             self._path(batch).unlink(missing_ok=True)
 
-    def _path(self, batch: int) -> Path:
-        return self._folder / f"{batch:06d}.json"
+    def _path(self, batch: int | str) -> Path:
+        name = batch if isinstance(batch, str) else f"{batch:06d}"
+        return self._folder / f"{name}.json"
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):

@@ -15,6 +15,7 @@ from .learning import Workshop
 from .matrix import Budget, Cell
 from .measures import RealLook, Weights, detect, of_pairs, of_product
 from .pairs import make_runs
+from .turns import Turns
 
 LEARNED, RUNS = "learned", "runs"
 """Folders of a benchmark's: what was learned, and the pairs."""
@@ -23,18 +24,20 @@ LEARNED, RUNS = "learned", "runs"
 class Bench:
     """What all cells share: the base model, the budget, the folder.
 
-    encoder: file of a trained E, or None (`Workshop`). weights: of networks learned elsewhere.
+    encoder: file of a trained E, or None (`Workshop`). weights: of networks learned elsewhere. turns: this process's
+    part in the work, which others may share.
     """
 
     def __init__(
         self, backbone: Backbone, encoder: Path | None, budget: Budget, out: Path, weights: Weights | None = None
     ):
         self.backbone, self.budget, self.out, self.weights = backbone, budget, out, weights or Weights()
-        self.workshop = Workshop(backbone, encoder, budget, out / LEARNED)
+        self.turns = Turns(out)
+        self.workshop = Workshop(backbone, encoder, budget, out / LEARNED, self.turns)
         self.real_look = RealLook(backbone)
 
     def measure(self, cell: Cell, progress: Progress) -> dict[str, Any]:
-        """Make and measure a cell; returns its line."""
+        """Make and measure a cell; returns its line. Raises Busy if another process is making what it needs."""
         recipe, unit, seconds = cell.variant.recipe, cell.unit, {}
         with _taken(seconds, "pairs"):
             runs = make_runs(self.workshop, unit, recipe, cell.seed, self.out / RUNS, progress)

@@ -64,8 +64,17 @@ def _baseline(
     shots, count = workshop.shots(unit, recipe)[key], workshop.budget.pairs
     about = {"method": recipe.source, "learning": recipe.learning(), "shots": shots.files, "unit": unit.record()}
     folder = out / f"{'-'.join(key)}-{seed}-{digest_of(about)}"
-    if record_path(folder, count - 1).exists():
-        return read_run(folder)
+    with workshop.turns.alone(folder.name):
+        if not record_path(folder, count - 1).exists():
+            _make_baseline(workshop, unit, recipe, key, shots, seed, folder, progress)
+    return read_run(folder)
+
+
+def _make_baseline(
+    workshop: Workshop, unit: Unit, recipe: Recipe, key: Key, shots: Shots, seed: int, folder: Path, progress: Progress
+) -> None:
+    """Write a baseline's run, its last record last."""
+    count = workshop.budget.pairs
     plan = {"format": FORMAT, "product": key[0], "defect": key[1], "count": count, "seed": seed}
     write_json(folder / "run.json", {**plan, "method": recipe.source})
     paths, backbone = unit.split.train_normals, workshop.backbone
@@ -90,7 +99,6 @@ def _baseline(
         write_json(record_path(folder, number), record)
         progress.update(number + 1)
     progress.finish()
-    return read_run(folder)
 
 
 def _masks(

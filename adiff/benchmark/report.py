@@ -18,12 +18,12 @@ from .published import PAPER, PUBLISHED, QUOTED
 from .run import RECORD, REPORT, SHEETS, read_rows
 from .sheets import draw_sheet
 from .suites import SUITES
-from .summary import COLUMNS, EVERY, Entry, Row, summarise_suite
+from .summary import COLUMNS, EVERY, Entry, Row, best_of, summarise_suite, varies
 
 MVTEC = "mvtec"
 """The target whose numbers stand beside published ones."""
 PLOTTED = 4
-"""Measures of a suite that are plotted, its main one first."""
+"""Measures of a suite that are plotted and compared with the control, its main one first."""
 NOTES = (
     "Mean ± standard deviation over cells: over seeds in the table of one defect or product, over seeds and these in "
     "the table of all. A seed sets what is learned, the masks, the noise and the detector's training; the files that "
@@ -31,7 +31,7 @@ NOTES = (
     "n counts the cells that a mean is over. A difference is taken cell by cell against the control that stands beside "
     "it. p: paired Wilcoxon signed-rank test over the defective test images' own AP, averaged over the seeds, "
     "two-sided and not corrected for the number of comparisons. Undefined measures are left out, and told as undefined "
-    "where no cell has one.",
+    "where no cell has one. Bold is the best mean of a column, whether or not the spread tells it from the next.",
 )
 NOT_SHOWN = {
     "surfaces": "Surfaces are drawn by a program and the demo model was trained on such drawings: nothing here says "
@@ -43,16 +43,38 @@ NOT_SHOWN = {
 
 @dataclass(frozen=True)
 class Part:
-    """A suite in the report. tables: unit -> entries. sheets: file and unit."""
+    """A suite in the report. tables: unit -> entries. sheets: file and unit. by_unit: of a single variant, one table
+    has a line for each unit.
+    """
 
     name: str
     question: str
     shown: tuple[str, ...]
     main: str
     tables: Mapping[str, Sequence[Entry]]
-    plots: Sequence[Plot]
     sheets: Sequence[tuple[Path, str]]
     published: Mapping[str, Mapping[str, float]]
+    by_unit: bool
+
+    @property
+    def first(self) -> Sequence[Entry]:
+        """The entries of the first table, which is of all units."""
+        return next(iter(self.tables.values()))
+
+    @property
+    def telling(self) -> list[str]:
+        """The main measure, and those of the others in which the variants differ."""
+        return [self.main, *(name for name in self.shown if name != self.main and varies(self.first, name))]
+
+    @property
+    def plots(self) -> list[Plot]:
+        """Plots of the first of them."""
+        return [one for one in (plot(self.first, name) for name in self.telling) if one is not None][:PLOTTED]
+
+    @property
+    def compared(self) -> list[str]:
+        """Measures whose difference to the control is shown."""
+        return [name for name in self.telling if COLUMNS[name].better is not None][:PLOTTED]
 
     @property
     def controlled(self) -> bool:
@@ -78,7 +100,7 @@ def write_report(out: Path, root: Path | None = None) -> Path:
         "quoted": QUOTED if plan["target"] == MVTEC else (), "paper": PAPER,
         "quoted_names": list(dict.fromkeys(name for _, numbers in QUOTED for name in numbers)), "quote": _quote,
         "seconds": sum(row.get("spent", 0.0) for row in rows), "width": WIDTH, "difference": _difference,
-        "better": _better, "published": _published, "published_names": _published_names,
+        "better": _better, "best_of": best_of, "published": _published, "published_names": _published_names,
         "meanings": [name for name in COLUMNS if any(name in part.shown for part in parts)],
     }  # fmt: skip
     write_json(out / REPORT[2], {
@@ -96,8 +118,6 @@ def _part(name: str, rows: Sequence[Row], out: Path, plan: Mapping[str, Any], ro
     order = {variant.name: place for place, variant in enumerate(suite.variants)}
     rows = sorted(rows, key=lambda row: order.get(row["variant"], len(order)))
     tables = summarise_suite(rows, suite.main)
-    plotted = dict.fromkeys((suite.main, *suite.shown))
-    found = [plot(next(iter(tables.values())), measure) for measure in plotted]
     sheets = []
     for unit in dict.fromkeys(row["unit"] for row in rows):
         seed = min(row["seed"] for row in rows if row["unit"] == unit)
@@ -105,8 +125,12 @@ def _part(name: str, rows: Sequence[Row], out: Path, plan: Mapping[str, Any], ro
         path = draw_sheet(out / SHEETS / f"{name}-{unit.replace('/', '-')}.png", out, own, root)
         sheets += [(path, unit)] if path is not None else []
     published = PUBLISHED.get(name, {}) if plan["target"] == MVTEC else {}
-    drawn = [one for one in found if one is not None][:PLOTTED]
-    return Part(name, suite.question, suite.shown, suite.main, tables, drawn, sheets, published)
+    by_unit = len(suite.variants) == 1
+    shown = suite.shown
+    if by_unit:  # many measures: those that nobody took need no column
+        known = {*_names_of(published), *(measure for entry in next(iter(tables.values())) for measure in entry.taken)}
+        shown = tuple(measure for measure in shown if measure in known)
+    return Part(name, suite.question, shown or suite.shown, suite.main, tables, sheets, published, by_unit)
 
 
 def _render(template: str, content: Mapping[str, Any], page: bool) -> str:
@@ -127,7 +151,11 @@ def _better(entry: Entry, name: str) -> str:
 
 
 def _published_names(part: Part) -> set[str]:
-    return {name for numbers in part.published.values() for name in numbers}
+    return _names_of(part.published)
+
+
+def _names_of(published: Mapping[str, Mapping[str, float]]) -> set[str]:
+    return {name for numbers in published.values() for name in numbers}
 
 
 def _published(part: Part, unit: str, entry: Entry, name: str) -> str:

@@ -1,7 +1,8 @@
 """The matrix, cell by cell: benchmark.json says what is measured on which files, rows.jsonl has one line a cell.
 
 Every line is written with the whole file, under a temporary name, then renamed: a killed run leaves whole lines, and
-goes on with the cells that have none. A cell that fails has a line with its error; it is tried again next time.
+goes on with the cells that have none. A cell that fails has a line with its error; it is tried again next time. Any
+number of processes may be at the same matrix (`turns`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import errno
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -18,10 +19,12 @@ from typing import Any
 
 from ..errors import InputError
 from ..progress import Cancelled, NullProgress, Progress
-from ..storage import LOCK, read_json_object, run_lock, write_json, write_text
+from ..storage import LOCK, TEMPORARY, read_json_object, write_json, write_text
 from ..versions import versions
+from ..workers import CLAIMS
 from .bench import LEARNED, RUNS, Bench
-from .matrix import Cell
+from .matrix import Cell, digest_of
+from .turns import POLL, Busy
 
 logger = logging.getLogger("adiff")
 
@@ -30,10 +33,13 @@ RECORD, ROWS = "benchmark.json", "rows.jsonl"
 REPORT, SHEETS = ("report.html", "report.md", "summary.json"), "sheets"
 DATA = "data"
 """Folder of a set that is drawn for the benchmark."""
-PARTS = frozenset((RECORD, ROWS, *REPORT, SHEETS, DATA, LEARNED, RUNS))
+PARTS = frozenset((RECORD, ROWS, *REPORT, SHEETS, DATA, LEARNED, RUNS, CLAIMS))
 """What may lie in a benchmark's folder."""
 NO_USE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES))
 """Errors of the system that would stop every further cell too."""
+
+Rows = dict[tuple[str, str, str, int], dict[str, Any]]
+"""Place in the matrix -> line."""
 
 
 @dataclass(frozen=True)
@@ -55,33 +61,97 @@ def run_matrix(
 ) -> Failures:
     """Measure the cells that `bench.out` has no numbers of yet.
 
-    command: what asks for these cells, for the record. tell(line, seconds left): called after each cell. Raises
-    InputError when the folder holds another benchmark (saying what differs), Cancelled when the work is stopped;
-    finished cells are kept.
+    Other processes may do the same at the same time, of these cells or of others; each returns when its own cells are
+    all there. command: what asks for these cells, for the record. tell(line, seconds left): called after each cell that
+    was measured here. Raises InputError when the folder holds another benchmark (saying what differs), Cancelled when
+    the work is stopped; finished cells are kept.
     """
-    progress, out = progress or NullProgress(), bench.out
-    with run_lock(out):
-        _open(out, identity_of(bench, target, cells), command)
-        rows = {place_of(row): row for row in read_rows(out)}
-        todo = [cell for cell in cells if not _is_done(cell, rows.get(cell.place))]
-        taken: dict[tuple[str, str], list[float]] = {}
-        for number, cell in enumerate(todo):
-            began, left = time.monotonic(), time_left(todo[number:], taken)
-            row = _measure(bench, cell, _Prefixed(progress, f"[{number + 1}/{len(todo)}{_told(left)}] {cell}"))
-            spent = time.monotonic() - began
-            rows[cell.place] = {**row, "spent": round(spent, 1)}
-            _write_rows(out, rows.values())
-            taken.setdefault((cell.suite, cell.variant.name), []).append(spent)
-            tell(_line_of(cell, rows[cell.place]), time_left(todo[number + 1 :], taken) or 0.0)
+    with bench.turns as turns:
+        with turns.in_turn(RECORD):
+            _open(bench.out, identity_of(bench, target, cells), command)
+        rows = _Matrix(bench, cells, progress or NullProgress(), tell).work()
     wanted = [rows[cell.place] for cell in cells]
     return Failures(sum("error" not in row for row in wanted), sum("error" in row for row in wanted))
+
+
+class _Matrix:
+    """One process at work on cells, beside any number of others."""
+
+    def __init__(
+        self, bench: Bench, cells: Sequence[Cell], progress: Progress, tell: Callable[[str, float], None]
+    ) -> None:
+        self._bench, self._cells, self._progress, self._tell = bench, cells, progress, tell
+        self._seen, self._rows = None, {}
+        self._failed = {place: row for place, row in self._read().items() if "error" in row}  # to be tried again
+        self._began = time.monotonic()
+
+    def work(self) -> Rows:
+        """Return the lines when every cell has one."""
+        while todo := self._left(rows := self._read()):
+            if not any(self._is_measured(cell, todo, rows) for cell in todo):
+                time.sleep(POLL)  # what is left is with other processes
+        return rows
+
+    def _read(self) -> Rows:
+        """The lines; opened only if they are not those of the last time, as every cell that is put off asks."""
+        path = self._bench.out / ROWS
+        about = path.stat() if path.exists() else None
+        seen = None if about is None else (about.st_ino, about.st_mtime_ns, about.st_size)
+        if seen is None or seen != self._seen:
+            self._seen, self._rows = seen, {place_of(row): row for row in read_rows(self._bench.out)}
+        return self._rows
+
+    def _left(self, rows: Rows) -> list[Cell]:
+        """Cells without numbers, those that failed in this call, here or elsewhere, aside."""
+        return [cell for cell in self._cells if not self._is_settled(cell, rows.get(cell.place))]
+
+    def _is_settled(self, cell: Cell, row: dict[str, Any] | None) -> bool:
+        if row is not None and "error" in row:
+            return row != self._failed.get(cell.place)
+        return _is_done(cell, row)
+
+    def _is_measured(self, cell: Cell, todo: Sequence[Cell], rows: Rows) -> bool:
+        """Measure a cell and write its line; False if another process has it, or something that it needs."""
+        turns, cost = self._bench.turns, costs_of(rows.values())
+        try:
+            with turns.alone(f"cell-{digest_of(cell.place)}"):
+                if self._is_settled(cell, self._read().get(cell.place)):  # since the lines were read
+                    return True
+                left = time_left(todo, cost)
+                about = f"[{len(self._cells) - len(todo) + 1}/{len(self._cells)}{self._told(left)}] {cell}"
+                began = time.monotonic()
+                row = _measure(self._bench, cell, _Prefixed(self._progress, about))
+                row["spent"] = round(time.monotonic() - began, 1)
+                rows = self._keep(cell, row)
+        except Busy:
+            return False
+        self._failed.pop(cell.place, None)
+        self._tell(_line_of(cell, row), self._shared(time_left(self._left(rows), costs_of(rows.values()))) or 0.0)
+        return True
+
+    def _keep(self, cell: Cell, row: dict[str, Any]) -> Rows:
+        with self._bench.turns.in_turn(ROWS):
+            rows = {**self._read(), cell.place: row}
+            write_text(self._bench.out / ROWS, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows.values()))
+        return rows
+
+    def _shared(self, seconds: float | None) -> float | None:
+        """What is left for each of the processes at work."""
+        return None if seconds is None else seconds / self._bench.turns.workers
+
+    def _told(self, left: float | None) -> str:
+        """Time spent and left, in words, for the progress."""
+        if left is None:
+            return ""
+        spent, left = (time.monotonic() - self._began) / 60, (self._shared(left) or 0.0) / 60
+        return f", {spent:.0f} min spent, {left:.0f} min left"
 
 
 def _measure(bench: Bench, cell: Cell, progress: Progress) -> dict[str, Any]:
     """A cell's line, with its numbers or with its error."""
     try:
         return bench.measure(cell, progress)
-    except Cancelled:
+    except (Busy, Cancelled):
         raise
     except Exception as error:  # a cell may fail in any way, and the others are worth having all the same
         if getattr(error, "errno", None) in NO_USE:
@@ -97,6 +167,15 @@ def _is_done(cell: Cell, row: dict[str, Any] | None) -> bool:
     if row is None or "error" in row:
         return False
     return row["recipe"] == json.loads(json.dumps(cell.variant.recipe.record()))
+
+
+def costs_of(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], list[float]]:
+    """(suite, variant) -> seconds that each of its measured cells took."""
+    costs: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if "error" not in row and "spent" in row:
+            costs.setdefault((row["suite"], row["variant"]), []).append(row["spent"])
+    return costs
 
 
 def time_left(todo: Sequence[Cell], taken: dict[tuple[str, str], list[float]]) -> float | None:
@@ -140,18 +219,19 @@ def place_of(row: dict[str, Any]) -> tuple[str, str, str, int]:
     return row["suite"], row["variant"], row["unit"], row["seed"]
 
 
-def _write_rows(out: Path, rows: Any) -> None:
-    write_text(out / ROWS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
 def check_folder(out: Path) -> None:
     """Raise InputError for a folder that is neither new, nor empty, nor a benchmark's."""
     if out.is_file():
         raise InputError(f"{out} is a file; give a folder")
     if not out.exists() or (out / RECORD).exists():
         return
-    if other := sorted(path.name for path in out.iterdir() if path.name not in (LOCK, DATA)):
+    if other := sorted(path.name for path in out.iterdir() if _is_foreign(path.name)):
         raise InputError(f"{out} holds {other[0]} and no {RECORD}; choose a new or empty folder")
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a file in a folder without a record is not of processes that are just beginning the benchmark."""
+    return name not in (LOCK, CLAIMS, DATA) and TEMPORARY.fullmatch(name) is None
 
 
 def _open(out: Path, identity: dict[str, Any], command: str) -> None:
@@ -178,10 +258,6 @@ def _open(out: Path, identity: dict[str, Any], command: str) -> None:
 
 def _line_of(cell: Cell, row: dict[str, Any]) -> str:
     return f"{cell}: {row['error'] if 'error' in row else 'done'}"
-
-
-def _told(left: float | None) -> str:
-    return "" if left is None else f", {left / 60:.0f} min left"
 
 
 class _Prefixed:

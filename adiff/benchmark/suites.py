@@ -4,6 +4,7 @@
 |---|---|---|
 | ablation | what each part of the method adds | Table 6 |
 | reweighting | what AAR adds, and what its adaptivity adds to a uniform weight of the same mean | |
+| adaptivity | what makes adaptivity add something to that uniform weight | |
 | steps | where more sampling steps stop helping | |
 | uplift | whether synthetic pairs help a detector, against real shots alone and against pasting | |
 | shots | how many real shots are needed | |
@@ -17,11 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from ..baselines import METHODS as PASTING
 from ..embedding import K_ANOMALY, K_MASK, N_SPATIAL
+from ..errors import InputError
 from ..generation import GenerationSettings
+from ..reweighting import LEVEL
 from .matrix import GENERATED, Cell, Recipe, Variant
 from .measures import QUALITY
 from .target import Unit
@@ -36,6 +40,8 @@ NUMBERS_OF_SHOTS = (1, 2, 3, 5, 10)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 GUIDANCES = (1.0, 1.5, 3.0)
 """Beside the default of 2."""
+LEVELS = (1.0, 1.5, LEVEL)
+"""Mean weights inside the mask."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,10 @@ def _ablation() -> tuple[Variant, ...]:
 
 
 def _reweighting() -> tuple[Variant, ...]:
-    """Each mode beside `off` and, where it has a level, beside the uniform weight of the same mean."""
+    """Each mode beside `off` and, where it has a level, beside the uniform weight of the same mean.
+
+    The uniform weight of mean 1 is `off`.
+    """
     found: list[Variant] = []
 
     def add(mode: str, control: str | None, **changes: Any) -> str:
@@ -75,23 +84,42 @@ def _reweighting() -> tuple[Variant, ...]:
     surroundings: list[dict[str, Any]] = [{}, {"blending": "fixed"}, *({"guidance": g} for g in GUIDANCES)]
     for around in surroundings:
         off = add("off", None if not around else _told("off", {}), **around)
-        for strength in (0.5, 1.0) if not around else (1.0,):
-            uniform = add("uniform", off, strength=strength, **around)
-            add("balanced", uniform, strength=strength, **around)
+        for level in LEVELS if not around else LEVELS[-1:]:
+            uniform = off if level == 1 else add("uniform", off, level=level, **around)
+            add("balanced", uniform, level=level, **around)
         if not around:
             for distance in ("rgb", "vae"):
-                add("balanced", uniform, strength=1.0, distance=distance)
+                add("balanced", uniform, level=LEVEL, distance=distance)
             add("release", off)
             add("paper", off)
     return tuple(found)
 
 
+def _adaptivity() -> tuple[Variant, ...]:
+    """The default beside the uniform weight of its mean, and what could make it add more than that."""
+    default, uniform = GenerationSettings(), f"uniform, mean {LEVEL:g}"
+    rows = {
+        uniform: replace(default, reweighting="uniform"),
+        f"balanced, mean {LEVEL:g}": default,
+        "map of the same step": replace(default, lookahead=True),
+        "map at every 5th step": replace(default, interval=5),
+        "map of the first step alone": replace(default, interval=default.steps),
+        "decoded distance": replace(default, distance="vae"),
+        # 1 + s (L r - 1), r of mean 1 and spread 1/2: with s = 2 and L = 3/2 the mean stays 2, the spread is 3/2, not 1
+        "spread x 1.5": replace(default, strength=2.0, level=1.5),
+    }
+    return tuple(
+        Variant(name, Recipe(generation=generation, detect=False), None if name == uniform else uniform)
+        for name, generation in rows.items()
+    )
+
+
 def _told(mode: str, changes: dict[str, Any]) -> str:
-    """A mode and what is not the default, in words; a strength s of a mean weight of 2 is a mean of 1 + s."""
+    """A mode and what is not the default, in words."""
     parts = [mode]
     for name, value in changes.items():
-        if name == "strength":
-            parts.append(f"mean {1 + value:g}")
+        if name == "level":
+            parts.append(f"mean {value:g}")
         else:
             parts.append(value if isinstance(value, str) else f"{name} {value:g}")
     return ", ".join(parts)
@@ -151,6 +179,9 @@ SUITES = {
         "What does re-weighting add, and its adaptivity to a uniform weight of the same mean?", _reweighting(), PAIRS,
         "fill",
     ),
+    "adaptivity": Suite(
+        "What makes adaptivity add something to a uniform weight of the same mean?", _adaptivity(), PAIRS, "fill"
+    ),
     "steps": Suite("Where do more sampling steps stop helping?", _steps(), PAIRS, "gap"),
     "uplift": Suite(
         "Do synthetic pairs help a detector?", _uplift(), (*PIXELS, *IMAGES, "fill", "gap"), "pixel_ap"
@@ -166,15 +197,32 @@ SUITES = {
 }  # fmt: skip
 
 
-def cells_of(units: Mapping[str, Sequence[Unit]], seeds: int) -> list[Cell]:
+def cells_of(units: Mapping[str, Sequence[Unit]], seeds: int, wanted: Sequence[str] = ()) -> list[Cell]:
     """The cells of suites, a whole pass over all of them for each seed: a run broken off is even in all but seeds.
 
-    units: suite -> what it is measured on.
+    units: suite -> what it is measured on. wanted: as `variants_of` takes them.
     """
+    variants = variants_of(list(units), wanted)
     return [
         Cell(name, variant, unit, seed)
         for seed in range(seeds)
         for name, of_suite in units.items()
         for unit in of_suite
-        for variant in SUITES[name].variants
+        for variant in variants[name]
     ]  # fmt: skip
+
+
+def variants_of(suites: Sequence[str], wanted: Sequence[str] = ()) -> dict[str, list[Variant]]:
+    """Suite -> its variants of the wanted names, with the controls that they are compared with; () for all.
+
+    wanted: names, with * for any letters, each of a variant of at least one of the suites; else InputError.
+    """
+    found: dict[str, list[Variant]] = {}
+    for suite in suites:
+        named = [variant for variant in SUITES[suite].variants if any(fnmatchcase(variant.name, one) for one in wanted)]
+        kept = {variant.name for variant in named} | {variant.control for variant in named}
+        found[suite] = [variant for variant in SUITES[suite].variants if not wanted or variant.name in kept]
+    names = [variant.name for suite in suites for variant in SUITES[suite].variants]
+    if unknown := [one for one in wanted if not any(fnmatchcase(name, one) for name in names)]:
+        raise InputError(f"there is no variant {unknown[0]!r}; choose from {'; '.join(dict.fromkeys(names))}")
+    return found

@@ -32,8 +32,8 @@ class Column:
     better: bool | None = True
 
     def text(self, value: float, sign: str = "") -> str:
-        """Return a value as it is shown."""
-        return f"{self.scale * value:{sign}.{self.digits}f}"
+        """Return a value as it is shown; what rounds to nothing has no minus."""
+        return f"{round(self.scale * value, self.digits) + 0.0:{sign}.{self.digits}f}"
 
 
 COLUMNS = {
@@ -97,6 +97,11 @@ class Entry:
     seconds: float
     undefined: frozenset[str] = frozenset()
 
+    @property
+    def taken(self) -> frozenset[str]:
+        """Measures that were taken, defined or not."""
+        return self.undefined | frozenset(self.measures)
+
     def text(self, name: str) -> str:
         """A measure as it is shown; NOTHING where it was not taken."""
         if name in self.measures:
@@ -130,6 +135,21 @@ def summarise_suite(rows: Sequence[Row], main: str) -> dict[str, list[Entry]]:
     parts = {EVERY: list(rows)} if len(units) > 1 else {}
     parts |= {unit: [row for row in rows if row["unit"] == unit] for unit in units}
     return {name: [_entry(variant, part, main) for variant in _variants(rows)] for name, part in parts.items()}
+
+
+def varies(entries: Sequence[Entry], name: str) -> bool:
+    """Whether a measure is not the same in all cells of all variants."""
+    return len({value for entry in entries if name in entry.measures for value in entry.measures[name].values}) > 1
+
+
+def best_of(entries: Sequence[Entry], name: str) -> frozenset[str]:
+    """Variants with the best mean of a measure, as it is shown; none where all are alike, or more is not better."""
+    column = COLUMNS[name]
+    shown = {e.variant: float(column.text(e.measures[name].mean)) for e in entries if name in e.measures}
+    if column.better is None or len(set(shown.values())) < 2:
+        return frozenset()
+    best = max(shown.values()) if column.better else min(shown.values())
+    return frozenset(variant for variant, value in shown.items() if value == best)
 
 
 def _variants(rows: Sequence[Row]) -> list[str]:

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError
 from ..storage import LOCK, clear_folder, run_lock
+from ..workers import join_run
 from .app import keeping
 from .command import given_command
 from .evaluate import Network, NetworkOption
@@ -33,6 +34,7 @@ class Suites(str, Enum):
 
     ablation = "ablation"
     reweighting = "reweighting"
+    adaptivity = "adaptivity"
     steps = "steps"
     uplift = "uplift"
     shots = "shots"
@@ -70,6 +72,11 @@ Defects = Annotated[
     list[str] | None,
     typer.Option("--defect", metavar="D", help="Defect, once for each.  [dim]default: all[/dim]"),
 ]
+Variants = Annotated[
+    list[str] | None,
+    typer.Option("--variant", metavar="V", help="Row of a table, by its name, once for each; * for any letters. "
+                 "The rows that it is compared with come along.  [dim]default: all[/dim]"),
+]  # fmt: skip
 Shots = Annotated[
     int | None,
     typer.Option("--shots", min=1, help="Shots of each defect to learn from.  [dim]default: surfaces 5, else a "
@@ -108,6 +115,7 @@ def benchmark(
     out: Out,
     data: Data = None,
     suite: Chosen = None,
+    variant: Variants = None,
     product: Products = None,
     defect: Defects = None,
     base: Base = "demo",
@@ -123,9 +131,17 @@ def benchmark(
     network: NetworkOption = Network.small,
     resume: Resume = True,
 ) -> None:
-    """Measure methods against each other over defects and seeds: tables with spreads, plots, example sheets."""
+    """Measure methods against each other over defects and seeds: tables with spreads, plots, example sheets.
+
+    The same command in further processes divides the cells among them; on a CPU give each its share of the cores, as in
+    OMP_NUM_THREADS=1.
+    """
     _check_asked(target, data, base, ctx)
+    from ..benchmark import Bench, cells_of, run_matrix, variants_of
+
     names = tuple(one.value for one in dict.fromkeys(suite or DEFAULTS.get(target, (Suites.uplift,))))
+    wanted = tuple(dict.fromkeys(variant or ()))
+    variants_of(names, wanted)
     weights = _weights(features, inception, lpips)
     if not resume:
         _clear(out)
@@ -133,11 +149,10 @@ def benchmark(
     with CliProgress() as progress:
         units = _open(given, names, progress)
     from ..backbone import demo_encoder_path, load_backbone
-    from ..benchmark import Bench, cells_of, run_matrix
 
     backbone = load_backbone(base, precision=precision.value)
     encoder = demo_encoder_path() if base == "demo" else None
-    cells = cells_of(units, seeds or (1 if quick else 3))
+    cells = cells_of(units, seeds or (1 if quick else 3), wanted)
     bench = Bench(backbone, encoder, _budget(given, pairs, network.value), out, weights)
     root, told = cells[0].unit.split.root, given_command(ctx, out=out.resolve().name or out, resume=None)
     places = dict.fromkeys(cell.unit.name for cell in cells)
@@ -204,6 +219,9 @@ def _open(given: _Given, names: tuple[str, ...], progress: CliProgress) -> dict[
 
 def _data(given: _Given, progress: CliProgress) -> tuple[Path, int | None]:
     """The data set, drawn if need be, and how many shots of each defect may teach, None for a third."""
+    from ..benchmark.run import DATA
+    from ..benchmark.turns import Turns
+
     if given.target != SURFACES:
         root = given.data if given.target == MVTEC else Path(given.target)
         return root, _most_teaching(root, given)
@@ -211,9 +229,10 @@ def _data(given: _Given, progress: CliProgress) -> tuple[Path, int | None]:
         raise InputError(f"{given.shots} shots of {given.images} drawn images asked for; ask for fewer")
     keys = _withheld(given)
     products = {p: tuple(d for of, d in keys if of == p) for p, _ in keys}
-    data, teach = given.out / "data", max(TEACHING[given.images], given.shots or 0)
-    if not (data / CAPTIONS).exists():  # written last
-        write_surfaces(data, products, given.images, SIZE, 0, progress)
+    data, teach = given.out / DATA, max(TEACHING[given.images], given.shots or 0)
+    with Turns(given.out) as turns, turns.in_turn(DATA):
+        if not (data / CAPTIONS).exists():  # written last
+            write_surfaces(data, products, given.images, SIZE, 0, progress)
     return data, teach
 
 
@@ -283,5 +302,5 @@ def _report(out: Path, root: Path) -> None:
     from ..benchmark.run import ROWS
 
     if (out / ROWS).exists():
-        with run_lock(out):
+        with join_run(out):
             write_report(out, root)

@@ -15,7 +15,8 @@ from ..datasets.readers import Shot, read_shots
 from ..embedding import embedding_fingerprint
 from ..errors import InputError
 from ..library import Library
-from ..run_record import read_plan, read_records, settled_ids, tries_of
+from ..run_record import made_ids, read_plan, read_records, settled_ids, tries_of
+from ..workers import workers_of
 from .localizer import Example
 from .splits import Split
 
@@ -51,13 +52,17 @@ def read_run(folder: Path) -> Run:
         raise InputError(f"{folder / 'run.json'} is damaged: it does not say how many pairs the run wants")
     if "defects" in plan:
         raise InputError(f"{folder} shows several defects in one image; give a run of one defect")
-    records = read_records(folder)
     if len(settled_ids(folder, tries_of(plan))) < plan["count"]:
-        raise InputError(
-            f"{folder} has {len(records)} of {plan['count']} pairs: it is still being written or was interrupted; "
-            "`adiff generate` with the same options completes it"
-        )
-    return Run(folder, plan, records)
+        raise InputError(f"{folder} has {len(made_ids(folder))} of {plan['count']} pairs: {_unfinished(folder)}")
+    return Run(folder, plan, read_records(folder))  # after the count: a pair may have come since
+
+
+def _unfinished(folder: Path) -> str:
+    """Why a run is not finished, and what to do."""
+    if writers := workers_of(folder):
+        told = " and ".join(f"process {one['pid']} on {one['host']}" for one in writers)
+        return f"{told} {'is' if len(writers) == 1 else 'are'} writing it; wait until it is done"
+    return "it was interrupted, or is between two batches; `adiff generate` with the same options completes it"
 
 
 def shots_of(run: Run, library: Library) -> list[str]:

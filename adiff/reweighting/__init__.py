@@ -8,7 +8,9 @@ from .attention import fused_attention, scaled_logits_attention, scaled_rows_att
 from .controller import DISTANCES, MODES, AttentionEdit, Reweighter
 from .distance import distance_map, fit_latent_rgb, latent_rgb
 from .maps import (
+    LEVEL,
     balanced_weights,
+    check_level,
     dilated_mask,
     paper_weights,
     release_weights,
@@ -19,10 +21,12 @@ from .maps import (
 
 __all__ = [
     "DISTANCES",
+    "LEVEL",
     "MODES",
     "AttentionEdit",
     "Reweighter",
     "balanced_weights",
+    "check_level",
     "dilated_mask",
     "distance_map",
     "fit_latent_rgb",

@@ -27,7 +27,9 @@ from ..errors import InputError
 from .attention import Attend, fused_attention, scaled_logits_attention, scaled_rows_attention
 from .distance import distance_map
 from .maps import (
+    LEVEL,
     balanced_weights,
+    check_level,
     check_strength,
     dilated_mask,
     paper_weights,
@@ -42,6 +44,8 @@ DISTANCES = ("latent", "rgb", "vae", "preview")
 
 MEASURED = {"balanced": balanced_weights, "paper": paper_weights, "release": release_weights}
 """The modes whose weights come from a distance."""
+LEVELLED = ("uniform", "balanced")
+"""The modes whose mean weight inside the mask is the level."""
 
 Rows = slice | Sequence[int] | Tensor
 AttentionEdit = Callable[..., Tensor]
@@ -58,6 +62,7 @@ class Reweighter:
         *,
         mode: str,
         strength: float = 1.0,
+        level: float = LEVEL,
         distance: str = "latent",
         interval: int = 1,
         lookahead: bool = False,
@@ -65,9 +70,10 @@ class Reweighter:
     ) -> None:
         """mask: m (B, 1, h, w), 0 or 1. normal: y (B, C, h, w), clean latents. mode: one of MODES.
 
-        strength: s of w' = 1 + s (w - 1). distance: where d is measured, one of DISTANCES. interval: a map is renewed
-        at every interval-th observation. lookahead: read by the sampling loop, see above. to_pixels: latents
-        (B, C, h, w) -> (B, 3, H, W), the linear map (`rgb`), the VAE (`vae`) or a small decoder (`preview`).
+        strength: s of w' = 1 + s (w - 1). level: mean of w inside the mask, of the modes in LEVELLED. distance: where d
+        is measured, one of DISTANCES. interval: a map is renewed at every interval-th observation. lookahead: read by
+        the sampling loop, see above. to_pixels: latents (B, C, h, w) -> (B, 3, H, W), the linear map (`rgb`), the VAE
+        (`vae`) or a small decoder (`preview`).
         Raises InputError for an unknown mode or distance, shapes that do not belong together, numbers out of range.
         """
         _check_choice("re-weighting mode", mode, MODES)
@@ -79,7 +85,8 @@ class Reweighter:
         if mode in MEASURED and distance != "latent" and to_pixels is None:
             raise InputError(f"distance {distance!r} compares pixels; pass to_pixels, or use distance 'latent'")
         self.mask, self.normal = mask, normal
-        self.mode, self.strength, self.distance = mode, check_strength(strength), distance
+        self.mode, self.strength, self.level = mode, check_strength(strength), check_level(level)
+        self.distance = distance
         self.interval, self.lookahead = interval, lookahead
         self._view = (lambda z: z) if distance == "latent" else to_pixels
         self._normal_view: Tensor | None = None
@@ -108,7 +115,10 @@ class Reweighter:
             return
         x = x_t if self.mode == "release" else x0_hat
         m = self.mask.to(x.device)
-        weights = uniform_weights(m) if self.mode == "uniform" else self._measured_weights(x, m, timestep)
+        if self.mode == "uniform":
+            weights = uniform_weights(m, self.level)
+        else:
+            weights = self._measured_weights(x, m, timestep)
         self._set_map(with_strength(weights, self.strength))
 
     def edit(self, rows: Rows, span: tuple[int, int], attend: Attend = fused_attention) -> AttentionEdit:
@@ -145,7 +155,8 @@ class Reweighter:
         d = distance_map(self._view(x), self._normal_view, m)
         if not d.isfinite().all():
             raise InputError(f"the latents at timestep {timestep} are not finite inside the mask; try float32")
-        return MEASURED[self.mode](d, m)
+        weigh = MEASURED[self.mode]
+        return weigh(d, m, self.level) if self.mode in LEVELLED else weigh(d, m)
 
     def _set_map(self, weights: Tensor | None) -> None:
         self._map = weights

@@ -23,10 +23,9 @@ RELEASE_CLAMP = (1.0, 1.5)
 """Bounds of the release's weights (METHOD 2, table of modes)."""
 LEVEL = 2.0
 """Mean weight inside the mask of `balanced` and its control `uniform`: most of what re-weighting gives (METHOD 7)."""
+HIGHEST_LEVEL = 4.0
 SPREAD = 0.5
 """Half the range of the adaptive factor of `balanced`, 1 - SPREAD to 1 + SPREAD."""
-BALANCED_BOUNDS = (0.5, 4.0)
-"""No weight of `balanced` leaves these, whatever its level and spread."""
 TINY, HUGE = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 """Between these 1/d and its ratios are finite numbers."""
 
@@ -62,14 +61,13 @@ def balanced_weights(d: Tensor, m: Tensor, level: float = LEVEL, spread: float =
 
     The smaller d, the less of the defect is there, the larger the weight, as in Eq. 7 (d = 0 included, where the
     paper's f turns round). Ranks, unlike 1/d, do not depend on the scale of d, which falls a thousandfold in a run. The
-    adaptive factor has mean 1 and stays within 1 +- spread. Over n cells without ties its 95th and 5th percentiles are
-    1 +- 0.9 spread (1 - 1/n): a ratio of 1.58 for 2 cells and 2.64 for many.
+    adaptive factor has mean 1 and stays within 1 +- spread, so the weights have mean `level`. Over n cells without ties
+    the factor's 95th and 5th percentiles are 1 +- 0.9 spread (1 - 1/n): a ratio of 1.58 for 2 cells and 2.64 for many.
     d, m: (B, 1, h, w). Returns (B, 1, h, w) float32.
     """
     inside = m > 0
     adaptive = 1 + spread * (1 - 2 * _rank(d, inside))
-    weights = (level * adaptive).clamp(*BALANCED_BOUNDS)
-    return _or_ones(weights.where(inside, 1.0), (d > 0) & inside)
+    return _or_ones((level * adaptive).where(inside, 1.0), (d > 0) & inside)
 
 
 def uniform_weights(m: Tensor, level: float = LEVEL) -> Tensor:
@@ -124,6 +122,16 @@ def check_strength(strength: float) -> float:
     if not 0 <= strength < float("inf"):
         raise InputError(f"re-weighting strength is {strength}; it must be 0 (no effect) or more, 1 is the mode's own")
     return strength
+
+
+def check_level(level: float) -> float:
+    """Return a usable mean weight inside the mask; raises InputError for one out of range."""
+    if not 0 <= level <= HIGHEST_LEVEL:
+        raise InputError(
+            f"re-weighting level is {level}; it is the mean weight inside the mask, from 0 to {HIGHEST_LEVEL:g}; "
+            "1 is a plain model's"
+        )
+    return level
 
 
 def _rank(d: Tensor, inside: Tensor) -> Tensor:

@@ -50,11 +50,13 @@ def test_tables_have_means_spreads_and_numbers(folder, line):
     rows += [line("all", value, seed=seed, control="textual inversion") for seed, value in enumerate((0.3, 0.6))]
     page, text = written(folder(rows))
     row = next(one for one in text.splitlines() if one.startswith("| all |"))
-    assert "| 45.0 ± 21.2 |" in row and row.endswith("| 2 | textual inversion | +15.0 ± 7.1 | 2/2 |  |")
+    assert "| **45.0 ± 21.2** |" in row and row.endswith("| 2 | textual inversion | +15.0 ± 7.1 | 2/2 |  |")
     assert "45.0 ± 21.2" in page.text and "What does each part of the method add?" in page.text
     assert "adiff benchmark <surfaces> --out bench" in page.text and "demo model was trained on such" in page.text
     circles = [attrs for tag, attrs in page.tags if tag == "circle" and attrs["class"] == "mean"]
-    assert len(circles) == 4  # two variants in the plots of AP and of fill
+    assert len(circles) == 2  # two variants in the plot of AP; fill is the same in all cells
+    best = [attrs for tag, attrs in page.tags if tag == "td" and attrs.get("class") == "best"]
+    assert len(best) == 1 and "textual inversion" in page.text.split("Difference to the control")[1].split("2/2")[0]
     assert not any(value.startswith("http") for _, attrs in page.tags for value in attrs.values() if value)
 
 
@@ -76,6 +78,17 @@ def test_published_numbers_stand_beside_those_of_mvtec_alone(folder, line):
     assert "| 50.0 | 81.4 |" in row and "| – | 99.1 |" in row
     assert "| AnomalyDiffusion (Hu et al., AAAI 2024) | 1.80 | 0.32 | 99.1 | 81.4 |" in text
     assert "SeaS" in page.text
+
+
+def test_a_suite_of_one_variant_has_a_line_for_each_product(folder, line):
+    rows = [line("all", value, suite="paper", unit=unit) for unit, value in (("bottle", 0.2), ("cable", 0.4))]
+    page, text = written(folder(rows, target="mvtec"))
+    table = text.split("## paper")[1].splitlines()[4:10]
+    head, _, every, published, bottle, cable = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table]
+    assert head[:2] == ["of", "pixel AP"] and "class score" not in head and "IS" in head and head[-1] == "n"
+    assert every[:2] == ["all 2", "30.0 ± 14.1"] and published[:2] == ["published", "81.4"]
+    assert (bottle[0], bottle[1], cable[1], cable[-1]) == ("bottle", "20.0", "40.0", "1")
+    assert "numbers stacked" in {attrs.get("class") for tag, attrs in page.tags if tag == "table"}
 
 
 def test_other_targets_have_no_published_column(folder, line):

@@ -3,12 +3,16 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
-from adiff.benchmark.suites import SUITES, cells_of
+from adiff.benchmark import Recipe
+from adiff.benchmark.suites import SUITES, cells_of, variants_of
 from adiff.benchmark.target import open_units
 from adiff.cli.benchmark import DEFAULTS, Suites
+from adiff.errors import InputError
 from adiff.evaluation.uplift import ROWS
 from adiff.generation import GenerationSettings
+from adiff.reweighting import balanced_weights, uniform_weights, with_strength
 
 DEFAULT = GenerationSettings()
 
@@ -49,12 +53,39 @@ def test_the_ablation_takes_one_part_away_at_a_time():
 def test_every_balanced_has_the_uniform_weight_of_its_mean_beside_it():
     by_name = {variant.name: variant for variant in SUITES["reweighting"].variants}
     balanced = [v for v in by_name.values() if v.recipe.generation.reweighting == "balanced"]
-    assert len(balanced) == 8
+    assert len(balanced) == 9
     for variant in balanced:
-        control = by_name[variant.control].recipe.generation
-        assert control == replace(variant.recipe.generation, reweighting="uniform", distance="latent")
-    assert by_name["balanced, mean 1.5"].recipe.generation.strength == 0.5
+        control, own = by_name[variant.control].recipe.generation, variant.recipe.generation
+        if own.level == 1:
+            assert control == replace(own, reweighting="off", level=DEFAULT.level)
+        else:
+            assert control == replace(own, reweighting="uniform", distance="latent")
+    assert {v.recipe.generation.level for v in balanced} == {1.0, 1.5, 2.0}
     assert by_name["uniform, mean 2, guidance 3"].control == "off, guidance 3"
+
+
+def test_all_maps_that_are_tried_have_the_mean_of_their_control():
+    d, m = torch.arange(1.0, 101).view(1, 1, 10, 10), torch.ones(1, 1, 10, 10)
+    settings = [variant.recipe.generation for variant in SUITES["adaptivity"].variants]
+    uniform = with_strength(uniform_weights(m, settings[0].level), settings[0].strength)
+    for one in settings[1:]:
+        weights = with_strength(balanced_weights(d, m, one.level), one.strength)
+        assert one.reweighting == "balanced" and torch.isclose(weights.mean(), uniform.mean())
+    assert weights.std() / balanced_weights(d, m, DEFAULT.level).std() == pytest.approx(1.5)  # the last
+
+
+def test_some_variants_come_with_their_controls():
+    found = variants_of(["reweighting", "steps"], ["balanced, mean 1.5", "1? steps"])
+    assert [v.name for v in found["reweighting"]] == ["uniform, mean 1.5", "balanced, mean 1.5"]
+    assert [v.name for v in found["steps"]] == ["10 steps", "200 steps"]
+    assert {suite: len(every) for suite, every in variants_of(["grid", "steps"]).items()} == {"grid": 4, "steps": 5}
+    with pytest.raises(InputError, match="there is no variant 'aar'; choose from neither; SAE; AAR; SAE \\+ AAR"):
+        variants_of(["grid"], ["AAR", "aar"])
+
+
+def test_a_benchmark_from_before_there_were_levels_goes_on():
+    assert "level" not in Recipe().record()["generation"]
+    assert recipe("reweighting", "balanced, mean 1").record()["generation"]["level"] == 1.0
 
 
 def test_the_uplift_has_the_rows_of_adiff_evaluate():

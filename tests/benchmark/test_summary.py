@@ -2,7 +2,7 @@
 
 import pytest
 
-from adiff.benchmark.summary import COLUMNS, EVERY, spread_of, summarise_suite
+from adiff.benchmark.summary import COLUMNS, EVERY, best_of, spread_of, summarise_suite, varies
 
 
 def test_mean_deviation_and_number_of_what_is_defined():
@@ -10,6 +10,22 @@ def test_mean_deviation_and_number_of_what_is_defined():
     assert spread.mean == pytest.approx(0.4) and spread.deviation == pytest.approx(0.2) and spread.n == 3
     assert spread_of([0.5]).deviation is None and spread_of([None]) is None
     assert spread.text(COLUMNS["pixel_ap"]) == "40.0 ± 20.0" and spread_of([0.5]).text(COLUMNS["fill"]) == "0.50"
+
+
+def test_what_rounds_to_nothing_has_no_minus():
+    gap = COLUMNS["gap"]
+    assert (gap.text(-0.004, "+"), gap.text(-0.006, "+"), gap.text(-0.004)) == ("+0.00", "-0.01", "0.00")
+
+
+def test_the_best_is_that_of_the_shown_means(line):
+    found = {"a": (0.5, 2.0, 0), "b": (0.5001, 1.0, 0), "c": (0.4, 1.5, 0), "d": (0.45, None, 0)}
+    rows = [line(name, measures={"pixel_ap": ap, "gap": gap, "leak": leak, "seam": ap})
+            for name, (ap, gap, leak) in found.items()]  # fmt: skip
+    entries = summarise_suite(rows, "pixel_ap")["metal/scratch"]
+    assert best_of(entries, "pixel_ap") == {"a", "b"}  # both 50.0
+    assert best_of(entries, "gap") == {"b"} and varies(entries, "gap")
+    assert best_of(entries, "leak") == frozenset() and not varies(entries, "leak")
+    assert best_of(entries, "seam") == frozenset()  # more of it is not better, nor less
 
 
 def test_differences_are_taken_cell_by_cell(line):

@@ -1,6 +1,7 @@
 """What is opened: finished runs only, no pair that was painted into a test image, the shots that a library names."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ import torch
 from adiff.datasets.images import read_photo
 from adiff.embedding import embedding_fingerprint
 from adiff.errors import InputError
+from adiff.evaluation import material
 from adiff.evaluation.material import open_pairs, read_run, shots_of
 from adiff.evaluation.splits import read_split
 from adiff.library import Defect, Library
+from adiff.run_record import read_records
+from adiff.workers import Claims
 
 
 def test_the_pairs_come_with_the_names_of_their_normal_images(work):
@@ -38,7 +42,7 @@ def test_unfinished_damaged_and_foreign_runs_are_refused(work, tmp_path):
     with pytest.raises(InputError, match="holds no run.json"):
         read_run(tmp_path)
     (work.run / "pairs" / "000007.json").unlink()
-    with pytest.raises(InputError, match="has 7 of 8 pairs: it is still being written or was interrupted"):
+    with pytest.raises(InputError, match="has 7 of 8 pairs: it was interrupted, or .* completes it"):
         read_run(work.run)
     plan = json.loads((work.run / "run.json").read_text())
     several = json.dumps({**plan, "defects": ["a", "b"]})
@@ -46,6 +50,27 @@ def test_unfinished_damaged_and_foreign_runs_are_refused(work, tmp_path):
         (work.run / "run.json").write_text(content)
         with pytest.raises(InputError, match=said):
             read_run(work.run)
+
+
+def test_a_run_that_is_being_written_is_refused_until_it_is_whole(work, monkeypatch):
+    last = work.run / "pairs" / "000007.json"
+    content = last.read_text()
+    last.unlink()
+    with Claims(work.run) as claims:
+        claims.take(0)
+        with pytest.raises(InputError, match=f"has 7 of 8 pairs: process {os.getpid()} on .* is writing it; wait"):
+            read_run(work.run)
+
+    def read_meanwhile(folder):
+        found = read_records(folder)
+        last.write_text(content)
+        return found
+
+    monkeypatch.setattr(material, "read_records", read_meanwhile)  # the last pair comes just after
+    with pytest.raises(InputError, match="of 8 pairs"):
+        read_run(work.run)
+    last.write_text(content)
+    assert len(read_run(work.run).records) == 8
 
 
 def test_the_library_of_the_run_says_which_shots_taught(work):

@@ -127,6 +127,20 @@ def test_pro_of_corner_cases_is_its_definition(case, tied):
     assert pro(scores, masks) == pytest.approx(slow_pro(scores, masks, 0.3), **EXACT)
 
 
+@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("levels", [None, 3])
+def test_pro_against_anomalib(limit, levels):
+    """anomalib gives 0 where PRO is undefined, and finds no region in a mask that marks the whole image ("whole")."""
+    reference = pytest.importorskip("anomalib.metrics.aupro")
+    cases = [scene(3, images=4, size=40, levels=levels, share=share) for share in (0.003, 0.2, 0.9)]
+    for masks in (np.stack(masks) for name, masks in corners().items() if name != "whole"):
+        cases.append((scene(4, images=len(masks), size=6, levels=levels)[0], masks))
+    for scores, masks in cases:
+        metric = reference._AUPRO(fpr_limit=limit)
+        metric.update(torch.from_numpy(scores), torch.from_numpy(masks))
+        assert pro(scores, masks, limit) == pytest.approx(float(metric.compute()), **EXACT)
+
+
 def test_parts_that_touch_at_corners_are_one_region():
     mask = np.zeros((4, 4), bool)
     mask[0, 0] = mask[1, 1] = mask[1, 2] = True

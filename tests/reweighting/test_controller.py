@@ -83,6 +83,14 @@ def test_strength_is_applied_to_the_map(images):
     torch.testing.assert_close(make(images, "balanced", strength=0.25).weight_map, 1 + 0.25 * (full - 1))
 
 
+def test_the_level_is_the_mean_weight_of_the_modes_that_have_one(images):
+    inside = images[0] > 0
+    for mode in ("uniform", "balanced"):
+        torch.testing.assert_close(make(images, mode, level=1.5).weight_map[inside].mean(), torch.tensor(1.5))
+    for mode in ("paper", "release"):
+        assert torch.equal(make(images, mode, level=1.5).weight_map, make(images, mode).weight_map)
+
+
 def test_balanced_and_uniform_have_the_same_mean(images):
     inside = images[0] > 0
     mean = [make(images, mode).weight_map[inside].mean() for mode in ("balanced", "uniform")]

@@ -17,7 +17,7 @@ from adiff.reweighting import (
     weights_on_grid,
     with_strength,
 )
-from adiff.reweighting.maps import BALANCED_BOUNDS, check_strength
+from adiff.reweighting.maps import check_level, check_strength
 
 MEASURED = [paper_weights, release_weights, balanced_weights]
 
@@ -90,9 +90,19 @@ def test_balanced_with_level_1_has_mean_1():
     torch.testing.assert_close(balanced_weights(row(1, 2), row(1, 1), level=1.0), row(1.25, 0.75))
 
 
-def test_balanced_stays_within_its_bounds():
-    weights = balanced_weights(row(*range(1, 101)), row(*[1] * 100), level=3.0, spread=0.99)
-    assert (weights.min(), weights.max()) == BALANCED_BOUNDS
+@pytest.mark.parametrize("level", [0.5, 1.0, 1.5, 4.0])
+def test_balanced_has_the_mean_of_uniform_whatever_the_level(level):
+    d, m = row(*range(1, 101), 0), row(*[1] * 100, 0)
+    weights, uniform = balanced_weights(d, m, level=level), uniform_weights(m, level)
+    torch.testing.assert_close(weights.mean(), uniform.mean())
+    inside = weights[..., :-1]
+    assert weights[..., -1] == uniform[..., -1] == 1 and inside.max() < 1.5 * level < 1.01 * inside.max()
+
+
+@pytest.mark.parametrize("level", [-0.1, 4.1, math.nan])
+def test_a_level_out_of_range_is_named(level):
+    with pytest.raises(InputError, match=f"level is {level}"):
+        check_level(level)
 
 
 @given(st.lists(st.floats(1e-30, 1e30), min_size=2, max_size=60, unique_by=lambda v: float(torch.tensor(v))))
