@@ -20,6 +20,7 @@ from ..adiff.refinement import refined
 from ..adiff.versions import versions
 from .compare import Comparison
 from .host import DOWNSCALE, levels_of, mask_batch, to_batch
+from .provenance import made_from
 from .sockets import CATEGORY, DefectSocket, LearnedDefect
 
 CHANGE_GAIN = 3
@@ -128,6 +129,7 @@ class SavePairs(io.ComfyNode):
             description="Writes pairs as PNG in the layout of MVTec AD under ComfyUI's output folder, the graph "
             "embedded; nothing is ever overwritten.",
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Image.Input("images", tooltip="From Finish Pair"),
                 io.Mask.Input("masks", tooltip="From Finish Pair"),
@@ -139,7 +141,9 @@ class SavePairs(io.ComfyNode):
                     "measures", optional=True, force_input=True, tooltip="From Finish Pair, kept beside the images"
                 ),
             ],
-            outputs=[],
+            outputs=[
+                io.String.Output("FOLDER", display_name="folder", tooltip="The folder, all written: for Export Pairs")
+            ],
         )
 
     @classmethod
@@ -148,23 +152,26 @@ class SavePairs(io.ComfyNode):
     ) -> io.NodeOutput:
         """Write every pair whole, then show them."""
         check_name(product, "product")
-        root = _folder(folder)
+        root = output_folder(folder)
         masks = to_batch(mask_batch(masks), len(images), "masks").cpu().numpy()
-        records = _records(measures, len(images))
+        records = _records(measures, len(images), made_from(cls.hidden))
         text = _graph(cls.hidden)
         number = _next_number(root / product, defect)
         for offset, (image, mask, record) in enumerate(zip(images, masks, records, strict=True)):
             stem = f"{number + offset:06d}"
             write_mvtec_pair(root, product, defect, stem, levels_of(image), mask, text=text, record=record)
-        return io.NodeOutput(ui=ui.PreviewImage(_strip(images, masks, change), cls=cls))
+        return io.NodeOutput(folder, ui=ui.PreviewImage(_strip(images, masks, change), cls=cls))
 
 
-def _folder(name: str) -> Path:
+def output_folder(name: str) -> Path:
     """Return a folder under ComfyUI's output folder; raises InputError for a name that leads out of it."""
     out = Path(folder_paths.get_output_directory()).resolve()
-    folder = (out / name).resolve()
+    try:
+        folder = (out / name).resolve()
+    except (ValueError, RuntimeError):  # no file can have such a name, or links lead in a circle
+        raise InputError(f"folder {name[:80]!r} is no folder's name; give one of letters, digits and slashes") from None
     if not folder.is_relative_to(out) or ".." in Path(name).parts:
-        raise InputError(f"folder {name!r} leads out of ComfyUI's output folder; give a name inside it")
+        raise InputError(f"folder {name[:80]!r} leads out of ComfyUI's output folder; give a name inside it")
     for part in folder.relative_to(out).parts:
         check_name(part, "folder")
     return folder
@@ -178,17 +185,17 @@ def _next_number(product: Path, defect: str) -> int:
     return max(numbers, default=-1) + 1
 
 
-def _records(measures: str | None, count: int) -> list[dict]:
-    """Return a record for each pair: its measures and the versions of what made it."""
+def _records(measures: str | None, count: int, origin: dict) -> list[dict]:
+    """Return a record for each pair: its measures, what it was made from, and the versions of what made it."""
     given = measures_of(measures, count) if measures else [{}] * count
-    return [{**one, "versions": versions()} for one in given]
+    return [{**one, **origin, "versions": versions()} for one in given]
 
 
 def measures_of(text: str, count: int) -> list[dict]:
     """Read what Finish Pair says of each of `count` pairs; InputError for other text."""
     try:
         given = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the measures are no JSON ({error}); connect Finish Pair's output") from None
     if not isinstance(given, list) or len(given) != count or not all(isinstance(one, dict) for one in given):
         raise InputError(f"the measures do not belong to these {count} images; connect the same Finish Pair")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,9 +13,6 @@ from .app import keeping
 from .jobs import normals_of
 from .options import Seed
 from .progress import CliProgress
-
-if TYPE_CHECKING:
-    from ..export import Exported
 
 
 class Format(str, Enum):
@@ -30,7 +27,9 @@ class Format(str, Enum):
 
 def export(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Runs, as `adiff generate` writes them; they become one set.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Runs, as `adiff generate` writes them, or folders that the node Save "
+                       "Pairs wrote to; they become one set."),
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder to write; new, empty, or of the same export.")
@@ -49,6 +48,9 @@ def export(
     polygons: Annotated[
         bool, typer.Option("--polygons", help="With coco: polygons instead of run lengths.")
     ] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Add what the runs have got since to an export of their first pairs.")
+    ] = False,
     seed: Seed = 0,
 ) -> None:  # fmt: skip
     """Make a data set of the finished pairs of runs; the runs stay as they are."""
@@ -62,14 +64,5 @@ def export(
         raise InputError(f"the runs show {', '.join(products)}; give --normals a folder with one for each in it")
     with CliProgress() as progress, keeping(f"what is done is in {out}; the same command completes it"):
         made = export_runs(opened, out, format.value, normals=good, validation=validation, polygons=polygons,
-                           seed=seed, progress=progress)  # fmt: skip
-    typer.echo(_told(made, format))
-
-
-def _told(made: Exported, format: Format) -> str:
-    def number(counts: dict[str, int], what: str) -> str:
-        parts = ", ".join(f"{count} {split}" for split, count in counts.items())
-        return f"{sum(counts.values())} {what}" + (f" ({parts})" if all(counts.values()) else "")
-
-    good = f" and {number(made.normals, 'normal images')}" if any(made.normals.values()) else ""
-    return f"{number(made.pairs, 'pairs')} of {', '.join(made.categories)}{good} in {made.out}, as {format.value}"
+                           seed=seed, extend=extend, progress=progress)  # fmt: skip
+    typer.echo(made.told())

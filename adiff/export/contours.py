@@ -7,7 +7,8 @@
 
 Coordinates are (x, y) with pixel (column c, row r) covering [c, c + 1) x [r, r + 1). Some readers round them to fifths
 of a pixel (pycocotools), some cut them to whole pixels and fill what the outline touches (OpenCV, Pillow). Pixel edges
-suit the first, the outermost pixels suit the second; an outline that lies INSET inside the edges is both.
+suit the first, the outermost pixels suit the second; an outline that lies INSET inside the edges is both. Readers that
+round to whole pixels (supervision) want `on_pixels`, which pycocotools would take for less than the mask.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ import numpy as np
 
 INSET = 0.05
 """Rounds to the edge in fifths of a pixel, and cuts to the pixel inside it."""
+MIDDLE = (0.47, 0.02)
+"""Where in its pixel a coordinate comes to lie that rounds to it and is cut to it: from where, and over how much. Just
+short of the middle, so that points between two pixels which touch at a corner change row and column nearly at once, as
+ultralytics puts such points in. Not all in one place, or an outline of one pixel would have no extent and be dropped.
+"""
 STEP = ((1, 0), (0, 1), (-1, 0), (0, -1))
 """Directions of a crack, each the one before turned right; the mask lies towards the next one."""
 RIGHT, DOWN, LEFT, UP = range(4)
@@ -41,6 +47,12 @@ def outlines(mask: np.ndarray) -> list[Polygon]:
         else:
             outer.append(loop[0])
     return [_points(first, cracks, number, following) for first in outer]
+
+
+def on_pixels(polygon: Polygon) -> Polygon:
+    """Return a polygon of `outlines` just short of the middles of its pixels: rounded and cut it is the same."""
+    start, width = MIDDLE
+    return [(x // 1 + start + width * (x % 1), y // 1 + start + width * (y % 1)) for x, y in polygon]
 
 
 def _cracks(mask: np.ndarray) -> list[Crack]:

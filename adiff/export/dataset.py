@@ -17,7 +17,7 @@ from .folders import FolderWriter, MvtecWriter
 from .layout import Target, Writer
 from .runs import TRAIN, VALIDATION, Run, Sample, normals_of_products, pairs_of, split_of
 from .voc import VocWriter
-from .yolo import YoloWriter
+from .yolo import SEEN, YoloWriter
 
 FORMATS: dict[str, Callable[[Target], Writer]] = {
     "mvtec": MvtecWriter, "coco": CocoWriter, "yolo": YoloWriter, "voc": VocWriter, "folder": FolderWriter,
@@ -26,14 +26,28 @@ RECORD, KIND = "export.json", "export"
 """The file that says what a folder was exported from, and by which settings."""
 
 
+class TakenError(InputError):
+    """The folder holds something else than the export that was asked for."""
+
+
 @dataclass(frozen=True)
 class Exported:
     """pairs, normals: images of each split; categories: product/defect, in the order of their numbers."""
 
     out: Path
+    format: str
     pairs: dict[str, int]
     normals: dict[str, int]
     categories: tuple[str, ...]
+
+    def told(self, where: Path | str | None = None) -> str:
+        """Say what was exported, and what a reader has to know. where: what to call the folder."""
+        good = f" and {_number(self.normals, 'normal images')}" if any(self.normals.values()) else ""
+        pairs = f"{_number(self.pairs, 'pairs')} of {', '.join(self.categories)}"
+        text = f"{pairs}{good} in {where or self.out}, as {self.format}"
+        if self.format == "yolo" and not self.pairs[VALIDATION]:
+            text += f"; in data.yaml, {SEEN}"
+        return text
 
 
 def export_runs(
@@ -45,6 +59,7 @@ def export_runs(
     validation: float = 0.0,
     polygons: bool = False,
     seed: int = 0,
+    extend: bool = False,
     progress: Progress | None = None,
 ) -> Exported:
     """Write the finished pairs of runs (`read_runs`) to `out` as one data set; the runs are only read.
@@ -52,8 +67,9 @@ def export_runs(
     normals: product -> normal images to add. validation: share of the images for validation, by their numbers; which
     ones follows from the seed. polygons: COCO with polygons instead of run lengths. Images keep their names if there is
     one run, else the run's stands before them. Files are written whole, what lists them last; the same export again
-    completes what is missing. Raises InputError, nothing written, for a folder that holds something else or lies in a
-    run, and for options that do not fit; InputError, naming the pair, for a damaged one.
+    completes what is missing, and, with `extend`, adds the pairs that the runs have got since: none moves to another
+    split. Raises InputError, nothing written, for a folder that lies in a run and for options that do not fit,
+    TakenError for one that holds something else; InputError, naming the pair, for a damaged one.
     """
     normals, progress = normals or {}, progress or NullProgress()
     _check_options(runs, out, format, polygons, validation, normals)
@@ -71,10 +87,10 @@ def export_runs(
         "normals": {product: [path.name for path in paths] for product, paths in normals.items()},
     }  # fmt: skip
     with run_lock(out):
-        _claim(out, settings, origin)
+        _claim(out, settings, origin, runs if extend else ())
         samples = chain(pairs_of(runs, *split_by), normals_of_products(normals, validation, seed))
         _write_all(writer, samples, sum(pairs.values()) + sum(good.values()), progress)
-    return Exported(out, pairs, good, categories)
+    return Exported(out, format, pairs, good, categories)
 
 
 def _write_all(writer: Writer, samples: chain[Sample], total: int, progress: Progress) -> None:
@@ -84,6 +100,11 @@ def _write_all(writer: Writer, samples: chain[Sample], total: int, progress: Pro
         progress.update(done)
     writer.finish()
     progress.finish()
+
+
+def _number(counts: dict[str, int], what: str) -> str:
+    parts = ", ".join(f"{count} {split}" for split, count in counts.items())
+    return f"{sum(counts.values())} {what}" + (f" ({parts})" if all(counts.values()) else "")
 
 
 def _count(numbers: Iterable[int], share: float, seed: int) -> dict[str, int]:
@@ -121,19 +142,37 @@ def _check_splits(counts: Mapping[str, int], share: float) -> None:
                          "give another share")  # fmt: skip
 
 
-def _claim(out: Path, settings: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
-    """Mark the folder as this export's, or find that mark; raises InputError for any other content."""
+def _claim(out: Path, settings: Mapping[str, Any], origin: Mapping[str, Any], growing: Sequence[Run]) -> None:
+    """Mark the folder as this export's, or find that mark; raises TakenError for any other content.
+
+    growing: the runs, if an export of their first pairs is taken over.
+    """
     path = out / RECORD
+    record = {"kind": KIND, "adiff": __version__, "settings": settings, "origin": origin}
     if not path.is_file():
         if any(entry.name != LOCK for entry in out.iterdir()):
-            raise InputError(f"{out} is not empty and holds no {RECORD}; give a new or an empty folder")
-        write_json(path, {"kind": KIND, "adiff": __version__, "settings": settings, "origin": origin})
+            raise TakenError(f"{out} is not empty and holds no {RECORD}; give a new or an empty folder")
+        write_json(path, record)
         return
     remedy = "remove the folder or give another one"
     old = read_json_object(path, remedy).get("settings")
     if not isinstance(old, dict):
         raise InputError(f"{path} is damaged (no settings); {remedy}")
-    if different := [name for name, value in settings.items() if old.get(name) != value]:
-        raise InputError(f"{out} holds another export (it differs in {', '.join(different)}); "
+    different = [name for name, value in settings.items() if old.get(name) != value]
+    if different == ["pairs"] and growing and _has_grown(growing, old.get("pairs")):
+        write_json(path, record)
+    elif different:
+        raise TakenError(f"{out} holds another export (it differs in {', '.join(different)}); "
                          "remove it or give a new folder")  # fmt: skip
     remove_leftovers(*(folder for folder in out.rglob("*") if folder.is_dir()))  # of a process killed there
+
+
+def _has_grown(runs: Sequence[Run], old: Any) -> bool:
+    """Whether an export was of the same runs when they had only their first pairs: then no image of it is amiss."""
+    if not isinstance(old, dict) or set(old) != {run.name for run in runs}:
+        return False
+    for run in runs:
+        count = old[run.name][0] if isinstance(old[run.name], list) and old[run.name] else None
+        if not isinstance(count, int) or old[run.name] != [count, run.digest(count)]:
+            return False
+    return True

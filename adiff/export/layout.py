@@ -36,10 +36,13 @@ class Writer(Protocol):
         """Write what is told of all."""
 
 
-def copy_image(sample: Sample, folder: Path) -> Path:
-    """Copy an image's file, byte for byte, to folder/stem; one that is there is whole. Returns its path."""
+def copy_image(sample: Sample, folder: Path, suffix: str | None = None) -> Path:
+    """Copy an image's file, byte for byte, to folder/stem; one that is there is whole. Returns its path.
+
+    suffix: of its name there, the file's own by default.
+    """
     source = sample.photo.path
-    path = folder / f"{sample.stem}{source.suffix.lower()}"
+    path = folder / f"{sample.stem}{suffix or source.suffix.lower()}"
     if not path.exists():
         write_whole(path, lambda temporary: shutil.copyfile(source, temporary))
     return path

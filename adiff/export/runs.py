@@ -1,4 +1,7 @@
-"""The pairs of runs as samples of one data set: what is whole, under names that do not meet, each in its split."""
+"""The pairs of runs as samples of one data set: what is whole, under names that do not meet, each in its split.
+
+What `ADiffSavePairs` wrote counts as a run for each defect; its records need not tell what they belong to.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +28,18 @@ GOLDEN, WORD = 2654435769, 2**32
 """The golden ratio's part after the point, in 32 bits: its multiples fill [0, 1) evenly, however many there are."""
 ORIGIN = ("library", "base", "embedding", "encoder", "seed")
 """What run.json tells of where its pairs come from."""
+TOLD = ("seed", "normal", "library")
+"""What a pair's record tells of that."""
+SAVED_NAME = re.compile(r"\d{6,}\.png")
+"""The image of a pair that a graph saved, and nothing of a stranger's."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's finished pairs. name: the run's own in this data set; ids: of its pairs, in order; plan: its run.json."""
+    """A run's finished pairs. name: the run's own in this data set; ids: of its pairs, in order; plan: its run.json.
+
+    images, masks, records: the folders of its pairs' files; again: how a damaged pair is made anew.
+    """
 
     folder: Path
     name: str
@@ -37,6 +47,15 @@ class Run:
     defects: tuple[str, ...]
     ids: tuple[str, ...]
     plan: Mapping[str, Any]
+    images: Path
+    masks: Path
+    records: Path
+    again: str = "remove its record, and `adiff generate` makes it again"
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether a graph wrote it, pair by pair, and no plan."""
+        return not self.plan
 
     @property
     def defect(self) -> str:
@@ -56,9 +75,9 @@ class Run:
         about = {"name": self.name, "categories": list(self.categories), "synthetic": True, **known}
         return about if adiff is None else {**about, "adiff": adiff}
 
-    def digest(self) -> str:
-        """A fingerprint of what is exported: the run's settings and its pairs."""
-        text = json.dumps([self.plan, self.ids], sort_keys=True)
+    def digest(self, count: int | None = None) -> str:
+        """A fingerprint of what is exported: the run's settings and its first `count` pairs, all by default."""
+        text = json.dumps([self.plan, self.ids[:count]], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -83,8 +102,9 @@ class Sample:
 def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Find the finished pairs of runs; no pair is opened.
 
-    Several runs get the names of their folders, numbered from the second of a name on. Raises FileNotFoundError for no
-    folder, InputError for one that is no run, is damaged, has no pairs or is given twice.
+    A folder that `ADiffSavePairs` wrote to becomes a run for each product and defect in it. Several runs get the names
+    of their folders, numbered from the second of a name on. Raises FileNotFoundError for no folder, InputError for one
+    that is no run, is damaged, has no pairs or is given twice.
     """
     taken: set[str] = set()
     seen: set[Path] = set()
@@ -94,14 +114,40 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         if own in seen:
             raise InputError(f"the run {folder} is given twice; give it once")
         seen.add(own)
-        plain = name = UNFIT.sub("-", own.name)[:64] or "run"
+        runs += _named(read_saved(folder) or [_read_run(folder, own.name)], taken)
+    return runs
+
+
+def read_saved(folder: Path) -> list[Run]:
+    """Find what `ADiffSavePairs` wrote to a folder, a run for each PRODUCT/test/DEFECT, by name; none in a run's."""
+    if (folder / "run.json").exists():
+        return []
+    runs = []
+    for images in sorted(folder.glob("*/test/*")):
+        product, defect = images.parents[1], images.name
+        masks, records = (product / kind / defect for kind in ("ground_truth", "pairs"))
+        told = {path.stem for path in records.glob("*.json")}
+        found = (path.stem for path in images.glob("*.png") if SAVED_NAME.fullmatch(path.name))
+        if ids := tuple(sorted(name for name in found if name in told)):
+            for name in (product.name, defect):
+                check_name(name, f"a folder's name in {folder},")
+            runs.append(Run(product, f"{product.name}-{defect}", product.name, (defect,), ids, {}, images, masks,
+                            records, "remove its image to leave it out"))  # fmt: skip
+    return _named(runs, set())
+
+
+def _named(runs: Sequence[Run], taken: set[str]) -> list[Run]:
+    """Give runs names that images may begin with, numbered where they are taken; these are taken then."""
+    named = []
+    for run in runs:
+        plain = name = UNFIT.sub("-", run.name)[:64] or "run"
         number = 1
         while name.casefold() in taken:
             number += 1
             name = f"{plain}-{number}"
         taken.add(name.casefold())
-        runs.append(_read_run(folder, name))
-    return runs
+        named.append(replace(run, name=name))
+    return named
 
 
 def _read_run(folder: Path, name: str) -> Run:
@@ -115,7 +161,8 @@ def _read_run(folder: Path, name: str) -> Run:
     ids = tuple(path.stem for path in record_paths(folder))
     if not ids:
         raise InputError(f"{folder} holds no finished pair yet; `adiff generate` makes them")
-    return Run(folder, name, names[0], tuple(names[1:]), ids, plan)
+    parts = (folder / part for part in ("image", "mask", "pairs"))
+    return Run(folder, name, names[0], tuple(names[1:]), ids, plan, *parts)
 
 
 def split_of(number: int, share: float, seed: int) -> str:
@@ -131,10 +178,9 @@ def pairs_of(runs: Sequence[Run], share: float, seed: int) -> Iterator[Sample]:
                 record = _record(run, name)
                 photo, mask, instances = _pictures(run, name)
             except InputError as error:
-                again = "remove its record, and `adiff generate` makes it again"
-                raise InputError(f"pair {name} of {run.folder} is damaged: {error}; {again}") from error
+                raise InputError(f"pair {name} of {run.folder} is damaged: {error}; {run.again}") from error
             about = {"synthetic": True, "run": run.name, "pair": name}
-            about |= {key: record[key] for key in ("seed", "normal") if key in record}
+            about |= {key: record[key] for key in TOLD if key in record}
             stem = f"{run.name}-{name}" if len(runs) > 1 else name
             split = split_of(int(name), share, seed)
             yield Sample(stem, run.product, run.defect, split, photo, mask, instances, about)
@@ -152,20 +198,20 @@ def normals_of_products(normals: Mapping[str, Sequence[Path]], share: float, see
 
 
 def _record(run: Run, name: str) -> dict[str, Any]:
-    record = read_json_object(run.folder / "pairs" / f"{name}.json")
+    record = read_json_object(run.records / f"{name}.json")
     due = {"id": name, "product": run.product, "defect": run.defect}
-    for key, value in due.items():
+    for key, value in ({} if run.is_saved else due).items():
         if record.get(key) != value:
             raise InputError(f"its record's {key} is {str(record.get(key))[:40]!r}, expected {value!r}")
     return record
 
 
 def _pictures(run: Run, name: str) -> tuple[Photo, np.ndarray, tuple[tuple[str, np.ndarray], ...]]:
-    photo = read_photo(run.folder / "image" / f"{name}.png")
-    mask = read_mask(run.folder / "mask" / f"{name}_mask.png", photo.size).mask
+    photo = read_photo(run.images / f"{name}.png")
+    mask = read_mask(run.masks / f"{name}_mask.png", photo.size).mask
     if len(run.defects) == 1:
         return photo, mask, ((run.categories[0], mask),)
-    labels = read_photo(run.folder / "mask" / f"{name}_labels.png").pixels
+    labels = read_photo(run.masks / f"{name}_labels.png").pixels
     there = np.unique(labels)
     if labels.shape != mask.shape or not np.array_equal(labels > 0, mask):
         raise InputError(f"{name}_labels.png does not mark what {name}_mask.png marks")

@@ -1,7 +1,9 @@
 """Pascal VOC 2012: JPEGImages, Annotations, SegmentationClass, SegmentationObject, ImageSets.
 
-Images keep their format, as JPEG would change the pixels outside the masks; readers go by the annotation's filename.
-Boxes count pixels from 1, both ends included, as in the VOC development kit, section "Annotation".
+An image is its own file, a PNG as a rule, as JPEG would change the pixels outside the mask; but it is called
+<stem>.jpg, the only name under which torchvision, detectron2 and mmdetection look for it. They open it by its content,
+as Pillow and OpenCV do. Boxes count pixels from 1, both ends included, as in the VOC development kit, section
+"Annotation".
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from ..storage import write_text, write_whole
 from .layout import Target, copy_image, lines_of
 from .runs import Sample
 
+SUFFIX = ".jpg"
 MOST = 254
 """Categories: 0 is the background, 255 what VOC leaves undecided."""
 
@@ -43,9 +46,8 @@ class VocWriter:
             classes[mask], objects[mask] = self.target.categories.index(category) + 1, number
         write_palette_png(out / "SegmentationClass" / f"{sample.stem}.png", classes)
         write_palette_png(out / "SegmentationObject" / f"{sample.stem}.png", objects)
-        text = _annotation(sample, sample.photo.path.suffix.lower())
-        write_text(out / "Annotations" / f"{sample.stem}.xml", text)
-        copy_image(sample, out / "JPEGImages")
+        write_text(out / "Annotations" / f"{sample.stem}.xml", _annotation(sample))
+        copy_image(sample, out / "JPEGImages", SUFFIX)
         self.stems[sample.split].append(sample.stem)
 
     def finish(self) -> None:
@@ -74,13 +76,13 @@ def _colours() -> np.ndarray:
     return colours
 
 
-def _annotation(sample: Sample, suffix: str) -> str:
+def _annotation(sample: Sample) -> str:
     height, width = sample.photo.size
     root = ElementTree.Element("annotation")
     synthetic = sample.defect is not None
     source = {"database": "adiff", "annotation": "synthetic" if synthetic else "normal", "image": sample.stem}
     channels = 1 if sample.photo.pixels.ndim == 2 else sample.photo.pixels.shape[2]
-    _fill(root, {"folder": "JPEGImages", "filename": f"{sample.stem}{suffix}", "source": source,
+    _fill(root, {"folder": "JPEGImages", "filename": f"{sample.stem}{SUFFIX}", "source": source,
                  "adiff": json.dumps(sample.about), "size": {"width": width, "height": height, "depth": channels},
                  "segmented": 1})  # fmt: skip
     for category, mask in sample.instances:

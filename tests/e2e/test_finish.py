@@ -63,6 +63,7 @@ def test_a_pair_is_aligned_and_keeps_the_photo_around_the_mask(server, photos, s
     assert 0 <= measured["fill"] <= 1
     record = json.loads((root / "pairs" / "scratch" / "000000.json").read_text())
     assert record["fill"] == measured["fill"]
+    assert (record["seed"], record["library"].partition(" @")[0]) == (5, "things.safetensors / metal / scratch")
     assert result.images(nodes["save"]).shape == (1, size[1], 3 * size[0], 3)
 
 

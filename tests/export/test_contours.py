@@ -10,7 +10,7 @@ from pycocotools import mask as coco
 from scipy import ndimage
 
 from adiff.datasets.surfaces import render, sample_seed
-from adiff.export.contours import outlines
+from adiff.export.contours import on_pixels, outlines
 from adiff.geometry import EIGHT
 
 
@@ -44,6 +44,27 @@ def by_centres(polygons, shape):
 
 
 RASTERISERS = pytest.mark.parametrize("rasterise", [by_pycocotools, by_pillow, by_centres])
+
+
+def test_on_pixels_each_corner_rounds_to_what_it_is_cut_to():
+    mask = drawn("####.", "#.#.#", "##.#.")  # a hole with its cut, corners that touch, the border
+    for polygon in outlines(mask):
+        near = np.array(on_pixels(polygon))
+        assert np.array_equal(np.floor(near), np.floor(polygon)) and np.array_equal(np.round(near), np.floor(polygon))
+    assert on_pixels([(2.95, 1.05), (0.5, 3.0)]) == [pytest.approx((2.489, 1.471)), pytest.approx((0.48, 3.47))]
+
+
+@pytest.mark.parametrize("defect", ["scratch", "hole", "crack"])
+def test_points_put_in_along_an_outline_on_pixels_change_next_to_nothing(defect):
+    """As ultralytics does before it cuts the corners; between two pixels that touch at a corner one may stray."""
+    mask = render("wood", defect, 128, sample_seed(0, "wood", defect, "test", 1)).mask
+    dense = []
+    for polygon in map(on_pixels, outlines(mask)):
+        ends = np.array(polygon + polygon[:1])
+        steps = np.linspace(0, len(polygon), 9 * len(polygon) + 1)
+        dense.append(list(zip(*(np.interp(steps, np.arange(len(ends)), axis) for axis in ends.T), strict=True)))
+    filled = by_pillow(dense, mask.shape)
+    assert (filled & mask).sum() == mask.sum() and filled.sum() <= 1.02 * mask.sum()
 
 
 def test_one_pixel_is_a_square_just_inside_it():

@@ -54,10 +54,12 @@ def test_coco(several, labels_of, normals, polygons, capsys):
 def test_yolo(several, labels_of, normals):
     yaml = pytest.importorskip("yaml")
     runs, out = several
-    export_runs(runs, out, "yolo", normals={"metal": normals})
+    made = export_runs(runs, out, "yolo", normals={"metal": normals})
     about = yaml.safe_load((out / "data.yaml").read_text())
     assert about["names"] == {0: "metal/scratch", 1: "metal/dent"}
-    assert about["train"] == about["val"] == "images/train"  # there is no validation split
+    assert about["train"] == about["val"] == "images/train"  # there is no validation split, which it says
+    assert "its scores tell nothing\nval: images/train" in (out / "data.yaml").read_text()
+    assert "its scores tell nothing" in made.told()
     provenance = json.loads((out / about["adiff"]["provenance"]).read_text())
     assert provenance["synthetic"] and provenance["images"]["train/000001.png"]["seed"] == 3
     images = sorted((out / "images" / "train").iterdir())
@@ -104,6 +106,40 @@ def test_voc(several, labels_of, normals):
         assert int(first.findtext("bndbox/xmax")) == columns.max() + 1
         assert (first.findtext("truncated"), second.findtext("truncated")) == ("0", "1")  # a dent's pixel at the border
         assert json.loads(root.findtext("adiff"))["synthetic"]
+
+
+def test_yolo_comes_back_through_supervision(several, labels_of):
+    """It rounds corners to whole pixels, where ultralytics cuts them."""
+    supervision = pytest.importorskip("supervision")
+    runs, out = several
+    export_runs(runs, out, "yolo")
+    folders = (str(out / kind / "train") for kind in ("images", "labels"))
+    data = supervision.DetectionDataset.from_yolo(*folders, str(out / "data.yaml"), force_masks=True)
+    assert data.classes == ["metal/scratch", "metal/dent"] and len(data) == 5
+    for path, _, found in data:
+        labels = labels_of(int(path[-10:-4]), 2)
+        for number in (0, 1):
+            assert np.array_equal(found.mask[found.class_id == number].any(0), labels == number + 1)
+
+
+def test_a_yolo_set_with_a_validation_split_has_nothing_to_say(several):
+    runs, out = several
+    assert "scores" not in export_runs(runs, out, "yolo", validation=0.4).told()
+    assert "val: images/val\n" in (out / "data.yaml").read_text() and "scores" not in (out / "data.yaml").read_text()
+
+
+def test_voc_comes_back_through_torchvision(several, labels_of):
+    """Its readers want VOCdevkit/VOC2012 and images called .jpg."""
+    datasets = pytest.importorskip("torchvision.datasets")
+    runs, out = several
+    devkit = out / "VOCdevkit" / "VOC2012"
+    export_runs(runs, devkit, "voc")
+    for number, (image, marked) in enumerate(datasets.VOCSegmentation(out, "2012", "trainval")):
+        assert np.array_equal(np.array(image), pixels_of(runs[0].images / f"{number:06d}.png"))
+        assert np.array_equal(np.array(marked), labels_of(number, 2))
+    boxes = datasets.VOCDetection(out, "2012", "train")
+    _, told = boxes[1]
+    assert [one["name"] for one in told["annotation"]["object"]] == ["metal/scratch", "metal/dent"]
 
 
 def test_voc_colours_are_those_of_the_development_kit(several):
