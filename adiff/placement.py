@@ -6,8 +6,8 @@
 | s | m within its bounding box, turned and scaled | (r, c) bool |
 | f | foreground: where the object is | (H, W) bool |
 
-A mask of another size than f is first scaled as a learned mask is brought to a photo: short side to short side. The
-image's border is no edge of the object. Angles are degrees, counterclockwise.
+A mask of another size than f is first scaled as a learned mask is brought to a photo: short side to short side, with a
+smooth outline where it is enlarged. The image's border is no edge of the object. Angles are degrees, counterclockwise.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from scipy import fft, ndimage
 
 from .errors import InputError
 from .geometry import Box, mask_box, resize_mask
+from .outline import SMOOTH_FROM, Outline, fill_outline, smooth_outline
 
 ANYWHERE, NEAR, AWAY = EDGES = ("anywhere", "near", "away")
 """Where on the object: all of it; some of the mask within `margin` of its edge; all of it further away."""
@@ -129,11 +130,14 @@ def _turned(angle: float, full: float = 180.0) -> float:
 
 
 def transform_mask(mask: np.ndarray, turn: float, scale: float) -> np.ndarray:
-    """Turn and scale a mask, cut to its bounding box: exact for quarter turns; no part is ever lost.
+    """Turn and scale a mask, cut to its bounding box; no part is ever lost.
 
+    Quarter turns are exact, unless it is enlarged by SMOOTH_FROM or more and gets a smooth outline (`outline`).
     mask: (H, W) bool, not empty (InputError). turn: degrees counterclockwise. Returns (r, c) bool.
     """
     shape = mask[mask_box(mask).slices]
+    if scale >= SMOOTH_FROM:
+        return _enlarged(shape, turn, scale)
     if turn % 90 == 0:
         quarter = np.rot90(shape, round(turn / 90) % 4)
         return resize_mask(quarter, *(max(1, round(side * scale)) for side in quarter.shape)).copy()
@@ -149,6 +153,17 @@ def transform_mask(mask: np.ndarray, turn: float, scale: float) -> np.ndarray:
     )
     placed = resize_mask(cells > 0, rows, columns)
     return placed[mask_box(placed).slices] if placed.any() else np.ones((1, 1), dtype=bool)
+
+
+def _enlarged(shape: np.ndarray, turn: float, scale: float) -> np.ndarray:
+    """The shape, (r, c) bool, turned and scaled by its outline, cut to its bounding box."""
+    points, after = smooth_outline(shape)
+    cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    points = points @ (scale * np.array([[cosine, -sine], [sine, cosine]]))
+    points -= np.floor(points.min(0))
+    columns, rows = np.ceil(points.max(0)).astype(int)
+    placed = fill_outline(Outline(points, after), rows, columns)
+    return placed[mask_box(placed).slices]
 
 
 @dataclass(frozen=True, eq=False)

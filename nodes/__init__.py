@@ -8,6 +8,7 @@ from .dataset import LoadDefectDataset
 from .demo import DrawSurface, LoadDemoModel
 from .dual import DualSampler, LoadDual, TrainDual
 from .evaluate import LoadLocalizer, Localize, ScoreDataset, TrainLocalizer
+from .export import ExportPairs
 from .filter import FilterPairs
 from .finish import FinishPair, SavePairs
 from .library import EditLibrary, LoadLibrary, MergeLibraries, PickDefect, SaveLibrary
@@ -32,4 +33,5 @@ class AnomalyDiffusion(ComfyExtension):
             CropToMask, Stitch, PlaceMasks, FilterPairs,
             TrainDual, LoadDual, DualSampler,
             PasteBaseline, TrainLocalizer, LoadLocalizer, Localize, ScoreDataset,
+            ExportPairs,
         ]  # fmt: skip

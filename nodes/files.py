@@ -82,8 +82,8 @@ def find_defect(label: str) -> LearnedDefect:
             return LearnedDefect(other, library, library.defects[product, defect])
     there = ", ".join(name for name in _sources())
     raise InputError(
-        f"no library holds {product}/{defect}{f' with fingerprint {mark}' if mark else ''}; the graph took it from "
-        f"{source!r}. Put that file into models/{LIBRARIES} and refresh (libraries there: {there})"
+        f"no library holds {product[:80]}/{defect[:80]}{f' with fingerprint {mark[:8]}' if mark else ''}; the graph "
+        f"took it from {source[:80]!r}. Put that file into models/{LIBRARIES} and refresh (libraries there: {there})"
     )
 
 
@@ -173,13 +173,17 @@ def dataset_folders() -> list[str]:
 
 def dataset_folder(name: str) -> Path:
     """Return a folder under ComfyUI's input folder; raises InputError for a name that leads out of it or to nothing."""
-    root = Path(folder_paths.get_input_directory()).resolve()
-    folder = (root / name).resolve()
+    root, told = Path(folder_paths.get_input_directory()).resolve(), repr(name[:80])
+    try:
+        folder = (root / name).resolve()
+        is_there = folder.is_dir()
+    except (OSError, ValueError, RuntimeError):  # no file can have such a name, or links lead in a circle
+        name = ""
     if not name or folder == root or not folder.is_relative_to(root) or ".." in Path(name).parts:
-        raise InputError(f"{name!r} is no folder in ComfyUI's input folder; put the photos into one there and refresh")
-    if not folder.is_dir():
+        raise InputError(f"{told} is no folder in ComfyUI's input folder; put the photos into one there and refresh")
+    if not is_there:
         raise InputError(
-            f"there is no folder {name!r} in ComfyUI's input folder; make it, with the photos in images/ and a mask of "
+            f"there is no folder {told} in ComfyUI's input folder; make it, with the photos in images/ and a mask of "
             "the same name for each in masks/, and refresh"
         )
     return root / name
@@ -237,5 +241,5 @@ def _parts(label: str) -> tuple[str, str, str, str]:
     name, _, mark = label.partition(MARK)
     parts = name.rsplit(BETWEEN, 2)
     if len(parts) != 3:
-        raise InputError(f"{label!r} names no defect; expected 'library / product / defect', chosen from the list")
+        raise InputError(f"{label[:80]!r} names no defect; expected 'library / product / defect', chosen from the list")
     return parts[0], parts[1], parts[2], mark

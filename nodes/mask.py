@@ -10,9 +10,9 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..adiff.errors import InputError
-from ..adiff.outline import enlarge_mask
 from ..adiff.library import check_base
 from ..adiff.masks import MaskRules, check_mask
+from ..adiff.outline import enlarge_mask
 from .host import ComfyBackbone, GraphProgress
 from .sockets import CATEGORY, DefectSocket, LearnedDefect, base_inputs
 
@@ -38,7 +38,7 @@ class GenerateMasks(io.ComfyNode):
                     tooltip="The same seed and inputs give the same masks",
                 ),
                 io.Int.Input("steps", default=12, min=1, max=1000, tooltip="Sampling steps"),
-                io.Float.Input("cfg", default=2.5, min=0.0, max=30.0, step=0.1, tooltip="Guidance; 5 as published"),
+                io.Float.Input("cfg", default=2.0, min=0.0, max=30.0, step=0.1, tooltip="Guidance; 5 as published"),
                 io.Float.Input(
                     "threshold", default=0.6, min=0.05, max=0.95, step=0.05,
                     tooltip="Above which level a sampled pixel belongs to the mask",

@@ -38,9 +38,13 @@ class ReweightingRun:
     mask: (N, H, W) bool. normal: LATENT samples y, (M, 4, h, w); N and M are 1 or the run's batch.
     """
 
-    def __init__(self, mask: Tensor, normal: Tensor, *, mode: str, strength: float, distance: str, interval: int, vae):
+    def __init__(
+        self, mask: Tensor, normal: Tensor, *, mode: str, strength: float, level: float, distance: str, interval: int,
+        vae,
+    ):  # fmt: skip
         self.mask, self.normal, self.vae = mask, normal, vae
-        self.mode, self.strength, self.distance, self.interval = mode, strength, distance, interval
+        self.mode, self.strength, self.level = mode, strength, level
+        self.distance, self.interval = distance, interval
         self.start()
 
     def start(self) -> None:
@@ -73,8 +77,8 @@ class ReweightingRun:
         y = to_batch(model.process_latent_in(self.normal).to(x), batch, "normal latents")
         cells = to_batch(cells_of(self.mask, grid).to(x.device), batch, "masks")
         self.reweighter = Reweighter(
-            cells, y, mode=self.mode, strength=self.strength, distance=self.distance, interval=self.interval,
-            to_pixels=_pixels(self.distance, model, self.vae),
+            cells, y, mode=self.mode, strength=self.strength, level=self.level, distance=self.distance,
+            interval=self.interval, to_pixels=_pixels(self.distance, model, self.vae),
         )  # fmt: skip
         for cond in conds.get("positive") or []:
             if cond.get("cross_attn") is not None:

@@ -13,7 +13,7 @@ import nodes
 
 from ..adiff.blending import KINDS
 from ..adiff.errors import InputError
-from ..adiff.reweighting import DISTANCES, MODES, dilated_mask
+from ..adiff.reweighting import DISTANCES, LEVEL, MODES, dilated_mask
 from .host import cells_of, check_context, check_sd1, mask_batch, to_batch
 from .reweight import ReweightingRun, fresh_outside, patch_reweighting
 from .sockets import CATEGORY
@@ -48,6 +48,10 @@ def _last_inputs() -> list[io.Input]:
             "every", default=1, min=1, max=100, optional=True,
             tooltip="Measure anew at every n-th step; 5 makes the distance vae affordable",
         ),
+        io.Float.Input(
+            "reweighting_level", default=LEVEL, min=0.0, max=4.0, step=0.05, optional=True,
+            tooltip="Mean weight inside the mask, with balanced and uniform; 1 is a plain model's",
+        ),
     ]  # fmt: skip
 
 
@@ -75,10 +79,12 @@ class ApplyReweighting(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, mask, normal, reweighting, reweighting_strength, distance, vae=None, every=1
-    ) -> io.NodeOutput:
+        cls, model, mask, normal, reweighting, reweighting_strength, distance, vae=None, every=1,
+        reweighting_level=LEVEL,
+    ) -> io.NodeOutput:  # fmt: skip
         """Patch a clone of the model."""
-        run = _run(model, mask_batch(mask), normal, reweighting, reweighting_strength, distance, every, vae)
+        weights = (reweighting, reweighting_strength, reweighting_level)
+        run = _run(model, mask_batch(mask), normal, weights, distance, every, vae)
         return io.NodeOutput(model if run is None else patch_reweighting(model, run))
 
 
@@ -105,7 +111,7 @@ class AnomalyKSampler(io.ComfyNode):
                     "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
                     tooltip="The same seed and inputs give the same image",
                 ),
-                io.Int.Input("steps", default=30, min=1, max=1000, tooltip="Sampling steps"),
+                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps"),
                 io.Float.Input(
                     "cfg", default=2.0, min=0.0, max=30.0, step=0.1, round=0.01,
                     tooltip="Guidance against the negative; 1 is none, and twice as fast",
@@ -142,7 +148,7 @@ class AnomalyKSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, positive, negative, normal, mask, seed, steps, cfg, sampler_name, scheduler, denoise, reweighting,
-        reweighting_strength, distance, blending, vae=None, every=1,
+        reweighting_strength, distance, blending, vae=None, every=1, reweighting_level=LEVEL,
     ) -> io.NodeOutput:  # fmt: skip
         """Sample with the stock function on a patched clone."""
         check_sd1(model)
@@ -159,7 +165,8 @@ class AnomalyKSampler(io.ComfyNode):
         if len(indices) != batch:
             del latent["batch_index"]
             indices = range(batch)
-        run = _run(model, mask, {"samples": samples}, reweighting, reweighting_strength, distance, every, vae)
+        weights = (reweighting, reweighting_strength, reweighting_level)
+        run = _run(model, mask, {"samples": samples}, weights, distance, every, vae)
         patched = model if run is None else patch_reweighting(model, run)
         if reweighting == "release":
             patched.set_model_denoise_mask_function(_dilation(steps))
@@ -172,9 +179,13 @@ class AnomalyKSampler(io.ComfyNode):
         return io.NodeOutput(out, _shown(run, cells))
 
 
-def _run(model, mask, normal, mode, strength, distance, every, vae) -> ReweightingRun | None:
-    """Return the state of a re-weighting, None for `off`; raises InputError for what cannot work."""
+def _run(model, mask, normal, weights, distance, every, vae) -> ReweightingRun | None:
+    """Return the state of a re-weighting, None for `off`; raises InputError for what cannot work.
+
+    weights: mode, strength, level.
+    """
     check_sd1(model)
+    mode, strength, level = weights
     if mode == "off":
         return None
     if distance == "vae" and vae is None:
@@ -182,7 +193,7 @@ def _run(model, mask, normal, mode, strength, distance, every, vae) -> Reweighti
     if distance == "vae":
         log.warning("distance 'vae' decodes while sampling; on a card without room for both it swaps model and VAE")
     return ReweightingRun(
-        mask, normal["samples"], mode=mode, strength=strength, distance=distance, interval=every, vae=vae
+        mask, normal["samples"], mode=mode, strength=strength, level=level, distance=distance, interval=every, vae=vae
     )
 
 

@@ -46,7 +46,7 @@ def test_all_broken_limits_are_said_and_no_number_breaks_every_limit():
     assert PairFilter(min_fill=0.0).reasons({"fill": math.nan}) and PairFilter(max_seam=9).reasons({"seam": math.nan})
 
 
-@pytest.mark.parametrize("measures", [{}, {"fill": None}, {"fill": "0.9"}, {"fill": True}])
+@pytest.mark.parametrize("measures", [{}, {"fill": None}, {"fill": "0.9"}, {"fill": True}, {"fill": -(10**400)}])
 def test_a_measure_that_was_not_taken_is_an_error(measures):
     with pytest.raises(InputError, match="no fill to hold against min-fill 0.5"):
         PairFilter(min_fill=0.5).reasons(measures)

@@ -1,12 +1,14 @@
 """A run's folder as its readers see it."""
 
 import json
+import tracemalloc
 
 import pytest
 
 from adiff.errors import InputError
 from adiff.run_record import (
     FORMAT,
+    Records,
     broken_path,
     given_up,
     is_settled,
@@ -19,18 +21,46 @@ from adiff.run_record import (
     settled_ids,
     tries_of,
 )
+from adiff.storage import write_json
 
 
 def test_records_come_by_id_and_strangers_stay_out(tmp_path):
     for number in (1_000_000, 2, 10):
         record_path(tmp_path, number).parent.mkdir(exist_ok=True)
         record_path(tmp_path, number).write_text(json.dumps({"id": number}))
-    (tmp_path / "pairs" / "notes.json").write_text("[]")
+    for stranger in ("notes", "12", "0000003", "9" * 19, "\u0660" * 6, "000004-1"):
+        (tmp_path / "pairs" / f"{stranger}.json").write_text("[]")
     assert [record["id"] for record in read_records(tmp_path)] == [2, 10, 1_000_000]
     record_path(tmp_path, 10).write_text("{")
     assert len(record_paths(tmp_path)) == 3
     with pytest.raises(InputError, match="000010.json is damaged .*; remove it, or its folder, to make it again"):
         read_records(tmp_path)
+
+
+def test_records_are_read_when_they_are_looked_at(tmp_path):
+    for number in range(5):
+        write_json(record_path(tmp_path, number), {"id": number, "product": "metal", "defect": "ab"[number % 2]})
+    records = Records(tmp_path)
+    assert len(records) == 5 and records[-1]["id"] == 4 and records == read_records(tmp_path) != records[:4]
+    assert [record["id"] for record in records[1::2]] == [1, 3] and records != [] == Records(tmp_path / "none")
+    kinds = records.by_kind()
+    assert {kind: [one["id"] for one in of_kind] for kind, of_kind in kinds.items()} == {
+        ("metal", "a"): [0, 2, 4], ("metal", "b"): [1, 3],
+    }  # fmt: skip
+    record_path(tmp_path, 3).write_text("{")
+    with pytest.raises(InputError, match="000003.json is damaged .*; remove it, or its folder, to make it again"):
+        list(records)
+    assert records[2]["id"] == 2
+    with pytest.raises(IndexError):
+        records[5]
+
+
+def test_the_records_of_many_pairs_take_no_memory(tmp_path):
+    """20 000 numbers of 8 bytes; the records themselves would take 30 MB and more."""
+    tracemalloc.start()
+    records = Records(tmp_path, range(20_000))
+    assert len(records) == 20_000 and tracemalloc.get_traced_memory()[1] < 500_000
+    tracemalloc.stop()
 
 
 def test_a_folder_without_run_json_and_a_newer_one_are_refused(tmp_path):

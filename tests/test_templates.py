@@ -164,7 +164,7 @@ def test_the_stock_sampler_gets_each_value_in_its_place(schema):
     (sampler,) = [node["inputs"] for node in prompt.values() if node["class_type"] == "KSampler"]
     values = {name: value for name, value in sampler.items() if not isinstance(value, list)}
     assert values == {
-        "seed": 2, "steps": 30, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
+        "seed": 2, "steps": 20, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
     }  # fmt: skip
     origins = {name: prompt[value[0]]["class_type"] for name, value in sampler.items() if isinstance(value, list)}
     assert origins == {
@@ -198,7 +198,7 @@ def drawn(schema):
 def test_conversion_refuses_what_the_front_end_would_misread(schema):
     graph = drawn(schema)
     nodes_of(graph, "ADiffKSampler")[0]["widgets_values"].pop(1)
-    with pytest.raises(ValueError, match="11 values for 12 widgets"):
+    with pytest.raises(ValueError, match="12 values for 13 widgets"):
         to_prompt(graph, schema)
     graph = drawn(schema)
     nodes_of(graph, "ADiffKSampler")[0]["type"] = "ADiffSampler"

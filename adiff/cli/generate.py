@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ..errors import InputError
+from ..run_record import BROKEN, NO_MASK
 from ..storage import LOCK, clear_folder, run_lock
 from ..workers import CLAIMS, join_run
 from .app import keeping
@@ -62,7 +63,8 @@ PerDefect = Annotated[
 ]
 Masks = Annotated[
     list[Path] | None,
-    typer.Option("--masks", metavar="DIR", help="Masks to use, once for each PRODUCT/DEFECT.  "
+    typer.Option("--masks", metavar="DIR", help="Masks to use, once for each PRODUCT/DEFECT; those that "
+                 "[b]adiff masks[/b] placed go onto their own images.  "
                  "[dim]default: sampled from the learned ones[/dim]"),
 ]  # fmt: skip
 Crop = Annotated[
@@ -107,13 +109,18 @@ def generate(
         Reweighting, typer.Option("--reweighting", help="Attention re-weighting inside the mask.")
     ] = Reweighting.balanced,
     strength: Annotated[float, typer.Option("--strength", min=0.0, help="Of the re-weighting.")] = 1.0,
+    level: Annotated[
+        float,
+        typer.Option("--level", min=0.0, max=4.0, help="Mean weight inside the mask, with [b]balanced[/b] and "
+                     "[b]uniform[/b]; 1 is a plain model's."),
+    ] = 2.0,
     distance: Annotated[
         Distance, typer.Option("--distance", help="What the re-weighting measures the change by.")
     ] = Distance.latent,
     blending: Annotated[
         Blending, typer.Option("--blending", help="Noise outside the mask: one for all steps, or new at each.")
     ] = Blending.fresh,
-    steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Sampling steps.")] = 30,
+    steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Sampling steps.")] = 20,
     guidance: Annotated[float, typer.Option("--guidance", min=0.0, help="Classifier-free guidance; 1 is none.")] = 2.0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pairs at a time.")] = 8,
     preview_decoder: PreviewDecoder = None,
@@ -146,7 +153,7 @@ def generate(
 
     settings = GenerationSettings(
         steps=steps, guidance=guidance, severity=severity, reweighting=reweighting.value, strength=strength,
-        distance=distance.value, blending=blending.value, crop=crop, batch=batch,
+        level=level, distance=distance.value, blending=blending.value, crop=crop, batch=batch,
         preview_decoder=None if preview_decoder is None else str(preview_decoder), refine=refine,
     )  # fmt: skip
     backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
@@ -300,7 +307,13 @@ def _tell_missing(results: Sequence[RunResult], plan: _Plan) -> None:
                 " %s` says what was wrong", len(result.rejected), plan.count, plan.limits.tries, result.out / "rejects",
                 result.out,
             )  # fmt: skip
-    broken = [one for result in results for one in result.broken]
+        lacking = [one for one in result.broken if one.get(NO_MASK)]
+        if lacking:
+            logger.warning(
+                "%d of %d pairs have no mask and are missing, the first as %s; %s lists them", len(lacking), plan.count,
+                lacking[0].get("reason"), result.out / BROKEN,
+            )  # fmt: skip
+    broken = [one for result in results for one in result.broken if not one.get(NO_MASK)]
     if broken:
         raise InputError(
             f"pairs that were not made: {len(broken)}, the first as {broken[0].get('reason')}; put its normal image "

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import InputError
-from .masks import check_has_masks
+from ..storage import read_json_object
+from .masks import RECORD, check_has_masks
 from .train import encoder_beside
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def read_jobs(
     library = load_library(path)
     if defects:
         entries = [library.get(name) for name in defects]
-        files = [list(list_images(folder)) for folder in masks] or [None] * len(entries)
+        files = [list_images(folder) for folder in masks] or [None] * len(entries)
         jobs = [_job(entries, files, normals, out)]
     else:
         jobs = [_job([entry], [None], normals, folder) for entry, folder in _folders(library, out)]
@@ -80,13 +81,14 @@ def _folders(library: Library, out: Path) -> list[tuple[Defect, Path]]:
     return [(entry, folder) for folder, entry in folders.items()]
 
 
-def _job(entries: list[Defect], files: Sequence[list[Path] | None], normals: Path, out: Path) -> Job:
+def _job(entries: list[Defect], files: Sequence[Sequence[Path] | None], normals: Path, out: Path) -> Job:
     """One run; files: the masks of each defect, None for learned ones."""
     for entry in entries:
         if entry.anomaly is None:
             raise InputError(f"the appearance of {entry.name} was not learned; `adiff train --what defects` adds it")
-    sources = [mask_source(entry, of_entry) for entry, of_entry in zip(entries, files, strict=True)]
-    return Job(entries, sources, normals_of(entries[0].product, normals), out)
+    paths = normals_of(entries[0].product, normals)
+    sources = [mask_source(entry, of_entry, paths) for entry, of_entry in zip(entries, files, strict=True)]
+    return Job(entries, sources, paths, out)
 
 
 def normals_of(product: str, folder: Path) -> list[Path]:
@@ -123,13 +125,39 @@ def read_encoder(path: Path, library: Library, name: str, given: Path | None) ->
     raise InputError(f"{name} was learned with encoder {wanted[:8]}, not at {looked}; give it with --encoder")
 
 
-def mask_source(entry: Defect, files: list[Path] | None = None) -> MaskSource:
-    """Masks from files, or sampled from the learned ones within the range of the shots."""
+def mask_source(entry: Defect, files: Sequence[Path] | None = None, normals: Sequence[Path] = ()) -> MaskSource:
+    """Masks from the files of a folder, or sampled from the learned ones within the range of the shots."""
     from ..generation import FolderMasks, LearnedMasks
     from ..masks import MaskRules
 
     if files is not None:
-        return FolderMasks(files)
+        return FolderMasks(files, placed_on(files, normals))
     check_has_masks(entry)
     shots = list(entry.shot_masks)
     return LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots)
+
+
+def placed_on(files: Sequence[Path], normals: Sequence[Path]) -> list[str | None]:
+    """The name of the normal image that each mask of a folder was placed on, as `adiff masks` recorded; [] for none.
+
+    One that was placed on a foreground of the user's belongs on the normal image of the same stem, unless none of them
+    has one. Raises InputError for a damaged record, and for one of masks that are not all there.
+    """
+    record = files[0].parent / RECORD
+    if not record.is_file():
+        return []
+    content = read_json_object(record, "remove it to use the masks beside it on any normal image")
+    if content.get("finished") is False:
+        raise InputError(f"{record.parent} lacks masks: `adiff masks` was interrupted there; give that command again")
+    told = content.get("masks")
+    about = {one.get("file"): one for one in told if isinstance(one, dict)} if isinstance(told, list) else {}
+    named, grounds = (
+        [name if isinstance(name := about.get(path.name, {}).get(key), str) else None for path in files]
+        for key in ("normal", "foreground")
+    )
+    if any(named):
+        return named
+    own = {path.stem: path.name for path in normals}
+    if not any(ground and Path(ground).stem in own for ground in grounds):
+        return []
+    return [ground and own.get(Path(ground).stem, ground) for ground in grounds]

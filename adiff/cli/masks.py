@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from enum import Enum
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from ..errors import InputError
-from ..storage import LOCK, run_lock, write_json
+from ..storage import LOCK, TEMPORARY, clear_folder, read_json_object, run_lock, write_json
 from .app import keeping
 from .options import Base, DefectName, LibraryFile, Loras, Precision, PrecisionName, Seed, parse_loras
 from .progress import CliProgress
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 RECORD = "masks.json"
 FOUND = "foreground"
 """Folder of the objects that were found by themselves, beside the masks."""
+MASK_NAME = re.compile(r"\d{3,}\.png")
+"""A mask's file: its number."""
 SEEN = 16
 """Normals that are looked at, at least, for what is constant in them."""
 ROUNDS = 8
@@ -95,8 +98,7 @@ def masks(
     opened = load_library(library)
     entry = opened.get(defect)
     check_has_masks(entry)
-    if out.exists() and (not out.is_dir() or any(path.name != LOCK for path in out.iterdir())):
-        raise InputError(f"{out} is not empty; give a new or an empty folder")
+    _check_free(out)
     placing = _placing(place, turn, scale, edge, margin, foreground is not None or normals is not None)
     objects = _objects(foreground, normals, find, count)
     from ..backbone import load_backbone
@@ -106,6 +108,8 @@ def masks(
     settings = {"library": str(library), "defect": entry.name, "base": backbone.name, "seed": seed, "count": count}
     settings |= {"place": place.value, **asdict(placing)} if objects else {}
     with run_lock(out), CliProgress() as progress, keeping(f"no mask is written to {out}"):
+        _check_free(out)  # another process may have filled it since
+        clear_folder(out)
         if not objects or place is Place.stay:
             made = _sample(backbone, entry, count, seed, objects, progress)
         else:
@@ -122,26 +126,50 @@ class Made(NamedTuple):
     about: dict[str, Any]
 
 
+def _check_free(out: Path) -> None:
+    """Raise InputError for a folder that holds anything but what a killed call of this command has left there."""
+    if out.is_dir():
+        names = {path.name for path in out.iterdir() if path.name != LOCK and not TEMPORARY.fullmatch(path.name)}
+        if not names or _is_unfinished(out, names):
+            return
+    elif not out.exists():
+        return
+    raise InputError(f"{out} is not empty; give a new or an empty folder")
+
+
+def _is_unfinished(out: Path, names: set[str]) -> bool:
+    """Whether a folder holds masks whose record says that they are not all there, and nothing else."""
+    if RECORD not in names or not all(name in (RECORD, FOUND) or MASK_NAME.fullmatch(name) for name in names):
+        return False
+    return read_json_object(out / RECORD).get("finished") is False
+
+
 def _write(out: Path, settings: dict[str, Any], made: list[Made], found: dict[str, np.ndarray]) -> float:
-    """Write all masks with their record and the objects found, or nothing; returns the masks' median overlap."""
+    """Write all masks with their record and the objects found, or nothing; returns the masks' median overlap.
+
+    The record is written first too, as `finished`: false, so that a call after a kill knows what it finds.
+    """
     from ..datasets.images import write_png
 
-    records, written = [], []
+    records, written = [], [out / RECORD]
     try:
+        write_json(out / RECORD, {"settings": settings, "finished": False})
         for name, mask in found.items():
             written.append(out / FOUND / f"{Path(name).stem}.png")
             write_png(written[-1], mask)
         for index, one in enumerate(made):
             written.append(out / f"{index:03d}.png")
             write_png(written[-1], one.mask)
-            records.append({"file": written[-1].name, "area": round(float(one.mask.mean()), 5), **one.about})
+            on = {"normal": one.about["foreground"]} if found else {}  # `adiff generate` paints it there
+            records.append({"file": written[-1].name, "area": round(float(one.mask.mean()), 5), **one.about, **on})
         overlap = median(record["iou"] for record in records)
         write_json(out / RECORD, {"settings": settings, "median_iou": overlap, "masks": records})
     except BaseException:  # a full disk, or Ctrl-C
-        for path in written:
+        for path in written[1:]:
             path.unlink(missing_ok=True)
         if (out / FOUND).is_dir():
             (out / FOUND).rmdir()
+        written[0].unlink(missing_ok=True)
         raise
     return overlap
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from ..backbone import Backbone
@@ -19,16 +20,20 @@ from .layers import Layer, Region, masks_apart, paint_masks
 from .memory import Parts
 from .seeds import derived_seed, rng_for
 from .settings import GenerationSettings
-from .sources import Batch
+from .sources import Batch, FolderMasks, NoMask
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A pair that cannot be made: its number, its normal image, and what is wrong with that."""
+    """A pair that cannot be made: its number, its normal image, and what is wrong.
+
+    has_no_mask: its normal image opens, but no mask was found for it.
+    """
 
     number: int
     normal: Path
     reason: str
+    has_no_mask: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +85,17 @@ class Task:
         return range(first, min(first + self.settings.batch, self.count))
 
     def normal_of(self, number: int) -> Path:
-        """The normal image that a pair is painted into."""
+        """The normal image that a pair is painted into: the one that its mask was placed on, else any."""
+        for layer in self.layers:
+            name = layer.masks.normal_of(number) if isinstance(layer.masks, FolderMasks) else None
+            if name is not None:
+                return self._named[name]
         return self.normals[int(rng_for(self.seed, "normal", number).integers(len(self.normals)))]
+
+    @cached_property
+    def _named(self) -> dict[str, Path]:
+        """The normal images by their names."""
+        return {path.name: path for path in self.normals}
 
     def read(self, batch: int) -> list[Photo | Broken]:
         """Read the normal images of a batch; one that does not open is told, not raised."""
@@ -95,7 +109,7 @@ class Task:
         return found
 
     def make(self, batch: int, photos: Sequence[Photo | Broken] | None = None) -> Made:
-        """Paint a batch; photos: what `read` has read of it. Raises InputError where masks cannot be had."""
+        """Paint a batch; photos: what `read` has read of it."""
         read, ids = self.read(batch) if photos is None else photos, self.ids(batch)
         broken = [photo for photo in read if isinstance(photo, Broken)]
         stand_in = next((photo for photo in read if isinstance(photo, Photo)), None)
@@ -103,18 +117,19 @@ class Task:
             return Made(batch, [], broken)
         # painted in the place of what does not open, so that the other pairs are what they are without it
         painted = [stand_in if isinstance(photo, Broken) else photo for photo in read]
-        lost = {one.number for one in broken}
-        tries = [one for one in self._paint(batch, ids, painted, 0) if one.number not in lost]
-        failing = [one for one in tries if one.reasons]
-        for attempt in range(1, self.tries):
-            if not failing:
+        photos, lost = dict(zip(ids, painted, strict=True)), {one.number for one in broken}
+        made = [one for one in self._paint(batch, ids, painted, 0) if one.number not in lost]
+        tries: list[Try] = []
+        for attempt in range(1, self.tries + 1):
+            tries += [one for one in made if isinstance(one, Try)]
+            failing = [one.number for one in made if isinstance(one, Broken) or one.reasons]
+            if not failing or attempt == self.tries:
                 break
-            again = self._paint(batch, [one.number for one in failing], [one.photo for one in failing], attempt)
-            tries += again
-            failing = [one for one in again if one.reasons]
+            made = self._paint(batch, failing, [photos[number] for number in failing], attempt)
+        broken += [one for one in made if isinstance(one, Broken)]
         return Made(batch, sorted(tries, key=lambda one: (one.number, one.attempt)), broken)
 
-    def _paint(self, batch: int, ids: Sequence[int], photos: Sequence[Photo], attempt: int) -> list[Try]:
+    def _paint(self, batch: int, ids: Sequence[int], photos: Sequence[Photo], attempt: int) -> list[Try | Broken]:
         sources = [layer.masks for layer in self.layers]
         if attempt == 0:
             seed = self.seed
@@ -125,17 +140,20 @@ class Task:
                 masks_apart(self.backbone, sources, [photo], Batch(seed, number, [number]))[0]
                 for number, photo in zip(ids, photos, strict=True)
             ]
-        regions = self.parts.of(
-            len(ids),
-            lambda part: paint_masks(
-                self.backbone, self.layers, self.encoder, photos[part], chosen[part], Batch(seed, batch, ids[part]),
-                self.settings,
-            ),
-        )  # fmt: skip
-        return [
+        given = list(zip(ids, photos, chosen, strict=True))
+        lacking = [
+            Broken(number, photo.path, one.reason, True) for number, photo, one in given if isinstance(one, NoMask)
+        ]
+        given = [one for one in given if not isinstance(one[2], NoMask)]
+        ids, photos, chosen = ([one[part] for one in given] for part in range(3))
+        regions = paint_masks(
+            self.backbone, self.layers, self.encoder, photos, chosen, Batch(seed, batch, ids), self.settings, self.parts
+        )
+        tries = [
             Try(number, attempt, photo, of_photo, self._reasons(of_photo))
             for number, photo, of_photo in zip(ids, photos, regions, strict=True)
         ]
+        return tries + lacking
 
     def _reasons(self, regions: Sequence[Region]) -> tuple[str, ...]:
         """The limits that a painting breaks; of several defects each with its name."""

@@ -7,7 +7,7 @@
 | which of several defects is where | mask/<id>_labels.png: 0 none, then 1, 2, ... in the record's order of `defects` |
 | the mask that was painted, where the one written is refined | mask/<id>_asked.png |
 | a try that broke a limit | the same under rejects/, its name <id>-<try>, its record with `reasons` |
-| a pair that cannot be made | broken/<id>.json: its normal image, and what is wrong with it |
+| a pair that cannot be made | broken/<id>.json: its normal image, and what is wrong with it; `no_mask` if that opens |
 """
 
 from __future__ import annotations
@@ -19,19 +19,42 @@ from typing import Any
 
 from ..datasets.images import read_photo, write_png
 from ..errors import InputError
-from ..run_record import BROKEN, REJECTS, broken_ids, broken_path, record_path
-from ..storage import write_json
+from ..run_record import (
+    AGAIN,
+    BROKEN,
+    NO_MASK,
+    REJECTS,
+    broken_ids,
+    broken_path,
+    has_records,
+    read_broken,
+    record_path,
+)
+from ..storage import read_json_object, write_json
 from .batch import Broken, Made, Task, Try
 from .layers import Layer, label_map, measure_all, surrounding_box
 
+HOPELESS = 16
+"""Pairs without a mask, and none with one, after which a run ends: its masks are not worth the time."""
+
 
 def reopen_broken(out: Path, task: Task) -> None:
-    """Forget of broken pairs those whose normal image opens now: the run makes them."""
+    """Forget of broken pairs those whose normal image opens now: the run makes them.
+
+    Those without a mask stay: the same command would draw the same ones again.
+    """
     for number in broken_ids(out):
-        if number < task.count and _opens(task.normal_of(number)):
+        if number < task.count and not _has_no_mask(out, number) and _opens(task.normal_of(number)):
             broken_path(out, number).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # some are left, or there is none
         (out / BROKEN).rmdir()
+
+
+def _has_no_mask(out: Path, number: int) -> bool:
+    try:
+        return read_json_object(broken_path(out, number), AGAIN).get(NO_MASK) is True
+    except FileNotFoundError:  # forgotten by another process meanwhile
+        return False
 
 
 def _opens(path: Path) -> bool:
@@ -43,19 +66,35 @@ def _opens(path: Path) -> bool:
 
 
 def write_made(out: Path, task: Task, made: Made) -> None:
-    """Write all that came out of a batch, what was broken first: each file whole, each record after its pictures."""
+    """Write all that came out of a batch, what was broken first: each file whole, each record after its pictures.
+
+    Raises InputError as `check_hope` does, after that.
+    """
     for one in made.broken:
         if not record_path(out, one.number).exists():  # made while its normal image was whole
             _write_broken(out, task, one)
+    broken = {one.number for one in made.broken}
     for one in made.tries:
         _write_try(out, task, one)
-        broken_path(out, one.number).unlink(missing_ok=True)
+        if one.number not in broken:  # else its last try had no mask
+            broken_path(out, one.number).unlink(missing_ok=True)
+    if not made.tries:
+        check_hope(out, task)
+
+
+def check_hope(out: Path, task: Task) -> None:
+    """Raise InputError for a run that has painted nothing, while HOPELESS of its pairs, or all, have no mask."""
+    if has_records(out):
+        return
+    lacking = [one for one in read_broken(out) if one.get(NO_MASK)]
+    if len(lacking) >= min(HOPELESS, task.count):
+        raise InputError(f"none of the first {len(lacking)} pairs has a mask: {lacking[0].get('reason')}")
 
 
 def _write_broken(out: Path, task: Task, one: Broken) -> None:
     reason = one.reason.replace(str(one.normal), one.normal.name)  # a run tells the same wherever its inputs lie
     record = {"id": f"{one.number:06d}", **kind_of(task.layers), "normal": one.normal.name, "reason": reason}
-    write_json(broken_path(out, one.number), record)
+    write_json(broken_path(out, one.number), record | ({NO_MASK: True} if one.has_no_mask else {}))
 
 
 def _write_try(out: Path, task: Task, one: Try) -> None:

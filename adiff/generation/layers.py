@@ -21,10 +21,11 @@ from ..geometry import EIGHT, Box, box_of
 from ..library import Key
 from ..scoring import ShotReference, measure_pair
 from ..spatial_encoder import SpatialEncoder
+from .memory import Parts
 from .pairs import Pair, make_pairs
 from .seeds import derived_seed, generator_for
 from .settings import GenerationSettings
-from .sources import Batch, Chosen, FolderMasks, MaskSource
+from .sources import Batch, Chosen, FolderMasks, MaskSource, NoMask
 
 TRIES = 24
 """Times that the masks of an image are drawn until they lie apart."""
@@ -56,18 +57,22 @@ def paint_masks(
     chosen: Sequence[Sequence[Chosen]],
     batch: Batch,
     settings: GenerationSettings,
+    parts: Parts | None = None,
 ) -> list[list[Region]]:
     """Paint every layer's defect into every photo of a batch; chosen: a mask of each layer for each photo.
 
-    Returns the regions of each photo in the order of the layers; the last one's image shows all of them.
+    parts: what is known of the device's memory. Returns the regions of each photo in the order of the layers; the last
+    one's image shows all of them.
     """
+    if not photos:
+        return []
     normals, regions = list(photos), [[] for _ in photos]
     for number, layer in enumerate(layers):
         masks, sources = zip(*(of_photo[number] for of_photo in chosen), strict=True)
         purpose = ("layer", number) if number else ()  # the first layer is what it would be alone
         generators = [generator_for(batch.seed, "pair", i, *purpose) for i in batch.ids]
         pairs = make_pairs(
-            backbone, normals, masks, layer.embedding, encoder, settings, generators, shots=layer.shots
+            backbone, normals, masks, layer.embedding, encoder, settings, generators, shots=layer.shots, parts=parts
         )
         normals = [Photo(pair.image, photo.path) for pair, photo in zip(pairs, photos, strict=True)]
         for of_photo, pair, source in zip(regions, pairs, sources, strict=True):
@@ -77,9 +82,12 @@ def paint_masks(
 
 def masks_apart(
     backbone: Backbone, sources: Sequence[MaskSource], photos: Sequence[Photo], batch: Batch
-) -> list[list[Chosen]]:
-    """Choose a mask of every source for each photo; where two touch, all of that photo are drawn again, TRIES times."""
-    found: dict[int, list[Chosen]] = {}
+) -> list[list[Chosen] | NoMask]:
+    """Choose a mask of every source for each photo; where two touch, all of that photo are drawn again, TRIES times.
+
+    A photo for which a source has none, or no two masks lie apart, gets no mask.
+    """
+    found: dict[int, list[Chosen] | NoMask] = {}
     for attempt in range(TRIES):
         left = [place for place in range(len(photos)) if place not in found]
         if not left:
@@ -90,15 +98,16 @@ def masks_apart(
             seed = derived_seed(batch.seed, "layer", number, attempt) if number or attempt else batch.seed
             drawn.append(source.masks(backbone, of_left, Batch(seed, batch.number, ids)))
         for place, *of_photo in zip(left, *drawn, strict=True):
-            if lie_apart([mask for mask, _ in of_photo]):
+            lacking = next((one for one in of_photo if isinstance(one, NoMask)), None)
+            if lacking is not None:
+                found[place] = lacking
+            elif lie_apart([mask for mask, _ in of_photo]):
                 found[place] = of_photo
-    lacking = [photo.path.name for place, photo in enumerate(photos) if place not in found]
-    if lacking:
-        raise InputError(
-            f"no {len(sources)} masks that lie apart were found for {lacking[0]} in {TRIES} draws; "
-            "paint fewer defects in one image, or give smaller masks with --masks"
-        )
-    return [found[place] for place in range(len(photos))]
+    touching = NoMask(
+        f"no {len(sources)} masks that lie apart were found in {TRIES} draws; paint fewer defects in one image, or "
+        "give smaller masks with --masks"
+    )
+    return [found.get(place, touching) for place in range(len(photos))]
 
 
 def lie_apart(masks: Sequence[np.ndarray]) -> bool:
@@ -113,15 +122,21 @@ def lie_apart(masks: Sequence[np.ndarray]) -> bool:
 
 def check_folders(sources: Sequence[MaskSource]) -> None:
     """Raise InputError if masks given as files, the i-th of each folder for one image, do not pair or are not apart."""
-    folders = [source.paths for source in sources if isinstance(source, FolderMasks)]
+    given = [source for source in sources if isinstance(source, FolderMasks)]
+    folders = [source.paths for source in given]
     if len(folders) < 2:
         return
     if len({len(paths) for paths in folders}) > 1:
         counts = " and ".join(str(len(paths)) for paths in folders)
         raise InputError(f"the folders hold {counts} masks; they are paired by order, so give equally many of each")
-    for paths in zip(*folders, strict=True):
+    for number, paths in enumerate(zip(*folders, strict=True)):
         masks = [read_mask(path).mask for path in paths]
         names = " and ".join(str(path) for path in paths)
+        if len(normals := {source.normal_of(number) for source in given} - {None}) > 1:
+            raise InputError(
+                f"the masks {names} belong to one image, but were placed on {' and '.join(sorted(normals))}; place "
+                "them on the same normal images"
+            )
         if len({mask.shape for mask in masks}) > 1:
             raise InputError(f"the masks {names} belong to one image, but differ in size; give them in one size")
         if not lie_apart(masks):

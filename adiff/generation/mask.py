@@ -21,6 +21,14 @@ from .seeds import generator_for
 from .settings import MaskSampling
 
 
+class TooFewMasks(InputError):
+    """The tries are spent; found: the masks that passed."""
+
+    def __init__(self, message: str, found: list[GeneratedMask]):
+        super().__init__(message)
+        self.found = found
+
+
 @dataclass(frozen=True)
 class GeneratedMask:
     """mask: (S, S) bool at the model's native size; iou: best aligned IoU with a shot's mask; candidate: which draw."""
@@ -46,7 +54,7 @@ def sample_masks(
 
     shots: the defect's real masks at native size, for the report of likeness. Candidate i depends on (seed, i) alone.
     parts: what is known of the device's memory.
-    Raises InputError when the tries are spent, saying which rules the candidates broke.
+    Raises TooFewMasks when the tries are spent, saying which rules the candidates broke.
     """
     settings, progress, parts = settings or MaskSampling(), progress or NullProgress(), parts or Parts()
     found: list[GeneratedMask] = []
@@ -60,9 +68,10 @@ def sample_masks(
         ahead = min(settings.batch, max(4, round(1.5 * (count - len(found)))), settings.tries * count - drawn)
         if ahead <= 0:
             reasons = ", ".join(f"{rule} ({n})" for rule, n in broken.most_common())
-            raise InputError(
+            raise TooFewMasks(
                 f"only {len(found)} of {count} masks passed in {drawn} tries; broken: {reasons}; train it longer, "
-                "from more varied shots, or use drawn masks"
+                "from more varied shots, or use drawn masks",
+                found,
             )
 
         def draw(part: slice, first: int = drawn) -> list[np.ndarray]:
@@ -87,7 +96,7 @@ def draw_candidates(
 ) -> np.ndarray:
     """Draw candidates from number `first`: decode, mean over channels, threshold (Eq. 10). (count, S, S) bool."""
     generators = [generator_for(seed, "mask", first + i) for i in range(count)]
-    condition = join_condition(embedding.to(backbone.device, backbone.dtype)[None].expand(count, -1, -1))
+    condition = join_condition(embedding.to(backbone.device)[None].expand(count, -1, -1))
     latents = sample_plain(backbone, condition, settings.steps, settings.guidance, generators)
     with torch.no_grad():
         brightness = (backbone.decode(latents).float().mean(1) + 1) / 2

@@ -19,6 +19,7 @@ from ..geometry import Box, box_of, context_box, crop_resize, latent_mask, needs
 from ..refinement import refined
 from ..scoring import ShotReference, describe, measure_pair
 from ..spatial_encoder import SpatialEncoder
+from .memory import Parts
 from .sampler import make_reweighter, sample_blended
 from .settings import GenerationSettings
 
@@ -87,12 +88,15 @@ def make_pairs(
     generators: Sequence[torch.Generator],
     on_step: Callable[[int], None] = lambda _: None,
     shots: ShotReference | None = None,
+    parts: Parts | None = None,
 ) -> list[Pair]:
     """Paint one defect (e_a, (k, D)) into each photo where its mask (H, W) bool says, `settings.batch` views at a time.
 
     generators: a CPU generator for each photo. shots: the defect's, for the measures that compare with them (likeness,
-    novelty), which are None without. Raises InputError for a mask that is empty or of another size.
+    novelty), which are None without. parts: what is known of the device's memory; out of it, fewer views are painted at
+    a time. Raises InputError for a mask that is empty or of another size.
     """
+    parts = parts or Parts()
     for photo, mask in zip(photos, masks, strict=True):
         if mask.shape != photo.size or not mask.any():
             raise InputError(
@@ -101,9 +105,12 @@ def make_pairs(
     views = _views([paint_crops(mask, backbone, settings) for mask in masks], generators)
     found: list[list[_Painted]] = [[] for _ in photos]
     for start in range(0, len(views), settings.batch):
-        part = views[start : start + settings.batch]
-        painted = _paint(backbone, photos, part, embedding, encoder, settings, on_step)
-        for view, one in zip(part, painted, strict=True):
+        together = views[start : start + settings.batch]
+
+        def paint(part: slice, of: list[_View] = together) -> list[_Painted]:
+            return _paint(backbone, photos, of[part], embedding, encoder, settings, on_step)
+
+        for view, one in zip(together, parts.of(len(together), paint), strict=True):
             found[view.photo].append(one)
     return [
         _finish(backbone, photo, mask, of_photo, settings, shots)
@@ -138,7 +145,8 @@ def _paint(
     e_s = None if encoder is None else encoder.to(y.device)(on)
     condition = join_condition(embedding.to(y.device)[None].expand(len(views), -1, -1), e_s)
     reweighter = make_reweighter(backbone, y, images, cells, settings)
-    noises = [view.generator for view in views]
+    # what did not fit into memory is painted anew from the same noise
+    noises = [torch.Generator().set_state(view.generator.get_state()) for view in views]
     x = sample_blended(backbone, y, cells, condition, settings, noises, reweighter, on_step)
     pixels = as_pixels(backbone.decode(x)), as_pixels(backbone.decode(y))
     return [_Painted(view.crop, *both) for view, *both in zip(views, *pixels, strict=True)]

@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..library import Key, Library
 from ..pair_filter import PairFilter
 from ..progress import Cancelled, NullProgress, Progress
-from ..run_record import FORMAT, given_up, read_broken, read_plan, read_records
+from ..run_record import FORMAT, Records, given_up, read_broken, read_plan
 from ..scoring import ShotReference
 from ..spatial_encoder import SpatialEncoder
 from ..spatial_encoder import fingerprint as encoder_fingerprint
@@ -31,7 +31,7 @@ from ..storage import LOCK, TEMPORARY, create_json
 from ..versions import versions
 from ..workers import CLAIMS, Claims, join_run
 from .batch import Task
-from .files import kind_of, reopen_broken, several
+from .files import check_hope, kind_of, reopen_broken, several
 from .layers import Layer, check_folders
 from .settings import GenerationSettings
 from .sources import FolderMasks, MaskSource
@@ -47,11 +47,12 @@ TRIES = 4
 class RunResult:
     """out: the run's folder; pairs: records of all that exist; seconds: of this call; cancelled: stopped early.
 
+    The records of a run are read when they are looked at (`Records`), so that memory does not grow with it.
     rejected: numbers of pairs whose tries are spent. broken: records of those that cannot be made (`files`).
     """
 
     out: Path
-    pairs: list[dict[str, Any]]
+    pairs: Sequence[dict[str, Any]]
     seconds: float
     cancelled: bool = False
     rejected: list[int] = field(default_factory=list)
@@ -84,8 +85,9 @@ def generate_run(
     masks. limits: what a pair must keep, each of several defects by itself; one that does not is painted again, `tries`
     times in all, and kept apart as a reject. command: what makes the run again, for run.json; it may be another one
     when the run goes on. A normal image that does not open costs its pairs, which are listed as broken, until it does
-    and the run goes on. Ctrl-C or Cancelled ends the run with the pairs done so far. Raises InputError when `out` holds
-    something else, a run of other settings (saying which), or a run at all with resume=False.
+    and the run goes on; a mask that cannot be had costs its pair for good. Ctrl-C or Cancelled ends the run with the
+    pairs done so far. Raises InputError when `out` holds something else, a run of other settings (saying which), or a
+    run at all with resume=False, and when no pair at all has a mask.
     """
     settings, progress = settings or GenerationSettings(), progress or NullProgress()
     wanted = [(key, masks), *also]
@@ -96,6 +98,7 @@ def generate_run(
     with join_run(out):
         open_run(out, _identity(task), backbone, resume, {} if command is None else {"command": command})
         reopen_broken(out, task)
+        check_hope(out, task)
         began, cancelled = time.monotonic(), False
         progress.start(count, "pairs {product}/{defect}".format(**kind_of(layers)))
         try:
@@ -104,8 +107,8 @@ def generate_run(
         except (Cancelled, KeyboardInterrupt):
             cancelled = True
         progress.finish()
-        records, rejected = read_records(out), sorted(given_up(out, task.tries))
-        return RunResult(out, records, time.monotonic() - began, cancelled, rejected, read_broken(out))
+        rejected = sorted(given_up(out, task.tries))
+        return RunResult(out, Records(out), time.monotonic() - began, cancelled, rejected, read_broken(out))
 
 
 def _identity(task: Task) -> dict[str, Any]:
@@ -155,7 +158,7 @@ def check_run(
     check_folders(sources)
     for source in sources:
         if isinstance(source, FolderMasks):
-            source.check(count)
+            source.check(count, normals)
     if tries < 1:
         raise InputError(f"{tries} tries for each pair; give at least 1")
     for layer in _layers(library, backbone, wanted) if limits else ():

@@ -73,6 +73,7 @@ def make_reweighter(
         y,
         mode=settings.reweighting,
         strength=settings.strength,
+        level=settings.level,
         distance=settings.distance,
         interval=settings.interval,
         lookahead=settings.lookahead,

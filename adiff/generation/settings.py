@@ -8,7 +8,7 @@ from typing import Any
 
 from ..blending import KINDS
 from ..errors import InputError
-from ..reweighting import DISTANCES, MODES
+from ..reweighting import DISTANCES, LEVEL, MODES, check_level
 
 SEVEREST = 2
 """Largest severity; beyond it the guidance breaks the image."""
@@ -19,19 +19,20 @@ class GenerationSettings:
     """How pairs are painted.
 
     steps: DDIM steps. guidance: classifier-free guidance against the null context, 1 for none. severity: how far the
-    defect departs from the normal image, 0 to 2 (`sampler.sample_blended`). reweighting, strength, distance, interval,
-    lookahead: of AAR (Eq. 7, 8). blending: `fresh` or `fixed` noise outside (Eq. 1). eta: DDIM's. crop: paint in a box
-    around the mask; None: where the mask covers few latent cells. context: the box's side in sides of the mask's.
-    feather: pixels of the model's image over which the paste-back fades in, inside the mask. batch: pairs at a time.
-    preview_decoder: file of a TAESD decoder, for the distance `preview`. refine: write the mask of what really changed
-    in place of the one that was painted (`refinement.refined`).
+    defect departs from the normal image, 0 to 2 (`sampler.sample_blended`). reweighting, strength, level, distance,
+    interval, lookahead: of AAR (Eq. 7, 8). blending: `fresh` or `fixed` noise outside (Eq. 1). eta: DDIM's. crop: paint
+    in a box around the mask; None: where the mask covers few latent cells. context: the box's side in sides of the
+    mask's. feather: pixels of the model's image over which the paste-back fades in, inside the mask. batch: pairs at a
+    time. preview_decoder: file of a TAESD decoder, for the distance `preview`. refine: write the mask of what really
+    changed in place of the one that was painted (`refinement.refined`).
     """
 
-    steps: int = 30
+    steps: int = 20
     guidance: float = 2.0
     severity: float = 1.0
     reweighting: str = "balanced"
     strength: float = 1.0
+    level: float = LEVEL
     distance: str = "latent"
     interval: int = 1
     lookahead: bool = False
@@ -45,8 +46,9 @@ class GenerationSettings:
     refine: bool = False
 
     def record(self) -> dict[str, Any]:
-        """What run.json keeps; refine is None unless it is asked for, as in runs from before it was there."""
-        return {**asdict(self), "refine": self.refine or None}
+        """What run.json keeps; what a run from before it was there lacks is None unless it is asked for."""
+        later = {"refine": self.refine or None, "level": None if self.level == LEVEL else self.level}
+        return {**asdict(self), **later}
 
     def __post_init__(self) -> None:
         for name, known in (("reweighting", MODES), ("distance", DISTANCES), ("blending", KINDS)):
@@ -57,6 +59,7 @@ class GenerationSettings:
         _at_least("context", self.context, 1)
         for name in ("guidance", "severity", "strength", "eta", "feather"):
             _at_least(name, getattr(self, name), 0)
+        check_level(self.level)
         if self.severity > SEVEREST:
             raise InputError(f"severity is {self.severity}; it must lie between 0 (no defect) and {SEVEREST}")
         _check_steps(self.steps)
@@ -75,7 +78,7 @@ class MaskSampling:
     """
 
     steps: int = 12
-    guidance: float = 2.5
+    guidance: float = 2.0
     threshold: float = 0.6
     tries: int = 24
     batch: int = 16

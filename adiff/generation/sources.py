@@ -14,15 +14,22 @@ from ..backbone import Backbone
 from ..datasets.images import Photo, read_mask
 from ..embedding import embedding_fingerprint
 from ..errors import InputError
-from ..geometry import resize_mask
 from ..masks import MaskRules
-from .mask import sample_masks
+from ..outline import enlarge_mask
+from .mask import GeneratedMask, TooFewMasks, sample_masks
 from .memory import Parts
 from .seeds import derived_seed, rng_for
 from .settings import MaskSampling
 
 Chosen = tuple[np.ndarray, dict[str, Any]]
 """A mask (H, W) bool and the record of where it came from."""
+
+
+@dataclass(frozen=True)
+class NoMask:
+    """A pair for which there is no mask, and why."""
+
+    reason: str
 
 
 class Batch(NamedTuple):
@@ -36,8 +43,8 @@ class Batch(NamedTuple):
 class MaskSource(Protocol):
     """Where a run's masks come from."""
 
-    def masks(self, backbone: Backbone, photos: Sequence[Photo], batch: Batch) -> list[Chosen]:
-        """Return a mask for each photo; batch.ids are the numbers of their pairs."""
+    def masks(self, backbone: Backbone, photos: Sequence[Photo], batch: Batch) -> list[Chosen | NoMask]:
+        """Return a mask for each photo, or why it has none; batch.ids are the numbers of their pairs."""
 
     def record(self) -> dict[str, Any]:
         """Return what run.json keeps of the source."""
@@ -45,43 +52,62 @@ class MaskSource(Protocol):
 
 @dataclass(frozen=True)
 class FolderMasks:
-    """Masks drawn by the user, one file each, taken in turn; each is resized to its photo if they differ."""
+    """Masks in files, one each, taken in turn; each is resized to its photo if they differ.
+
+    normals: of each mask the name of the normal image that it was placed on, and is painted into, or None where any
+    will do; () if that is so for all.
+    """
 
     paths: Sequence[Path]
+    normals: Sequence[str | None] = ()
 
     def __post_init__(self) -> None:
         if not self.paths:
             raise InputError("no mask files were given; give at least one")
+        if len(self.normals) not in (0, len(self.paths)):
+            raise ValueError(f"{len(self.normals)} normal images for {len(self.paths)} masks; expected one for each")
 
-    def check(self, count: int) -> None:
-        """Read all that a run of `count` pairs wants, so that none stops it halfway; raises as `read_mask`."""
+    def check(self, count: int, normals: Sequence[Path]) -> None:
+        """Read all that a run of `count` pairs wants, so that none stops it halfway; raises as `read_mask`.
+
+        Raises InputError for a mask whose normal image is not among `normals`.
+        """
+        names = {path.name for path in normals}
+        for path, name in zip(self.paths[:count], self.normals, strict=False):
+            if name is not None and name not in names:
+                raise InputError(
+                    f"mask {path} was placed on the normal image {name}, which is not among those given; give the "
+                    "images that the masks were placed on, or masks placed on these"
+                )
         for path in self.paths[:count]:
             read_mask(path)
 
-    def masks(self, backbone: Backbone, photos: Sequence[Photo], batch: Batch) -> list[Chosen]:
-        """Read the pairs' masks. Raises InputError for a mask of another aspect than its photo."""
+    def normal_of(self, number: int) -> str | None:
+        """The name of the normal image that a pair's mask belongs on; None for any."""
+        return self.normals[number % len(self.paths)] if self.normals else None
+
+    def masks(self, backbone: Backbone, photos: Sequence[Photo], batch: Batch) -> list[Chosen | NoMask]:
+        """Read the pairs' masks; one of another aspect than its photo is none for it."""
         found = []
         for number, photo in zip(batch.ids, photos, strict=True):
             path = self.paths[number % len(self.paths)]
-            mask = read_mask(path).mask
-            if mask.shape != photo.size:
-                mask = _fitted(mask, photo, path)
-            found.append((mask, {"kind": "file", "path": path.name}))
+            mask = _fitted(read_mask(path).mask, photo, path)
+            found.append(mask if isinstance(mask, NoMask) else (mask, {"kind": "file", "path": path.name}))
         return found
 
     def record(self) -> dict[str, Any]:
-        """Return the files' names."""
-        return {"kind": "folder", "files": [p.name for p in self.paths]}
+        """Return the files' names, and those of the normal images that they belong on, None as in older runs."""
+        return {"kind": "folder", "files": [p.name for p in self.paths], "normals": list(self.normals) or None}
 
 
-def _fitted(mask: np.ndarray, photo: Photo, path: Path) -> np.ndarray:
+def _fitted(mask: np.ndarray, photo: Photo, path: Path) -> np.ndarray | NoMask:
     height, width = photo.size
     if abs(mask.shape[0] * width - mask.shape[1] * height) > 0.01 * width * mask.shape[0]:
-        raise InputError(
+        return NoMask(
             f"mask {path.name} is {mask.shape[1]} x {mask.shape[0]}, its photo {photo.path.name} {width} x {height}; "
             "give masks of the photos' size, or at least of their shape"
         )
-    return resize_mask(mask, height, width)
+    return enlarge_mask(mask, height, width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,24 +120,28 @@ class LearnedMasks:
     sampling: MaskSampling = MaskSampling()
     parts: Parts = field(default_factory=Parts)
 
-    def masks(self, backbone: Backbone, photos: Sequence[Photo], batch: Batch) -> list[Chosen]:
-        """Sample the pairs' masks; on a photo that is not square each lies in a square somewhere along it."""
-        drawn = sample_masks(
-            backbone,
-            self.embedding,
-            len(photos),
-            rules=self.rules,
-            shots=self.shots,
-            settings=self.sampling,
-            seed=derived_seed(batch.seed, "masks of batch", batch.number),
-            parts=self.parts,
-        )
-        found = []
-        for number, photo, one in zip(batch.ids, photos, drawn, strict=True):
+    def masks(self, backbone: Backbone, photos: Sequence[Photo], batch: Batch) -> list[Chosen | NoMask]:
+        """Sample the pairs' masks; on a photo that is not square each lies in a square somewhere along it.
+
+        Where too few pass the rules, the last pairs have none.
+        """
+        found: list[Chosen | NoMask] = []
+        seed = derived_seed(batch.seed, "masks of batch", batch.number)
+        try:
+            drawn, reason = self._sample(backbone, len(photos), seed), ""
+        except TooFewMasks as error:
+            drawn, reason = error.found, str(error)
+        for number, photo, one in zip(batch.ids, photos, drawn, strict=False):
             rng = rng_for(batch.seed, "mask place", number)
             record = {"kind": "learned", "iou": round(one.iou, 4), "candidate": one.candidate}
             found.append((_on_photo(one.mask, photo, rng), record))
-        return found
+        return found + [NoMask(reason)] * (len(photos) - len(found))
+
+    def _sample(self, backbone: Backbone, count: int, seed: int) -> list[GeneratedMask]:
+        return sample_masks(
+            backbone, self.embedding, count, rules=self.rules, shots=self.shots, settings=self.sampling, seed=seed,
+            parts=self.parts,
+        )  # fmt: skip
 
     def record(self) -> dict[str, Any]:
         """Return the embedding's fingerprint, the rules and the sampling settings."""
@@ -126,5 +156,5 @@ def _on_photo(mask: np.ndarray, photo: Photo, rng: np.random.Generator) -> np.nd
     side = min(height, width)
     top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
     whole = np.zeros((height, width), bool)
-    whole[top : top + side, left : left + side] = resize_mask(mask, side, side)
+    whole[top : top + side, left : left + side] = enlarge_mask(mask, side, side)
     return whole

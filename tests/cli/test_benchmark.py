@@ -1,9 +1,12 @@
 """`adiff benchmark`: from data to report with the tiny model, and what it refuses."""
 
 import json
+import multiprocessing
+import os
 
 import numpy as np
 import pytest
+import torch
 
 from adiff import benchmark as engine
 from adiff.benchmark import Budget
@@ -53,21 +56,38 @@ def test_a_folder_is_measured_and_the_same_command_goes_on(run, data, cheap, tmp
     assert (out / "rows.jsonl").exists()
 
 
-def test_surfaces_are_drawn_once(run, cheap, tmp_path, monkeypatch):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_two_processes_draw_the_surfaces_once_and_measure_each_cell_once(run, cheap, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "QUICK_IMAGES", 3)
     monkeypatch.setattr(module, "TEACHING", {3: 2})
     monkeypatch.setattr(module, "SIZE", 64)
     monkeypatch.setattr(module, "SHOTS", 1)
     monkeypatch.setattr(module, "_withheld", lambda given: [("wood", "hole")])
     out = tmp_path / "out"
-    result = run("benchmark", "surfaces", "--suite", "grid", "--quick", "--out", out)
-    assert result.exit_code == 0, result.stderr
-    assert {row["unit"] for row in rows(out)} == {"wood/hole"} and len(rows(out)) == 4
+    arguments = ("benchmark", "surfaces", "--suite", "grid", "--variant", "AAR", "--quick", "--out", out)
+
+    def start(number):
+        torch.set_num_threads(1)  # a forked process has none of its parent's
+        result = run(*arguments)
+        (tmp_path / f"{number}.txt").write_text(f"{result.exit_code} {result.stderr}")
+
+    both = [multiprocessing.get_context("fork").Process(target=start, args=(number,)) for number in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    told = [(tmp_path / f"{number}.txt").read_text() for number in range(2)]
+    assert [text[:2] for text in told] == ["0 ", "0 "] and "".join(told).count(": done") == 2, told
+    assert sorted(path.name for path in out.iterdir()) == [
+        "benchmark.json", "data", "learned", "report.html", "report.md", "rows.jsonl", "runs", "sheets", "summary.json"
+    ]  # fmt: skip
+    assert {row["unit"] for row in rows(out)} == {"wood/hole"}
+    assert sorted(row["variant"] for row in rows(out)) == ["AAR", "neither"]
     assert all(row["measures"]["leak"] == 0 for row in rows(out))
     files = json.loads((out / "benchmark.json").read_text())["units"]["wood/hole"]
     assert (len(files["train"]), len(files["test"])) == (2, 1) and not set(files["train"]) & set(files["test"])
     drawn = (out / "data" / "wood" / "test" / "hole" / "000.png").stat().st_mtime_ns
-    assert run("benchmark", "surfaces", "--suite", "grid", "--quick", "--out", out).exit_code == 0
+    assert run(*arguments).exit_code == 0
     assert (out / "data" / "wood" / "test" / "hole" / "000.png").stat().st_mtime_ns == drawn
 
 
@@ -100,6 +120,7 @@ def test_what_does_not_fit_is_refused(refused, data, tiny, tmp_path):
     assert "12 shots of 12 drawn" in refused("benchmark", "surfaces", "--quick", "--shots", "12", *out)
     assert "is left to test on" in refused("benchmark", data, "--defect", "hole", "--shots", "3", *out)
     assert "'magic' is not one of" in refused("benchmark", data, "--suite", "magic", *out)
+    assert "no variant 'magic'; choose from real; " in refused("benchmark", data, "--variant", "magic", *out)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("x")
     assert "holds mine.txt and no benchmark.json" in refused("benchmark", data, "--defect", "hole", *out)

@@ -103,6 +103,10 @@ def test_what_does_not_fit_is_refused(refused, data, made, library, tmp_path):
     )
     assert "none is recorded" in refused("evaluate", "localization", data, made, "--library", library, *out)
     assert "no row 'magic'" in refused("evaluate", "uplift", data, made, "--shots", "1", "--row", "magic", *out)
+    plan = json.loads((made / "run.json").read_text())
+    (made / "run.json").write_text(json.dumps({**plan, "base": {"name": "v1-5", "fingerprint": "1" * 64}}))
+    told = refused("evaluate", "uplift", data, made, "--shots", "1", "--row", "real + textual-inversion", *out)
+    assert f"{made} was painted on base 'v1-5', not on " in told and "give it with --base" in told
     assert "two or more defects" in refused("evaluate", "classification", data, made, "--shots", "1", *out)
     assert "no file of weights at" in refused(
         "evaluate", "quality", data, made, "--shots", "1", "--features", tmp_path / "none.pth", *out

@@ -38,6 +38,17 @@ def test_a_run_becomes_a_data_set(run, tmp_path):
     assert only["bbox"] == [3, 2, 3, 2] and isinstance(only["segmentation"], list)
 
 
+def test_a_run_that_has_grown_extends_its_data_set(run, refused, tmp_path):
+    folder, out = write_run(tmp_path / "run"), tmp_path / "out"
+    (folder / "pairs" / "000004.json").rename(tmp_path / "later.json")
+    assert run("export", folder, "--format", "yolo", "--out", out).exit_code == 0
+    (tmp_path / "later.json").rename(folder / "pairs" / "000004.json")
+    assert "differs in pairs" in refused("export", folder, "--format", "yolo", "--out", out)
+    told = run("export", folder, "--format", "yolo", "--out", out, "--extend").stdout
+    assert told.startswith("5 pairs of metal/rust in") and "in data.yaml, val are the training images" in told
+    assert len(list((out / "images" / "train").iterdir())) == 5
+
+
 def test_bad_input_is_one_line(refused, tmp_path):
     folder, out = write_run(tmp_path / "run"), tmp_path / "out"
     assert "there is no run at" in refused("export", tmp_path / "none", "--out", out)

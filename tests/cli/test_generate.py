@@ -1,6 +1,7 @@
 """`adiff generate`: options reach the run, the right encoder is found, what does not fit is refused."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -43,13 +44,14 @@ def start(run, library, data, tmp_path):
 def test_options_reach_the_run(start, runs, tmp_path):
     result = start("-n", "3", "--steps", "7", "--guidance", "1.5", "--reweighting", "paper", "--strength", "0.5",
                    "--distance", "vae", "--blending", "fixed", "--batch", "2", "--no-crop", "--seed", "9",
-                   "--severity", "1.25")  # fmt: skip
+                   "--severity", "1.25", "--level", "3")  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert "3 pairs of metal/scratch" in result.stdout and "median fill 0.75" in result.stdout
     (call,) = runs
     settings = call["settings"]
-    chosen = ("steps", "guidance", "reweighting", "strength", "distance", "blending", "batch", "crop", "severity")
-    assert [getattr(settings, name) for name in chosen] == [7, 1.5, "paper", 0.5, "vae", "fixed", 2, False, 1.25]
+    chosen = ("steps", "guidance", "reweighting", "strength", "level", "distance", "blending", "batch", "crop",
+              "severity")  # fmt: skip
+    assert [getattr(settings, name) for name in chosen] == [7, 1.5, "paper", 0.5, 3.0, "vae", "fixed", 2, False, 1.25]
     assert (call["count"], call["seed"], call["out"]) == (3, 9, tmp_path / "run")
     assert [path.name for path in call["normals"]] == ["000.png", "001.png", "002.png"]
     assert type(call["masks"]).__name__ == "LearnedMasks" and call["also"] == []
@@ -89,7 +91,16 @@ def test_pairs_that_are_missing_are_told(start, data, tmp_path):
 def test_masks_of_a_folder_are_used(start, runs, data):
     assert start("--masks", data / "metal/ground_truth/hole").exit_code == 0
     assert type(runs[0]["masks"]).__name__ == "FolderMasks"
-    assert runs[0]["settings"].crop is None
+    assert runs[0]["settings"].crop is None and list(runs[0]["masks"].normals) == []
+
+
+def test_masks_go_with_the_normals_that_they_were_placed_on(start, runs, data, tmp_path):
+    shutil.copytree(data / "metal/ground_truth/hole", tmp_path / "placed")
+    count = len(list((tmp_path / "placed").iterdir()))
+    first = min(path.name for path in (tmp_path / "placed").iterdir())
+    (tmp_path / "placed" / "masks.json").write_text(json.dumps({"masks": [{"file": first, "normal": "002.png"}]}))
+    assert start("--masks", tmp_path / "placed").exit_code == 0
+    assert list(runs[0]["masks"].normals) == ["002.png", *(count - 1) * [None]]
 
 
 def test_restart_clears_a_run_and_nothing_else(start, runs, tmp_path):

@@ -1,7 +1,9 @@
 """`adiff masks`: masks and their record, within a foreground if there is one."""
 
 import json
+import multiprocessing
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -109,7 +111,7 @@ def test_the_object_is_found_in_normal_images_and_kept_beside_the_masks(run, ref
     assert result.exit_code == 0, result.stderr
     for about, mask in placed_in(tmp_path / "out")[1]:
         found = np.asarray(Image.open(tmp_path / "out" / "foreground" / about["foreground"])) > 0
-        assert 1400 < found.sum() <= 1600 and not (mask & ~found).any()
+        assert 1400 < found.sum() <= 1600 and not (mask & ~found).any() and about["normal"] == about["foreground"]
     line = refused("masks", library, "metal/hole", *where[:3], tmp_path / "new", *where[4:], "--find", "alpha")
     assert "normal 1 of 3 has no transparency; give masks of the object, or choose 'whole picture'" in line
     assert not (tmp_path / "new").exists()
@@ -165,6 +167,43 @@ def test_a_write_that_breaks_off_leaves_no_half_set(run, library, sampled, tmp_p
     result = run("masks", library, "metal/scratch", "-n", "3", "--out", tmp_path / "out")
     assert result.exit_code == (2 if isinstance(broken, OSError) else 130) and len(made) == 3
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork, and no kill -9")
+@pytest.mark.parametrize(("write", "left"), [(1, []), (4, ["000.png", "foreground", "masks.json"])])
+def test_after_a_kill_the_same_call_begins_anew(run, refused, library, sampled, tmp_path, listing, write, left):
+    """The writes are the record, the object found, three masks, and the record again."""
+    pixels = np.full((64, 64, 3), 255, np.uint8)
+    pixels[8:56, 8:56] = 60
+    write_png(tmp_path / "normals" / "a.png", pixels)
+    given = ("masks", library, "metal/scratch", "-n", "3", "--normals", tmp_path / "normals", "--find", "border-colour")
+    out = tmp_path / "out"
+
+    def work():
+        rename, written = os.replace, []
+
+        def kill_before(source, target):
+            written.append(target)
+            if len(written) == write:
+                os.kill(os.getpid(), signal.SIGKILL)
+            rename(source, target)
+
+        os.replace = kill_before
+        run(*given, "--out", out)
+
+    process = multiprocessing.get_context("fork").Process(target=work, daemon=True)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == left
+    if left:  # what somebody has put beside them since is not removed
+        (out / "mine.png").touch()
+        assert "is not empty" in refused(*given, "--out", out) and (out / "000.png").exists()
+        (out / "mine.png").unlink()
+    again, whole = (run(*given, "--out", folder) for folder in (out, tmp_path / "whole"))
+    assert again.exit_code == whole.exit_code == 0, again.stderr
+    assert listing(out) == listing(tmp_path / "whole") and "foreground/a.png" in listing(out)
+    assert "is not empty" in refused(*given, "--out", out)
 
 
 def test_what_does_not_fit_is_refused(refused, library, tmp_path, tiny):

@@ -188,7 +188,7 @@ async function edit(page) {
   seen.renamed = { rows: await rows(page), nodes: await loaders(page), text: await row(page, "steel/scratch 1").textContent() };
   await shoot(page, "saved");
   seen.hacked = await page.evaluate(() => window.hacked ?? null);
-  await page.click(".adiff-link");
+  await page.click(".adiff-bar .adiff-icon >> nth=0"); // the message may be gone by now
   seen.undone = await says(page, DEFECT);
   await find(page, "metal scratch");
   seen.back = { rows: await rows(page), nodes: await loaders(page) };
@@ -224,6 +224,51 @@ async function remove(page) {
   seen.locked = { text: await page.textContent(".adiff-locked"), save: await page.locator(".adiff-primary").count() };
 }
 
+// Picks with Ctrl, Shift, keys and boxes; tags and deletes what is picked; takes both back.
+async function several(page) {
+  const picked = () => page.$$eval(".adiff-picked", (all) => all.map((one) => one.dataset.key.split("\n")[1]));
+  const held = async () => (await listed(page)).defects.map((one) => `${one.product}/${one.defect}`).filter((name) => name.startsWith("metal/scratch"));
+  await page.click(".adiff-details header .adiff-icon"); // the form of the step before
+  await find(page, "metal scratch");
+  const names = await held();
+  const own = (name) => page.locator(`.adiff-row[data-key^="${LIBRARY}"][data-key$="${name}"]`);
+  await own(names[0]).click({ modifiers: ["Control"] });
+  await own(names[2]).click({ modifiers: ["Shift"] });
+  seen.several = { names, spanned: await picked() };
+  await own(names[2]).focus();
+  await page.keyboard.press("Shift+ArrowDown");
+  seen.several.walked = await picked();
+  await page.keyboard.press(" ");
+  seen.several.let_go = await picked();
+  await page.fill(".adiff-tags-input input", "batch");
+  await page.press(".adiff-tags-input input", "Enter");
+  seen.several.heading = await page.textContent(".adiff-several h3");
+  await shoot(page, "several");
+  await page.click(".adiff-several .adiff-primary");
+  seen.several.saved = await says(page, "saved");
+  await find(page, "batch");
+  seen.several.tagged = await rows(page);
+  await page.click(".adiff-bar .adiff-icon >> nth=0"); // the message may be gone by now
+  seen.several.undone = await says(page, "as they were");
+  seen.several.untagged = await rows(page);
+  await find(page, "metal scratch");
+  for (const name of names.slice(0, 2)) await own(name).locator(".adiff-pick").click();
+  await page.click(".adiff-several .adiff-danger");
+  seen.several.removed = await says(page, "deleted");
+  seen.several.left = await held();
+  await page.click(".adiff-link");
+  await says(page, "as they were");
+  seen.several.restored = await held();
+  await page.locator(".adiff-row:not(:has(.adiff-pick))").first().click({ modifiers: ["Control"] });
+  seen.several.locked = await picked();
+  await find(page, `${LIBRARY} metal scratch`);
+  await own(names[0]).focus();
+  await page.keyboard.press("Control+a");
+  seen.several.all = await page.textContent(".adiff-several h3");
+  await page.keyboard.press("Escape");
+  seen.several.none = await picked();
+}
+
 async function themes(page) {
   await find(page, "bottle crack");
   await row(page, "bottle/crack 2").click();
@@ -248,7 +293,7 @@ await withPage(VIEW, async (page) => {
   page.setDefaultTimeout(SLOW);
   await load(page, BASE);
   await page.evaluate(() => window.app.graph.clear());
-  for (const step of [look, place, edit, refuse, remove, themes, otherLanguage]) {
+  for (const step of [look, place, edit, refuse, remove, several, themes, otherLanguage]) {
     await step(page).catch((error) => { throw new Error(`${step.name}: ${error.message}\n${JSON.stringify(seen)}`); });
   }
 });

@@ -88,6 +88,17 @@ def test_edits_are_taken_back(seen):
     assert len(seen["left"]) == len(seen["found"]) - 1 and seen["restored"] == seen["found"]
 
 
+def test_several_are_picked_tagged_deleted_and_brought_back(seen):
+    told = seen["several"]
+    names = told["names"]
+    assert len(names) == 10 and told["spanned"] == told["let_go"] == names[:3] and told["walked"] == names[:4]
+    assert told["heading"] == "3 selected" and told["saved"].startswith("3 defects saved")
+    assert told["tagged"] == names[:3] and told["untagged"] == []
+    assert told["undone"].startswith("3 defects are as they were") and told["removed"].startswith("2 defects deleted")
+    assert told["left"] == names[2:] and told["restored"] == names
+    assert told["locked"] == told["none"] == [] and told["all"] == "10 selected"
+
+
 def test_what_others_changed_is_told_and_nothing_typed_is_lost(seen):
     assert "holds a metal/scratch 2 already" in seen["taken"]
     assert seen["kept"] == "Grace" and seen["again"].startswith("metal/scratch 1 saved")

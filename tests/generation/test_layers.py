@@ -21,7 +21,7 @@ from adiff.generation.layers import (
     paint_masks,
     surrounding_box,
 )
-from adiff.generation.sources import Batch
+from adiff.generation.sources import Batch, NoMask
 from adiff.geometry import Box
 
 FEW = GenerationSettings(steps=1, reweighting="off", guidance=1.0)
@@ -83,8 +83,17 @@ def test_one_mask_is_drawn_once():
 
 def test_masks_that_never_lie_apart_are_given_up():
     source = Scripted(lambda i, n: spot(10, 10))
-    with pytest.raises(InputError, match=f"no 2 masks that lie apart were found for 0.png in {TRIES} draws"):
-        masks_apart(None, [source, source], photos(), Batch(0, 0, [0]))
+    (none,) = masks_apart(None, [source, source], photos(), Batch(0, 0, [0]))
+    assert f"no 2 masks that lie apart were found in {TRIES} draws" in none.reason
+
+
+def test_a_photo_without_one_of_its_masks_has_none_and_is_not_drawn_again():
+    first = Scripted(lambda i, n: spot(10, 10))
+    second = Scripted(lambda i, n: spot(30, 30))
+    second.masks = lambda backbone, photos, batch: [NoMask("none passed") if i == 8 else (spot(30, 30), {})
+                                                    for i in batch.ids]  # fmt: skip
+    lacking, found = masks_apart(None, [first, second], photos(2), Batch(7, 4, [8, 9]))
+    assert lacking == NoMask("none passed") and len(found) == 2 and len(first.asked) == 1
 
 
 @pytest.fixture

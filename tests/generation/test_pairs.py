@@ -7,7 +7,7 @@ import torch
 
 from adiff.datasets.images import Photo
 from adiff.errors import InputError
-from adiff.generation import GenerationSettings, make_pairs
+from adiff.generation import GenerationSettings, make_pairs, pairs
 from adiff.generation.pairs import paint_box, paint_crops
 from adiff.geometry import box_of
 from adiff.scoring import ShotReference, describe
@@ -92,6 +92,27 @@ def test_more_views_than_a_batch_are_painted_in_several(backbone, embedding):
     assert np.array_equal(pair.image, again.image) and pair.measures["components"] == 6
     changed = (pair.image != photo(400, 600).pixels).any(-1)
     assert all(changed[top : top + 8, left : left + 10].any() for top in (20, 200, 370) for left in (100, 500))
+
+
+def test_out_of_memory_paints_the_far_parts_of_one_photo_a_few_at_a_time(backbone, embedding, monkeypatch):
+    """6 views of one photo where 2 fit: 6, 3, then 2, 2, 2, from the same noise."""
+    mask, sizes, whole = np.zeros((400, 600), bool), [], pairs.sample_blended
+    for top in (20, 200, 370):
+        mask[top : top + 8, 100:110] = mask[top : top + 8, 500:510] = True
+    given = backbone, [photo(400, 600)], [mask], embedding
+    (pair,) = paint(*given)
+
+    def small(backbone, y, *more):
+        sizes.append(len(y))
+        painted = whole(backbone, y, *more)
+        if len(y) > 2:  # when the noise is drawn already
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return painted
+
+    monkeypatch.setattr(pairs, "sample_blended", small)
+    (again,) = paint(*given)
+    assert sizes == [6, 3, 2, 2, 2]
+    assert np.abs(again.image.astype(int) - pair.image).max() <= 2 and (pair.image != again.image).mean() < 0.01
 
 
 def test_a_photo_that_is_not_square_is_painted_in_a_square_without_crop(backbone):

@@ -9,7 +9,7 @@ import torch
 
 from adiff.datasets.images import read_mask, read_photo, write_png
 from adiff.errors import InputError
-from adiff.generation import FolderMasks, GenerationSettings, LearnedMasks, files, generate_run, layers
+from adiff.generation import FolderMasks, GenerationSettings, LearnedMasks, MaskSampling, files, generate_run, pairs
 from adiff.generation.batch import Task
 from adiff.library import Defect, Library
 from adiff.masks import MaskRules
@@ -194,6 +194,72 @@ def test_learned_masks_are_sampled_for_each_batch(start, backbone, make_mask, mo
     assert listing(result.out) == before
 
 
+class Sampler:
+    """Stand-in for the mask sampler: of the seeds of batches and tries, in order of their appearance, some find none.
+
+    passing: how many masks pass for the i-th seed; every other candidate is empty.
+    """
+
+    def __init__(self, monkeypatch, mask, passing):
+        self.seeds = []
+
+        def draw(backbone, embedding, count, settings, seed, first):
+            if seed not in self.seeds:
+                self.seeds.append(seed)
+            good = passing.get(self.seeds.index(seed), 99)
+            return np.stack([mask if i < good else np.zeros_like(mask) for i in range(first, first + count)])
+
+        monkeypatch.setattr("adiff.generation.mask.draw_candidates", draw)
+        self.source = LearnedMasks(torch.zeros(4, 768), MaskRules(), [mask], MaskSampling(tries=3, steps=1))
+
+
+def test_pairs_for_which_no_mask_passes_are_listed_and_the_rest_is_made(start, make_mask, monkeypatch):
+    sampler = Sampler(monkeypatch, make_mask(), {0: 0, 1: 1})  # none of the first batch of 2, one of the second
+    result = start(masks=sampler.source)
+    assert [r["id"] for r in result.pairs] == ["000002", "000004"] and len(sampler.seeds) == 3
+    assert [(one["id"], one["no_mask"]) for one in result.broken] == [(f"{i:06d}", True) for i in (0, 1, 3)]
+    assert all("masks passed in 6 tries; broken: empty" in one["reason"] for one in result.broken)
+    before = listing(result.out)
+    assert start(masks=sampler.source).broken == result.broken and len(sampler.seeds) == 3  # they are settled
+    assert listing(result.out) == before
+
+
+def test_a_pair_without_a_mask_gets_another_one_in_its_next_try(start, make_mask, monkeypatch):
+    sampler = Sampler(monkeypatch, make_mask(), {0: 1})
+    given = {"limits": PairFilter(min_fill=0.0), "tries": 2, "count": 2, "masks": sampler.source}
+    result = start(**given)
+    assert [(r["id"], r["try"]) for r in result.pairs] == [("000000", 0), ("000001", 1)] and result.broken == []
+    never = Sampler(monkeypatch, make_mask(), {0: 1, 1: 0})
+    result = start(**given | {"masks": never.source, "out": result.out.with_name("never")})
+    assert [r["id"] for r in result.pairs] == ["000000"] and [one["id"] for one in result.broken] == ["000001"]
+    assert read_rejects(result.out) == [] and result.rejected == []
+
+
+def test_a_run_in_which_no_mask_passes_ends_early_and_says_why(start, make_mask, monkeypatch, tmp_path):
+    sampler = Sampler(monkeypatch, make_mask(), dict.fromkeys(range(999), 0))
+    said = "none of the first 16 pairs has a mask: only 0 of 2 masks passed in 6 tries; broken: empty"
+    for _ in range(2):
+        with pytest.raises(InputError, match=said):
+            start(masks=sampler.source, count=1000)
+    assert 8 <= len(sampler.seeds) <= 10  # batches of 2; the next one may be begun before the last is written
+    with pytest.raises(InputError, match="none of the first 3 pairs has a mask"):
+        start(masks=sampler.source, count=3, out=tmp_path / "few")
+
+
+def test_a_mask_is_painted_into_the_normal_that_it_was_placed_on(start, normals, masks):
+    source = FolderMasks([*masks.paths, masks.paths[0]], ["2.png", None, "0.png"])
+    result = start(masks=source, count=8)
+    of_mask = [[r["normal"] for r in result.pairs[i::3]] for i in range(3)]
+    assert set(of_mask[0]) == {"2.png"} and set(of_mask[2]) == {"0.png"}
+    free = start(masks=masks, count=8, out=result.out.with_name("free"))
+    assert of_mask[1] == [r["normal"] for r in free.pairs[1::3]]  # any, as without places
+    with pytest.raises(InputError, match=r"another run \(masks"):
+        start(masks=FolderMasks(source.paths), count=8)
+    with pytest.raises(InputError, match=r"placed on the normal image 2.png, which is not among those given"):
+        start(masks=source, normals=normals[:2], out=result.out.with_name("none"))
+    assert not result.out.with_name("none").exists()
+
+
 @pytest.fixture
 def dents(tmp_path, make_mask):
     """Masks that lie apart from those of `masks`, one for each."""
@@ -269,8 +335,8 @@ class Limits:
 
         self.seeds, whole = [], module.paint_masks
 
-        def paint(backbone, layers, encoder, photos, chosen, batch, settings):
-            painted = whole(backbone, layers, encoder, photos, chosen, batch, settings)
+        def paint(backbone, layers, encoder, photos, chosen, batch, *given):
+            painted = whole(backbone, layers, encoder, photos, chosen, batch, *given)
             self.seeds.append((batch.seed, list(batch.ids)))
             attempt = len({seed for seed, _ in self.seeds}) - 1
             for number, regions in zip(batch.ids, painted, strict=True):
@@ -441,15 +507,16 @@ def test_what_stops_a_write_stops_the_run_and_leaves_it_resumable(start, tmp_pat
 
 def test_out_of_memory_paints_the_same_pairs_in_parts(start, tmp_path, monkeypatch):
     settings, limit, sizes = replace(FEW, batch=4), 1, []
-    whole, paint = start(out=tmp_path / "whole", settings=settings), layers.make_pairs
+    whole, paint = start(out=tmp_path / "whole", settings=settings), pairs.sample_blended
 
-    def small(backbone, photos, *given, **more):
-        sizes.append(len(photos))
-        if len(photos) > limit:
+    def small(backbone, y, *given):
+        sizes.append(len(y))
+        painted = paint(backbone, y, *given)
+        if len(y) > limit:  # when the noise is drawn already
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return paint(backbone, photos, *given, **more)
+        return painted
 
-    monkeypatch.setattr(layers, "make_pairs", small)
+    monkeypatch.setattr(pairs, "sample_blended", small)
     result = start(settings=settings)
     assert sizes == [4, 2, 1, 1, 1, 1, 1]  # learned in the first batch of 4, for the last of 1 too
     for one, other in zip(result.pairs, whole.pairs, strict=True):

@@ -9,7 +9,7 @@ import torch
 
 from adiff.datasets.images import Photo, write_png
 from adiff.errors import InputError
-from adiff.generation import FolderMasks, LearnedMasks
+from adiff.generation import FolderMasks, LearnedMasks, MaskSampling
 from adiff.generation.sources import Batch, _on_photo
 from adiff.masks import MaskRules
 
@@ -37,8 +37,32 @@ def test_a_mask_of_the_photos_shape_is_resized_and_of_another_refused(tmp_path, 
     ((mask, _),) = FolderMasks([tmp_path / "large.png"]).masks(None, [photo()], Batch(0, 0, [0]))
     assert np.array_equal(mask, make_mask(10, 20, 30, 25))
     write_png(tmp_path / "wide.png", make_mask(size=128)[:64])
-    with pytest.raises(InputError, match="mask wide.png is 128 x 64, its photo normal.png 64 x 64"):
-        FolderMasks([tmp_path / "wide.png"]).masks(None, [photo()], Batch(0, 0, [0]))
+    (none,) = FolderMasks([tmp_path / "wide.png"]).masks(None, [photo()], Batch(0, 0, [0]))
+    assert "mask wide.png is 128 x 64, its photo normal.png 64 x 64" in none.reason
+
+
+def test_masks_are_checked_against_the_normals_they_were_placed_on(tmp_path, make_mask):
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path in paths:
+        write_png(path, make_mask())
+    source = FolderMasks(paths, ["b.png", None, "c.png"])
+    assert [source.normal_of(i) for i in range(4)] == ["b.png", None, "c.png", "b.png"]
+    assert source.record() == {"kind": "folder", "files": ["0.png", "1.png", "2.png"], "normals": list(source.normals)}
+    source.check(2, [Path("x/a.png"), Path("x/b.png")])  # the third is not asked for
+    with pytest.raises(InputError, match=r"2.png was placed on the normal image c.png, which is not among those given"):
+        source.check(3, [Path("x/a.png"), Path("x/b.png")])
+
+
+def test_pairs_beyond_the_masks_that_passed_have_none(make_mask, monkeypatch):
+    """Every third candidate passes: of 2 tries for each of 4 masks, 2 do, and they are those of the first pairs."""
+    def draw(backbone, embedding, count, settings, seed, first):
+        return np.stack([make_mask() if i % 3 == 2 else np.zeros((64, 64), bool) for i in range(first, first + count)])
+
+    monkeypatch.setattr("adiff.generation.mask.draw_candidates", draw)
+    source = LearnedMasks(torch.zeros(4, 768), MaskRules(), [make_mask()], MaskSampling(tries=2))
+    first, second, *others = source.masks(None, [photo()] * 4, Batch(0, 2, [8, 9, 10, 11]))
+    assert first[1]["candidate"] == 2 and second[1]["candidate"] == 5
+    assert [one.reason.partition(";")[0] for one in others] == ["only 2 of 4 masks passed in 8 tries"] * 2
 
 
 def test_masks_learned_anew_are_another_source(make_mask):

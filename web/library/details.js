@@ -20,7 +20,7 @@ function field(label, input, more = {}) {
 }
 
 // Tags as chips that end in an input; get() gives them.
-function tagInput(tags, known, locked) {
+export function tagInput(tags, known, locked) {
   const kept = [...tags];
   const list = suggestions(known);
   const input = element("input", { type: "text", placeholder: say("addTag"), maxLength: MOST.tag, list: list.id, disabled: locked });

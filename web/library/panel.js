@@ -7,6 +7,7 @@ import { details } from "./details.js";
 import { element, icon, iconButton } from "./element.js";
 import { VirtualList } from "./list.js";
 import { Refusal, change, fetchLibraries, pictureUrl } from "./server.js";
+import { Several } from "./several.js";
 import { loadWords, say } from "./words.js";
 
 const HEAD = 34; // pixels of a library's heading
@@ -26,9 +27,10 @@ class Panel {
     this.damaged = [];
     this.filter = { text: "", library: "", tag: "" };
     this.closed = new Set(); // libraries whose defects are not shown
-    this.steps = []; // changes to take back, the latest last
+    this.steps = []; // lists of changes to take back together, the latest last
     this.chosen = null; // key of the defect in the form
     this.known = { tags: [], licences: [], often: [] }; // of all defects
+    this.several = new Several(this);
     this.build();
   }
 
@@ -131,6 +133,7 @@ class Panel {
     this.known = { tags: [...uses.keys()].sort(order.compare), licences: [...licences].sort(order.compare), often };
     if (!uses.has(this.filter.tag)) this.filter.tag = "";
     if (!this.libraries.some((library) => library.name === this.filter.library)) this.filter.library = "";
+    this.several.stay();
     offer(defects.map((defect) => defect.label));
   }
 
@@ -187,18 +190,18 @@ class Panel {
     const row = element(
       "div",
       {
-        class: `adiff-row ${key === this.chosen ? "adiff-chosen" : ""}`, role: "listitem", tabIndex: 0, draggable: true,
-        title: `${nameOf(defect)}${defect.notes.notes ? `\n${defect.notes.notes}` : ""}`, onclick: () => this.choose(key),
+        class: `adiff-row ${key === this.chosen ? "adiff-chosen" : ""} ${this.several.keys.has(key) ? "adiff-picked" : ""}`,
+        role: "listitem", tabIndex: 0, draggable: true,
+        title: `${nameOf(defect)}${defect.notes.notes ? `\n${defect.notes.notes}` : ""}`,
+        onclick: (event) => this.several.takes(event, key) || this.choose(key),
         ondragstart: (event) => {
           event.dataTransfer.setData(KIND, defect.label);
           event.dataTransfer.effectAllowed = "copy";
           event.dataTransfer.setDragImage(frame, 28, 28);
         },
-        onkeydown: (event) => {
-          if (event.key === "Enter" && event.target === row) this.choose(key);
-        },
+        onkeydown: (event) => event.target === row && !this.several.takes(event, key) && event.key === "Enter" && this.choose(key),
       },
-      frame,
+      frame, !library.locked && this.several.box(key, nameOf(defect)),
       element(
         "div", { class: "adiff-what" },
         element("div", { class: "adiff-name" }, element("span", {}, `${defect.product} / `), element("b", {}, defect.defect)),
@@ -225,7 +228,7 @@ class Panel {
     picture.src = pictureUrl(defect, library.state, THUMBNAIL);
   }
 
-  // Arrow keys go from row to row.
+  // Arrow keys go from row to row; with Shift they pick on the way.
   move(event) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step || !event.target.classList.contains("adiff-row")) return;
@@ -237,6 +240,7 @@ class Panel {
     this.list.reveal(key);
     this.list.update();
     shown.get(items.findIndex((item) => item.key === key))?.focus({ preventScroll: true });
+    if (event.shiftKey) this.several.add([event.target.dataset.key, key]);
   }
 
   find(key) {
@@ -288,14 +292,20 @@ class Panel {
     }
   }
 
-  async save(library, defect, changes) {
-    const now = this.libraries.find((one) => one.name === library.name) ?? library; // newer after a conflict
-    const request = { library: library.name, seen: now.state, defect: nameOf(defect), ...changes };
-    const answer = await this.send("edit", request);
+  // Changes or removes a defect; returns its library and what it is now, and what takes that back.
+  async edit(what, library, defect, changes = {}) {
+    const { state } = this.libraries.find((one) => one.name === library.name) ?? library; // newer after a conflict
+    const answer = await this.send(what, { library: library.name, seen: state, defect: nameOf(defect), ...changes });
     const changed = this.replace(answer.library);
     const entry = changed.defects.find((one) => nameOf(one) === answer.name);
-    renameInGraph({ [defect.label]: entry.label });
-    this.keep({ edit: answer.edit, library: library.name, labels: { [entry.label]: defect.label } });
+    if (entry) renameInGraph({ [defect.label]: entry.label });
+    const labels = entry ? { [entry.label]: defect.label } : {};
+    return { changed, entry, step: { edit: answer.edit, library: library.name, labels } };
+  }
+
+  async save(library, defect, changes) {
+    const { changed, entry, step } = await this.edit("edit", library, defect, changes);
+    this.keep([step]);
     this.draw();
     this.choose(null);
     this.list.reveal(keyOf(changed, entry));
@@ -304,10 +314,8 @@ class Panel {
 
   async remove(library, defect) {
     try {
-      const { state } = this.libraries.find((one) => one.name === library.name) ?? library;
-      const answer = await this.send("remove", { library: library.name, seen: state, defect: nameOf(defect) });
-      this.replace(answer.library);
-      this.keep({ edit: answer.edit, library: library.name, labels: {} });
+      const { step } = await this.edit("remove", library, defect);
+      this.keep([step]);
       if (this.chosen === keyOf(library, defect)) this.choose(null);
       this.draw();
       this.tell(say("removed", { name: nameOf(defect) }), { undo: true });
@@ -317,27 +325,34 @@ class Panel {
   }
 
   async undo() {
-    const step = this.steps.at(-1);
-    if (!step) return;
+    const steps = this.steps.at(-1);
+    if (!steps) return;
+    const names = [];
     try {
-      const answer = await this.send("undo", { edit: step.edit, library: step.library });
-      this.steps.pop();
-      const library = this.replace(answer.library);
-      renameInGraph(step.labels);
+      while (steps.length) {
+        const { edit, library, labels } = steps.at(-1);
+        const answer = await this.send("undo", { edit, library });
+        steps.pop();
+        this.replace(answer.library);
+        renameInGraph(labels);
+        names.push([library, answer.name]);
+      }
+      const [[, name], ...more] = names;
+      this.tell(more.length ? say("severalRestored", { n: names.length }) : say("restored", { name }));
+      this.several.clear();
       this.choose(null);
-      this.draw();
-      const defect = library.defects.find((one) => nameOf(one) === answer.name);
-      if (defect) this.list.reveal(keyOf(library, defect));
-      this.tell(say("restored", { name: answer.name }));
     } catch (error) {
-      if (error.status === 410) this.steps.pop();
+      if (error.status === 410) steps.pop();
       this.tell(error.message, { bad: true });
     }
+    this.draw();
+    if (names.length) this.list.reveal(names[0].join("\n"));
+    if (!steps.length) this.steps.splice(this.steps.indexOf(steps), 1);
     this.keep();
   }
 
-  keep(step) {
-    if (step) this.steps.push(step);
+  keep(steps) {
+    if (steps) this.steps.push(steps);
     this.back.disabled = !this.steps.length;
     this.back.title = say(this.steps.length ? "undo" : "nothingToUndo");
   }

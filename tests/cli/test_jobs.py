@@ -1,0 +1,65 @@
+"""Which normal image a mask belongs on, by the record that `adiff masks` leaves beside its masks."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from adiff.cli.generate import _Plan, _tell_missing
+from adiff.cli.jobs import placed_on
+from adiff.cli.limits import Limits
+from adiff.errors import InputError
+from adiff.generation import GenerationSettings
+from adiff.generation.run import RunResult
+
+FILES = [f"{number:03d}.png" for number in range(3)]
+NORMALS = [Path("normals") / name for name in ("a.jpg", "b.jpg", "c.jpg")]
+
+
+@pytest.fixture
+def found(tmp_path):
+    """`placed_on` with a record of some masks."""
+    def look(*masks):
+        told = [{"file": file, **one} for file, one in zip(FILES, masks, strict=False)]
+        (tmp_path / "masks.json").write_text(json.dumps({"masks": told}))
+        return placed_on([tmp_path / name for name in FILES], NORMALS)
+
+    return look
+
+
+def test_masks_belong_on_the_normals_that_the_record_names(found):
+    placed = [{"foreground": name, "normal": name} for name in ("b.jpg", "gone.jpg")]
+    assert found(*placed) == ["b.jpg", "gone.jpg", None]  # one that is not there is refused with the run
+
+
+def test_masks_on_the_user_s_foregrounds_belong_on_normals_of_the_same_stem(found):
+    assert found({"foreground": "c.png"}, {"foreground": "d.png"}, {}) == ["c.jpg", "d.png", None]
+    assert found({"foreground": "object.png"}, {"foreground": "object.png"}) == []  # one foreground for all
+
+
+@pytest.mark.parametrize("text", ['{"masks": []}', '{"masks": [1, {"file": 2}]}', '{"other": 1}'])
+def test_other_records_say_nothing(tmp_path, text):
+    paths = [tmp_path / name for name in FILES]
+    assert placed_on(paths, NORMALS) == []
+    (tmp_path / "masks.json").write_text(text)
+    assert placed_on(paths, NORMALS) == []
+
+
+def test_a_damaged_or_unfinished_record_is_said(tmp_path):
+    (tmp_path / "masks.json").write_text('{"masks": [')
+    with pytest.raises(InputError, match="masks.json is damaged.*remove it to use the masks beside it"):
+        placed_on([tmp_path / "000.png"], NORMALS)
+    (tmp_path / "masks.json").write_text('{"settings": {}, "finished": false}')
+    with pytest.raises(InputError, match="lacks masks: `adiff masks` was interrupted there"):
+        placed_on([tmp_path / "000.png"], NORMALS)
+
+
+def test_pairs_without_a_mask_are_told_and_broken_normals_are_an_error(caplog):
+    plan = _Plan(9, GenerationSettings(), 0, "adiff generate", Limits(None, False, 1))
+    lacking = {"id": "000003", "no_mask": True, "reason": "only 1 of 2 masks passed"}
+    with caplog.at_level(logging.WARNING, "adiff"):
+        _tell_missing([RunResult(Path("run"), [], 0.0, broken=[lacking])], plan)
+    assert "1 of 9 pairs have no mask and are missing, the first as only 1 of 2 masks passed" in caplog.text
+    with pytest.raises(InputError, match="pairs that were not made: 1, the first as cut short"):
+        _tell_missing([RunResult(Path("run"), [], 0.0, broken=[lacking, {"reason": "cut short"}])], plan)
