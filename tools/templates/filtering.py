@@ -12,7 +12,8 @@ def filter_pairs(schema: dict) -> Graph:
         schema,
         """
 Paints six defects, measures each, and saves those that are really there under `output/adiff`, with masks shrunk to what
-changed; the others are shown beside what is wrong with them. Runs as it is.
+changed; the others are shown beside what is wrong with them. *Export Pairs* makes a data set of all that is saved
+there, for a detector's training. Runs as it is.
 
 **The limits** stand in *Filter Pairs*. Put the `defect` there too, and its real shots set how near to them, and how
 new, a pair must be.
@@ -49,10 +50,12 @@ were learned on it.
         change=pairs["change"],
     )  # fmt: skip
     graph.stage("6. Save and look")
-    graph.node(
+    saved = graph.node(
         "ADiffSavePairs", images=sorted_pairs["images"], masks=sorted_pairs["masks"], folder="adiff", product=PRODUCT,
         defect=DEFECT, change=sorted_pairs["change"], measures=sorted_pairs["measures"],
     )  # fmt: skip
     graph.node("PreviewImage", "Those that do not pass", images=sorted_pairs["rejected images"])
     graph.node("PreviewAny", "What became of each pair", source=sorted_pairs["report"])
+    graph.column()
+    graph.node("ADiffExportPairs", folder=saved["folder"], format="coco")
     return graph

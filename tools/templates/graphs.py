@@ -6,6 +6,7 @@ from .evaluation import train_a_localizer
 from .filtering import filter_pairs
 from .graph import Graph, Output
 from .painting import paint
+from .placing import place_masks
 
 BUILT_IN = "demo (built in)"
 SIZE = 128
@@ -114,7 +115,7 @@ usual.
     masked = graph.node("SetLatentNoiseMask", samples=latent, mask=mask)["LATENT"]
     graph.column()
     sampler = graph.node(
-        "KSampler", model=weighted, positive=positive, negative=empty, latent_image=masked, seed=2, steps=30, cfg=2.0,
+        "KSampler", model=weighted, positive=positive, negative=empty, latent_image=masked, seed=2, steps=20, cfg=2.0,
         sampler_name="euler", scheduler="normal",
     )  # fmt: skip
     _finish(
@@ -286,6 +287,7 @@ learned. Raise `steps` to 500 or more. Photos should be 512 pixels or more.
 GRAPHS = (
     drawn_mask, learned_masks, stock_sampler, compare_modes, prompt_and_lora, train_a_defect,
     train_a_localizer, train_a_dual_model, generate_dual, both_methods, filter_pairs, large_photo,
+    place_masks,
 )  # fmt: skip
 
 

@@ -39,7 +39,10 @@ const GRAPHS = {
     columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
   },
   "Keep the good pairs": {
-    help: ["ADiffFilterPairs", "ADiffPlaceMasks"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
+    help: ["ADiffFilterPairs", "ADiffExportPairs"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
+  },
+  "Place masks on an object": {
+    help: ["ADiffPlaceMasks"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
   },
   "Paint a small defect into a large photo": {
     help: ["ADiffCropToMask", "ADiffStitch"], columns: 2, rows: [["ADiffSavePairs", 0], ["PreviewImage", "whole"]],
