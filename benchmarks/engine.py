@@ -13,8 +13,8 @@
 
 `reweighting` and `training` run on a random U-Net of one level with SD 1.5's width there (320 channels, 8 heads,
 context 768 wide) and an autoencoder of SD 1.5's size, random too; the others on the demo model. Wall time, and, as a
-check on what else the machine does, the process's own CPU time. Prints Markdown tables: medians with (least - most) over
-the rounds; writes engine.json, in which a later run replaces the parts it measures.
+check on what else the machine does, the CPU time of the process. Prints Markdown tables: medians with (least - most)
+over the rounds; writes engine.json, in which a later run replaces the parts it measures.
 """
 
 from __future__ import annotations
