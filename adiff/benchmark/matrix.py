@@ -11,7 +11,6 @@ from ..embedding import K_ANOMALY, K_MASK
 from ..errors import InputError
 from ..evaluation.localizer import LocalizerSettings
 from ..generation import GenerationSettings
-from ..reweighting import LEVEL
 
 if TYPE_CHECKING:
     from .target import Unit
@@ -45,11 +44,8 @@ class Recipe:
     whole: bool = False
 
     def record(self) -> dict[str, Any]:
-        """The recipe as JSON holds it; a default level is left out, as in benchmarks from before it was there."""
-        recipe = asdict(self)
-        if self.generation.level == LEVEL:
-            del recipe["generation"]["level"]
-        return recipe
+        """The recipe as JSON holds it."""
+        return asdict(self)
 
     def learning(self) -> dict[str, Any]:
         """What of it decides which e_a and E are learned."""

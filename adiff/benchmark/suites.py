@@ -40,7 +40,7 @@ NUMBERS_OF_SHOTS = (1, 2, 3, 5, 10)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 GUIDANCES = (1.0, 1.5, 3.0)
 """Beside the default of 2."""
-LEVELS = (1.0, 1.5, LEVEL)
+LEVELS = (1.0, 1.25, 1.5, 2.0)
 """Mean weights inside the mask."""
 
 
@@ -84,12 +84,12 @@ def _reweighting() -> tuple[Variant, ...]:
     surroundings: list[dict[str, Any]] = [{}, {"blending": "fixed"}, *({"guidance": g} for g in GUIDANCES)]
     for around in surroundings:
         off = add("off", None if not around else _told("off", {}), **around)
-        for level in LEVELS if not around else LEVELS[-1:]:
+        for level in LEVELS if not around else (LEVEL,):
             uniform = off if level == 1 else add("uniform", off, level=level, **around)
             add("balanced", uniform, level=level, **around)
         if not around:
             for distance in ("rgb", "vae"):
-                add("balanced", uniform, level=LEVEL, distance=distance)
+                add("balanced", f"uniform, mean {LEVEL:g}", level=LEVEL, distance=distance)
             add("release", off)
             add("paper", off)
     return tuple(found)
@@ -97,7 +97,7 @@ def _reweighting() -> tuple[Variant, ...]:
 
 def _adaptivity() -> tuple[Variant, ...]:
     """The default beside the uniform weight of its mean, and what could make it add more than that."""
-    default, uniform = GenerationSettings(), f"uniform, mean {LEVEL:g}"
+    default, uniform, wider = GenerationSettings(), f"uniform, mean {LEVEL:g}", 1 + LEVEL / 2
     rows = {
         uniform: replace(default, reweighting="uniform"),
         f"balanced, mean {LEVEL:g}": default,
@@ -105,8 +105,8 @@ def _adaptivity() -> tuple[Variant, ...]:
         "map at every 5th step": replace(default, interval=5),
         "map of the first step alone": replace(default, interval=default.steps),
         "decoded distance": replace(default, distance="vae"),
-        # 1 + s (L r - 1), r of mean 1 and spread 1/2: with s = 2 and L = 3/2 the mean stays 2, the spread is 3/2, not 1
-        "spread x 1.5": replace(default, strength=2.0, level=1.5),
+        # 1 + s (l r - 1), r of mean 1 and spread 1/2, has the mean 1 + s (l - 1) = LEVEL and the spread s l / 2
+        "spread x 1.5": replace(default, strength=wider, level=1 + (LEVEL - 1) / wider),
     }
     return tuple(
         Variant(name, Recipe(generation=generation, detect=False), None if name == uniform else uniform)

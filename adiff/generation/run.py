@@ -200,8 +200,10 @@ def open_run(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bo
         raise InputError(f"{out} holds this run already; resume it or choose another folder")
     begun = there.get("environment")
     if changed := _differences(environment, begun if isinstance(begun, dict) else {}):
-        warning = "%s was begun elsewhere (%s): pairs may differ from an unbroken run's by 2 grey levels"
-        logger.warning(warning, out, "; ".join(changed))
+        logger.warning(
+            "%s was begun elsewhere (%s): pairs may differ from an unbroken run's by 2 grey levels, by more in another "
+            "dtype", out, "; ".join(changed),
+        )  # fmt: skip
 
 
 def _is_foreign(name: str) -> bool:

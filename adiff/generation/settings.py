@@ -46,9 +46,8 @@ class GenerationSettings:
     refine: bool = False
 
     def record(self) -> dict[str, Any]:
-        """What run.json keeps; what a run from before it was there lacks is None unless it is asked for."""
-        later = {"refine": self.refine or None, "level": None if self.level == LEVEL else self.level}
-        return {**asdict(self), **later}
+        """What run.json keeps; refine is None unless it is asked for, as in runs from before it was there."""
+        return {**asdict(self), "refine": self.refine or None}
 
     def __post_init__(self) -> None:
         for name, known in (("reweighting", MODES), ("distance", DISTANCES), ("blending", KINDS)):

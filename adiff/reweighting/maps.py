@@ -21,8 +21,9 @@ from ..geometry import area_resize
 
 RELEASE_CLAMP = (1.0, 1.5)
 """Bounds of the release's weights (METHOD 2, table of modes)."""
-LEVEL = 2.0
-"""Mean weight inside the mask of `balanced` and its control `uniform`: most of what re-weighting gives (METHOD 7)."""
+LEVEL = 1.5
+"""Mean weight inside the mask of `balanced` and its control `uniform`: most of what re-weighting gives; chosen by
+docs/evidence.md, "Re-weighting"."""
 HIGHEST_LEVEL = 4.0
 SPREAD = 0.5
 """Half the range of the adaptive factor of `balanced`, 1 - SPREAD to 1 + SPREAD."""

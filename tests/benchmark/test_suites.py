@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adiff.benchmark import Recipe
 from adiff.benchmark.suites import SUITES, cells_of, variants_of
 from adiff.benchmark.target import open_units
 from adiff.cli.benchmark import DEFAULTS, Suites
@@ -53,15 +52,15 @@ def test_the_ablation_takes_one_part_away_at_a_time():
 def test_every_balanced_has_the_uniform_weight_of_its_mean_beside_it():
     by_name = {variant.name: variant for variant in SUITES["reweighting"].variants}
     balanced = [v for v in by_name.values() if v.recipe.generation.reweighting == "balanced"]
-    assert len(balanced) == 9
+    assert len(balanced) == 10
     for variant in balanced:
         control, own = by_name[variant.control].recipe.generation, variant.recipe.generation
         if own.level == 1:
             assert control == replace(own, reweighting="off", level=DEFAULT.level)
         else:
             assert control == replace(own, reweighting="uniform", distance="latent")
-    assert {v.recipe.generation.level for v in balanced} == {1.0, 1.5, 2.0}
-    assert by_name["uniform, mean 2, guidance 3"].control == "off, guidance 3"
+    assert {v.recipe.generation.level for v in balanced} == {1.0, 1.25, 1.5, 2.0}
+    assert by_name["uniform, mean 1.5, guidance 3"].control == "off, guidance 3"
 
 
 def test_all_maps_that_are_tried_have_the_mean_of_their_control():
@@ -82,10 +81,6 @@ def test_some_variants_come_with_their_controls():
     with pytest.raises(InputError, match="there is no variant 'aar'; choose from neither; SAE; AAR; SAE \\+ AAR"):
         variants_of(["grid"], ["AAR", "aar"])
 
-
-def test_a_benchmark_from_before_there_were_levels_goes_on():
-    assert "level" not in Recipe().record()["generation"]
-    assert recipe("reweighting", "balanced, mean 1").record()["generation"]["level"] == 1.0
 
 
 def test_the_uplift_has_the_rows_of_adiff_evaluate():

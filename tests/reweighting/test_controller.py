@@ -6,6 +6,7 @@ import torch
 from adiff.errors import InputError
 from adiff.reweighting import (
     DISTANCES,
+    LEVEL,
     MODES,
     Reweighter,
     balanced_weights,
@@ -72,13 +73,13 @@ def test_the_maps_of_the_modes(images):
     d = distance_map(x0_hat, y, mask)
     assert torch.equal(make(images, "paper").weight_map, paper_weights(d, mask))
     assert torch.equal(make(images, "balanced").weight_map, balanced_weights(d, mask))
-    assert torch.equal(make(images, "uniform").weight_map, 1 + mask)
+    assert torch.equal(make(images, "uniform").weight_map, 1 + (LEVEL - 1) * mask)
     noisy = release_weights(distance_map(x_t, y, mask), mask)  # the release measures x_t, not x0_hat
     assert torch.equal(make(images, "release").weight_map, noisy)
 
 
 def test_strength_is_applied_to_the_map(images):
-    assert torch.equal(make(images, "uniform", strength=0.5).weight_map, 1 + 0.5 * images[0])
+    assert torch.equal(make(images, "uniform", strength=0.5, level=2.0).weight_map, 1 + 0.5 * images[0])
     full = make(images, "balanced").weight_map
     torch.testing.assert_close(make(images, "balanced", strength=0.25).weight_map, 1 + 0.25 * (full - 1))
 

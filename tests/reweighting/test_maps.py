@@ -69,21 +69,21 @@ def test_release_of_the_smallest_distances_does_not_overflow():
 
 def test_balanced_by_hand():
     """Ranks of d = 4, 1, 2, 3 are 7/8, 1/8, 3/8, 5/8; 2 (1 + (1 - 2 r) / 2) = 3 - 2 r."""
-    weights = balanced_weights(row(4, 1, 2, 3, 0), row(1, 1, 1, 1, 0))
+    weights = balanced_weights(row(4, 1, 2, 3, 0), row(1, 1, 1, 1, 0), 2.0)
     torch.testing.assert_close(weights, row(1.25, 2.75, 2.25, 1.75, 1))
 
 
 def test_balanced_ties_share_their_rank():
     """d = 1, 5, 5: ranks 1/6 and twice (3/6 + 5/6) / 2 = 2/3."""
-    torch.testing.assert_close(balanced_weights(row(5, 1, 5), row(1, 1, 1)), row(5 / 3, 8 / 3, 5 / 3))
+    torch.testing.assert_close(balanced_weights(row(5, 1, 5), row(1, 1, 1), 2.0), row(5 / 3, 8 / 3, 5 / 3))
 
 
 def test_balanced_takes_zero_distance_for_the_smallest():
-    torch.testing.assert_close(balanced_weights(row(0, 3), row(1, 1)), row(2.5, 1.5))
+    torch.testing.assert_close(balanced_weights(row(0, 3), row(1, 1), 2.0), row(2.5, 1.5))
 
 
 def test_balanced_takes_an_infinite_distance_for_the_largest():
-    torch.testing.assert_close(balanced_weights(row(3, torch.inf, 0, 0), row(1, 1, 0, 0)), row(2.5, 1.5, 1, 1))
+    torch.testing.assert_close(balanced_weights(row(3, torch.inf, 0, 0), row(1, 1, 0, 0), 2.0), row(2.5, 1.5, 1, 1))
 
 
 def test_balanced_with_level_1_has_mean_1():
@@ -108,7 +108,7 @@ def test_a_level_out_of_range_is_named(level):
 @given(st.lists(st.floats(1e-30, 1e30), min_size=2, max_size=60, unique_by=lambda v: float(torch.tensor(v))))
 def test_balanced_is_not_off_in_disguise(distances):
     d = row(*distances, 0.0)
-    weights = balanced_weights(d, row(*[1] * len(distances), 0)).flatten()
+    weights = balanced_weights(d, row(*[1] * len(distances), 0), 2.0).flatten()
     inside = weights[:-1]
     low, high = inside.quantile(0.05), inside.quantile(0.95)
     assert high / low >= 1.5
@@ -123,8 +123,8 @@ def test_balanced_ignores_the_scale_of_the_distance():
 
 
 def test_uniform_by_hand():
-    assert uniform_weights(row(1, 0, 1)).tolist() == [[[[2, 1, 2]]]]
-    assert uniform_weights(torch.tensor([[[[True, False]]]])).tolist() == [[[[2, 1]]]]
+    assert uniform_weights(row(1, 0, 1), 2.0).tolist() == [[[[2, 1, 2]]]]
+    assert uniform_weights(torch.tensor([[[[True, False]]]]), 2.0).tolist() == [[[[2, 1]]]]
 
 
 @pytest.mark.parametrize("weigh", MEASURED)
@@ -207,7 +207,7 @@ def test_paper_stays_0_outside_and_1_on_average():
 @given(st.integers(0, 2**31), st.sampled_from([(8, 8), (4, 4), (2, 3), (1, 1), (5, 3)]), st.floats(0, 1))
 def test_uniform_is_uniform_on_every_grid(seed, grid, share):
     m = (torch.rand(1, 1, 9, 8, generator=torch.Generator().manual_seed(seed)) < share).float()
-    weights = weights_on_grid(uniform_weights(m), m, grid)
+    weights = weights_on_grid(uniform_weights(m, 2.0), m, grid)
     assert ((weights - 1).abs() * (weights - 2).abs() < 1e-5).all()
     assert (weights > 1.5).any() == m.any()  # one cell of the mask is enough: it vanishes on no grid
 
@@ -217,7 +217,7 @@ def test_grid_keeps_the_mean_of_balanced(seed, grid):
     generator = torch.Generator().manual_seed(seed)
     d = torch.rand(1, 1, 9, 8, generator=generator)
     m = (torch.rand(1, 1, 9, 8, generator=generator) < 0.3).float()
-    weights = weights_on_grid(balanced_weights(d * m, m), m, grid)
+    weights = weights_on_grid(balanced_weights(d * m, m, 2.0), m, grid)
     cells = torch.nn.functional.adaptive_max_pool2d(m, grid).flatten(1) > 0
     if cells.any():
         assert weights[cells].mean().item() == pytest.approx(2, rel=1e-5)
