@@ -113,7 +113,7 @@ def generate(
         float,
         typer.Option("--level", min=0.0, max=4.0, help="Mean weight inside the mask, with [b]balanced[/b] and "
                      "[b]uniform[/b]; 1 is a plain model's."),
-    ] = 1.5,
+    ] = 1.25,
     distance: Annotated[
         Distance, typer.Option("--distance", help="What the re-weighting measures the change by.")
     ] = Distance.latent,

@@ -21,7 +21,7 @@ from ..geometry import area_resize
 
 RELEASE_CLAMP = (1.0, 1.5)
 """Bounds of the release's weights (METHOD 2, table of modes)."""
-LEVEL = 1.5
+LEVEL = 1.25
 """Mean weight inside the mask of `balanced` and its control `uniform`: most of what re-weighting gives; chosen by
 docs/evidence.md, "Re-weighting"."""
 HIGHEST_LEVEL = 4.0

@@ -60,7 +60,7 @@ def test_every_balanced_has_the_uniform_weight_of_its_mean_beside_it():
         else:
             assert control == replace(own, reweighting="uniform", distance="latent")
     assert {v.recipe.generation.level for v in balanced} == {1.0, 1.25, 1.5, 2.0}
-    assert by_name["uniform, mean 1.5, guidance 3"].control == "off, guidance 3"
+    assert by_name["uniform, mean 1.25, guidance 3"].control == "off, guidance 3"
 
 
 def test_all_maps_that_are_tried_have_the_mean_of_their_control():

@@ -20,7 +20,7 @@ OPTIONS = {
     "count": ("-n", 3), "every": ("--all",), "per_defect": ("--per-defect", 4), "base": ("--base", f"{AWKWARD}.ckpt"),
     "lora": ("--lora", f"{AWKWARD}.safetensors:-0.5", "--lora", "l.safetensors"), "encoder": ("--encoder", AWKWARD),
     "crop": ("--no-crop",), "severity": ("--severity", 1.25), "reweighting": ("--reweighting", "paper"),
-    "strength": ("--strength", 0.5), "level": ("--level", 1.25), "distance": ("--distance", "vae"),
+    "strength": ("--strength", 0.5), "level": ("--level", 1.75), "distance": ("--distance", "vae"),
     "blending": ("--blending", "fixed"), "precision": ("--precision", "bfloat16"),
     "steps": ("--steps", 7), "guidance": ("--guidance", 1.5), "batch": ("--batch", 2),
     "preview_decoder": ("--preview-decoder", AWKWARD), "resume": ("--restart",), "seed": ("--seed", 9),
