@@ -104,7 +104,7 @@ class Budget:
     learn_steps: int = 100
     mask_steps: int = 150
     shots: int | None = None
-    detector: LocalizerSettings = field(default_factory=LocalizerSettings)
+    detector: LocalizerSettings = field(default_factory=lambda: LocalizerSettings(steps=200))
 
     def __post_init__(self) -> None:
         for name in ("pairs", "learn_steps", "mask_steps", "shots"):
