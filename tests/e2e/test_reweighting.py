@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from adiff.reweighting import LEVEL
 from tests.e2e.comfyui import GraphError
 from tests.e2e.scenes import ROUNDING, SETTINGS, make_scene, masks, rounding, tokens
 
@@ -26,7 +27,7 @@ def test_every_mode_has_its_own_weights_and_result(server, graph):
     inside[24:56, 16:48] = True
     for mode in MODES:
         assert (maps[mode] != GREY).any()
-    assert np.abs(maps["uniform"][inside] - 170.0).max() <= 1  # weight 2 as 2 / 3
+    assert np.abs(maps["uniform"][inside] - 255 * LEVEL / (1 + LEVEL)).max() <= 1
     assert (maps["paper"][~inside] == 0).all()
     assert (maps["balanced"][~inside] == GREY).all()
     assert len(np.unique(maps["balanced"][inside])) > 2
