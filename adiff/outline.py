@@ -3,8 +3,7 @@
 | symbol | meaning | shape |
 |---|---|---|
 | m | mask | (H, W) bool |
-| crack | side of a pixel that is on, towards one that is off; walked with the mask on the right | 1 pixel |
-| p | outline: (x, y) of the middles of the cracks, in pixels; pixel (c, r) covers [c, c + 1) x [r, r + 1) | (N, 2) |
+| p | outline: (x, y) of the middles of the cracks (`cracks`), in pixels | (N, 2) |
 
 The outline is smoothed as a curve, not the mask as a picture: a scratch one pixel wide keeps its width, parts stay
 whole, and nothing moves by more than REACH.
@@ -15,9 +14,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse import csgraph
 
+from .cracks import STEP, enclosed_areas, number_curves, trace_cracks
 from .geometry import resize_mask
 
 SMOOTH_FROM = 1.5
@@ -30,8 +28,6 @@ FITS = 4
 """Steps in which an outline gets its area back, each of half a pixel at most: a speck would overshoot."""
 RIM = 8
 """Pixels by which a mask is continued beyond the image's border, so that an outline is not bent there."""
-STEP = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
-"""Directions of a crack, each the one before turned right; the mask lies towards the next one."""
 
 
 class Outline(NamedTuple):
@@ -55,12 +51,11 @@ def enlarge_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def smooth_outline(mask: np.ndarray) -> Outline:
     """The outline of a mask, (H, W) bool, without stairs; each closed curve encloses the area that it did before."""
-    starts, ways, after = _cracks(mask)
+    starts, ways, after, _ = trace_cracks(mask)
     before = np.empty_like(after)
     before[after] = np.arange(len(after))
-    corners, middles = starts.astype(np.float64), starts + STEP[ways] / 2
-    curve = _numbers(after)
-    area, points = _areas(corners, after, curve), middles.copy()
+    middles, curve = starts + STEP[ways] / 2, number_curves(after)
+    area, points = enclosed_areas(starts, after, curve), middles.copy()
     for _ in range(PASSES):
         points = (points[before] + 2 * points + points[after]) / 4
     moved = points - middles
@@ -70,7 +65,7 @@ def smooth_outline(mask: np.ndarray) -> Outline:
         length = np.bincount(curve, np.linalg.norm(along, axis=1))
         along = points[after] - points[before]
         outward = np.stack([along[:, 1], -along[:, 0]], 1) / np.maximum(np.linalg.norm(along, axis=1), 1e-12)[:, None]
-        lacking = (area - _areas(points, after, curve)) / np.maximum(length, 1e-12)
+        lacking = (area - enclosed_areas(points, after, curve)) / np.maximum(length, 1e-12)
         points = points + outward * lacking.clip(-0.5, 0.5)[curve, None]
     return Outline(points, after)
 
@@ -88,35 +83,3 @@ def fill_outline(outline: Outline, height: int, width: int) -> np.ndarray:
     turns = np.zeros((height, width + 1), np.int16)
     np.add.at(turns, (row, column), np.where(dy < 0, 1, -1).astype(np.int16))
     return np.cumsum(turns[:, :-1], axis=1, dtype=np.int16) > 0
-
-
-def _cracks(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All cracks: where each starts, (N, 2); its direction, (N,); the number of the one that follows, (N,).
-
-    Of two open ways the left one is taken: it joins pixels that touch at a corner.
-    """
-    padded = np.pad(mask, 1)
-    inside = padded[1:-1, 1:-1]
-    beyond = (padded[:-2, 1:-1], padded[1:-1, 2:], padded[2:, 1:-1], padded[1:-1, :-2])
-    ways, rows, columns = np.nonzero(np.stack([inside & ~other for other in beyond]))
-    starts = np.stack([columns + np.isin(ways, (1, 2)), rows + np.isin(ways, (2, 3))], 1)
-    number = np.full((4, mask.shape[0] + 1, mask.shape[1] + 1), -1, np.int64)
-    number[ways, starts[:, 1], starts[:, 0]] = np.arange(len(ways))
-    ends, after = starts + STEP[ways], np.full(len(ways), -1)
-    for turn in (1, 0, -1):
-        there = number[(ways + turn) % 4, ends[:, 1], ends[:, 0]]
-        after = np.where(there >= 0, there, after)
-    return starts, ways, after
-
-
-def _numbers(after: np.ndarray) -> np.ndarray:
-    """The number of the closed curve that each point is on, (N,)."""
-    count = len(after)
-    links = sparse.coo_matrix((np.ones(count, bool), (np.arange(count), after)), (count, count))
-    return csgraph.connected_components(links, directed=False)[1]
-
-
-def _areas(points: np.ndarray, after: np.ndarray, curve: np.ndarray) -> np.ndarray:
-    """Area inside each closed curve; a hole's is below zero."""
-    (x, y), (next_x, next_y) = points.T, points[after].T
-    return np.bincount(curve, (x * next_y - next_x * y) / 2)
