@@ -10,7 +10,8 @@ import pytest
 from adiff.datasets.surfaces import WITHHELD
 from tests.e2e.convert import NOTES, to_prompt
 from tools.templates.graph import TITLE
-from tools.templates.graphs import GRAPHS, SIZE, file_name
+from tools.templates.graphs import GRAPHS, file_name
+from tools.templates.painting import SIZE
 from tools.templates.schema import CONTROL, LINK_ONLY, ROOT, load_schema
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))

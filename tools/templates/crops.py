@@ -1,11 +1,11 @@
 """The graph that paints a small defect into a large photo; its docstring is no more than the file's name."""
 
 from .graph import Graph
-from .painting import paint
+from .painting import SIZE, drawn, load, paint, photos
 
 PRODUCT, DEFECT = "metal", "scratch"
-PHOTO, CROP = 512, 128
-"""Pixels of the photo's side, and of the model's image."""
+PHOTO = 512
+"""Pixels of the photo's side."""
 
 
 def large_photo(schema: dict) -> Graph:
@@ -26,22 +26,11 @@ Encode* with an empty text in the place of its `empty`, set `size` in *Crop to M
 encoder that were learned on that checkpoint.
 """,
     )
-    graph.stage("1. Load")
-    demo = graph.node("ADiffLoadDemoModel")
-    defect = graph.node("ADiffLoadDefect", defect=f"demo (built in) / {PRODUCT} / {DEFECT}")["defect"]
-    encoder = graph.node("ADiffLoadSpatialEncoder", encoder="demo (built in)")["encoder"]
-    model, vae, empty = demo["model"], demo["vae"], demo["empty"]
-    graph.stage("2. Large photo", below=True)
-    photo = graph.node("ADiffDrawSurface", product=PRODUCT, count=1, size=PHOTO, seed=3)["image"]
-    graph.stage("3. Mask")
-    ground = graph.node("SolidMask", "Ground", value=0.0, width=PHOTO, height=PHOTO)["MASK"]
-    core = graph.node("SolidMask", "Where the defect goes", value=1.0, width=46, height=2)["MASK"]
-    graph.column()
-    placed = graph.node("MaskComposite", destination=ground, source=core, x=150, y=300, operation="add")["MASK"]
-    graph.column()
-    drawn = graph.node("GrowMask", mask=placed, expand=2)["MASK"]
+    model, vae, empty, defect, encoder = load(graph, PRODUCT, DEFECT)
+    photo = photos(graph, PRODUCT, seed=3, size=PHOTO, title="2. Large photo")
+    whole_mask = drawn(graph, PHOTO, left=150, top=300, width=46, height=2, grow=2)
     graph.stage("4. Crop")
-    crop = graph.node("ADiffCropToMask", image=photo, mask=drawn, size=CROP)
+    crop = graph.node("ADiffCropToMask", image=photo, mask=whole_mask, size=SIZE)
     normal, mask = crop["image"], crop["mask"]
     graph.stage("5. Paint")
     samples = paint(

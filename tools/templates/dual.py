@@ -1,9 +1,8 @@
 """The graphs of the second method; the docstring of each is no more than the file's name."""
 
 from .graph import Graph
-from .painting import paint
+from .painting import SIZE, load, paint
 
-BUILT_IN = "demo (built in)"
 PRODUCT, DEFECT = "metal", "scratch"
 FILE = f"{PRODUCT} {DEFECT}"
 """Name of the dual model that the first graph writes and the others open."""
@@ -92,12 +91,8 @@ together suits defects that change the object's shape; its images are new as a w
 **Another defect:** choose it in *Load Defect* and in *Load Dual* alike, and its surface in *Draw Surface*.
 """,
     )
-    graph.stage("1. Load")
-    demo = graph.node("ADiffLoadDemoModel")
-    model, vae, empty = demo["model"], demo["vae"], demo["empty"]
-    defect = graph.node("ADiffLoadDefect", defect=f"{BUILT_IN} / {PRODUCT} / {DEFECT}")["defect"]
-    encoder = graph.node("ADiffLoadSpatialEncoder", encoder=BUILT_IN)["encoder"]
-    normal = graph.node("ADiffDrawSurface", product=PRODUCT, count=4, size=128, seed=4)["image"]
+    model, vae, empty, defect, encoder = load(graph, PRODUCT, DEFECT)
+    normal = graph.node("ADiffDrawSurface", product=PRODUCT, count=4, size=SIZE, seed=4)["image"]
     dual = graph.node("ADiffLoadDual", dual=f"{FILE}.safetensors")["dual"]
     graph.stage("2. AnomalyDiffusion")
     made = graph.node("ADiffGenerateMasks", defect=defect, model=model, vae=vae, empty=empty, image=normal, seed=1)

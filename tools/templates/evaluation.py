@@ -1,6 +1,7 @@
 """The graph that evaluates; its docstring is no more than the file's name."""
 
 from .graph import Graph
+from .painting import SIZE
 
 PRODUCT, DEFECT = "metal", "scratch"
 
@@ -28,7 +29,7 @@ put *Load Image* with normal photos in the place of *Draw Surface*. What is lear
     shots = graph.node("ADiffLoadDefectDataset", "Shots to learn from", data=data, shots=3)["dataset"]
     tested = graph.node("ADiffLoadDefectDataset", "Photos to test on", data=data, shots=20)["dataset"]
     graph.stage("2. Photos without defects", below=True)
-    surface = {"product": PRODUCT, "size": 128, "control": "fixed"}
+    surface = {"product": PRODUCT, "size": SIZE, "control": "fixed"}
     normals = graph.node("ADiffDrawSurface", "To learn from", count=16, seed=1, **surface)["image"]
     good = graph.node("ADiffDrawSurface", "To test on", count=8, seed=2, **surface)["image"]
     graph.stage("3. Pairs")

@@ -1,7 +1,7 @@
 """The graph that sorts pairs by their measures; its docstring is no more than the file's name."""
 
 from .graph import Graph
-from .painting import paint
+from .painting import load, paint, photos
 
 PRODUCT, DEFECT, COUNT = "wood", "hole", 6
 
@@ -26,13 +26,8 @@ new, a pair must be.
 were learned on it.
 """,
     )
-    graph.stage("1. Load")
-    demo = graph.node("ADiffLoadDemoModel")
-    defect = graph.node("ADiffLoadDefect", defect=f"demo (built in) / {PRODUCT} / {DEFECT}")["defect"]
-    encoder = graph.node("ADiffLoadSpatialEncoder", encoder="demo (built in)")["encoder"]
-    model, vae, empty = demo["model"], demo["vae"], demo["empty"]
-    graph.stage("2. Normal photos", below=True)
-    normal = graph.node("ADiffDrawSurface", product=PRODUCT, count=COUNT, size=128, seed=4)["image"]
+    model, vae, empty, defect, encoder = load(graph, PRODUCT, DEFECT)
+    normal = photos(graph, PRODUCT, seed=4, count=COUNT, title="2. Normal photos")
     graph.stage("3. Masks")
     given = {"defect": defect, "model": model, "vae": vae, "empty": empty, "image": normal}
     mask = graph.node("ADiffGenerateMasks", count=COUNT, seed=4, **given)["masks"]

@@ -4,13 +4,9 @@ from .crops import large_photo
 from .dual import both_methods, generate_dual, train_a_dual_model
 from .evaluation import train_a_localizer
 from .filtering import filter_pairs
-from .graph import Graph, Output
-from .painting import paint
+from .graph import Graph
+from .painting import BUILT_IN, SIZE, condition, drawn, finish, load, load_defect, paint, photos
 from .placing import place_masks
-
-BUILT_IN = "demo (built in)"
-SIZE = 128
-"""Pixels of the demo model's pictures."""
 
 OWN_MODEL = """
 **Your own model:** put *Load Checkpoint* (any SD 1.5 checkpoint) in the place of *Load Demo Model*, a *CLIP Text
@@ -34,17 +30,16 @@ Paints a learned scratch into a photo, where the mask says, and saves image and 
 {OWN_MODEL}
 """,
     )
-    model, vae, empty, defect, encoder = _load(graph, "metal", "scratch")
-    normal = _photo(graph, "metal", seed=3)
-    mask = _drawn(graph, SIZE, left=36, top=62, width=56, height=1, grow=2)
+    model, vae, empty, defect, encoder = load(graph, "metal", "scratch")
+    normal = photos(graph, "metal", seed=3)
+    mask = drawn(graph, SIZE, left=36, top=62, width=56, height=1, grow=2)
     graph.stage("4. Condition")
-    positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
-    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
+    positive, latent = condition(graph, vae=vae, defect=defect, encoder=encoder, normal=normal, mask=mask)
     graph.stage("5. Paint")
     sampler = graph.node(
         "ADiffKSampler", model=model, positive=positive, negative=empty, normal=latent, mask=mask, seed=3
     )
-    _finish(
+    finish(
         graph, "metal", "scratch", sampler["weight maps"], normal=normal, samples=sampler["latent"], mask=mask,
         vae=vae, defect=defect, model=model,
     )  # fmt: skip
@@ -66,16 +61,15 @@ leaves fewer masks, draw as many photos as are left.
 {OWN_MODEL}
 """,
     )
-    model, vae, empty, defect, encoder = _load(graph, "wood", "hole")
-    normal = _photo(graph, "wood", seed=1, count=4)
+    model, vae, empty, defect, encoder = load(graph, "wood", "hole")
+    normal = photos(graph, "wood", seed=1, count=4)
     graph.stage("3. Masks")
     made = graph.node("ADiffGenerateMasks", defect=defect, model=model, vae=vae, empty=empty, image=normal, seed=1)
     graph.column()
     kept = graph.node("ADiffFilterMasks", masks=made["masks"], defect=defect)
     mask = kept["masks"]
     graph.stage("4. Condition")
-    positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
-    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
+    positive, latent = condition(graph, vae=vae, defect=defect, encoder=encoder, normal=normal, mask=mask)
     graph.stage("About the masks", below=True)
     graph.node("PreviewAny", "Likeness to the real masks", source=made["report"])
     graph.node("PreviewAny", "What became of each mask", source=kept["report"])
@@ -83,7 +77,7 @@ leaves fewer masks, draw as many photos as are left.
     sampler = graph.node(
         "ADiffKSampler", model=model, positive=positive, negative=empty, normal=latent, mask=mask, seed=1
     )
-    _finish(
+    finish(
         graph, "wood", "hole", sampler["weight maps"], normal=normal, samples=sampler["latent"], mask=mask,
         vae=vae, defect=defect, model=model,
     )  # fmt: skip
@@ -104,12 +98,11 @@ usual.
 {OWN_MODEL}
 """,
     )
-    model, vae, empty, defect, encoder = _load(graph, "tile", "stain")
-    normal = _photo(graph, "tile", seed=2)
-    mask = _drawn(graph, SIZE, left=52, top=54, width=20, height=16, grow=12)
+    model, vae, empty, defect, encoder = load(graph, "tile", "stain")
+    normal = photos(graph, "tile", seed=2)
+    mask = drawn(graph, SIZE, left=52, top=54, width=20, height=16, grow=12)
     graph.stage("4. Condition")
-    positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
-    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
+    positive, latent = condition(graph, vae=vae, defect=defect, encoder=encoder, normal=normal, mask=mask)
     graph.stage("5. Paint")
     weighted = graph.node("ADiffApplyReweighting", model=model, mask=mask, normal=latent)["model"]
     masked = graph.node("SetLatentNoiseMask", samples=latent, mask=mask)["LATENT"]
@@ -118,7 +111,7 @@ usual.
         "KSampler", model=weighted, positive=positive, negative=empty, latent_image=masked, seed=2, steps=20, cfg=2.0,
         sampler_name="euler", scheduler="normal",
     )  # fmt: skip
-    _finish(
+    finish(
         graph, "tile", "stain", normal=normal, samples=sampler["LATENT"], mask=mask,
         vae=vae, defect=defect, model=model,
     )  # fmt: skip
@@ -141,12 +134,11 @@ really changed; the higher, the less of the mask is left normal. Runs as it is.
 {OWN_MODEL}
 """,
     )
-    model, vae, empty, defect, encoder = _load(graph, "wood", "hole")
-    normal = _photo(graph, "wood", seed=2)
-    mask = _drawn(graph, SIZE, left=56, top=58, width=16, height=10, grow=12)
+    model, vae, empty, defect, encoder = load(graph, "wood", "hole")
+    normal = photos(graph, "wood", seed=2)
+    mask = drawn(graph, SIZE, left=56, top=58, width=16, height=10, grow=12)
     graph.stage("4. Condition")
-    positive = graph.node("ADiffAnomalyConditioning", defect=defect, mask=mask, encoder=encoder)["conditioning"]
-    latent = graph.node("VAEEncode", pixels=normal, vae=vae)["LATENT"]
+    positive, latent = condition(graph, vae=vae, defect=defect, encoder=encoder, normal=normal, mask=mask)
     seed = graph.node("PrimitiveInt", "Seed for all", value=2, control="fixed")["INT"]
     graph.stage("5. Paint four times")
     painted = []
@@ -202,14 +194,13 @@ on the demo model: it runs here, but looks like nothing.
     graph.stage("1. Load")
     checkpoint = graph.node("CheckpointLoaderSimple", ckpt_name="v1-5-pruned-emaonly.safetensors")
     vae = checkpoint["VAE"]
-    defect = graph.node("ADiffLoadDefect", defect=f"{BUILT_IN} / metal / scratch")["defect"]
-    encoder = graph.node("ADiffLoadSpatialEncoder", encoder=BUILT_IN)["encoder"]
+    defect, encoder = load_defect(graph, "metal", "scratch")
     graph.column()
     lora = graph.node(
         "LoraLoader", model=checkpoint["MODEL"], clip=checkpoint["CLIP"], lora_name="your_lora.safetensors"
     )
-    normal = _photo(graph, "metal", seed=1, size=512)
-    mask = _drawn(graph, 512, left=144, top=248, width=224, height=4, grow=8)
+    normal = photos(graph, "metal", seed=1, size=512)
+    mask = drawn(graph, 512, left=144, top=248, width=224, height=4, grow=8)
     graph.stage("4. Condition")
     prompt = graph.node(
         "CLIPTextEncode", "Prompt", clip=lora["CLIP"], text="a close-up photo of a brushed metal plate"
@@ -225,7 +216,7 @@ on the demo model: it runs here, but looks like nothing.
         "ADiffKSampler", model=lora["MODEL"], positive=positive, negative=negative, normal=latent, mask=mask, seed=1,
         cfg=5.0,
     )  # fmt: skip
-    _finish(
+    finish(
         graph, "metal", "scratch", sampler["weight maps"], normal=normal, samples=sampler["latent"], mask=mask,
         vae=vae, defect=defect, model=lora["MODEL"],
     )  # fmt: skip
@@ -255,7 +246,7 @@ learned. Raise `steps` to 500 or more. Photos should be 512 pixels or more.
     model, vae, empty = demo["model"], demo["vae"], demo["empty"]
     dataset = graph.node("ADiffLoadDefectDataset", data="built in: metal/scratch")
     encoder = graph.node("ADiffLoadSpatialEncoder", encoder=BUILT_IN)["encoder"]
-    normal = _photo(graph, "metal", seed=4, count=4)
+    normal = photos(graph, "metal", seed=4, count=4)
     graph.stage("3. Learn")
     given = {"model": model, "vae": vae, "empty": empty, "seed": 0, "preview_every": 20}
     learned = graph.node("ADiffTrainDefects", dataset=dataset["dataset"], encoder=encoder, steps=100, **given)
@@ -277,7 +268,7 @@ learned. Raise `steps` to 500 or more. Photos should be 512 pixels or more.
     sampler = paint(
         graph, model=model, vae=vae, empty=empty, defect=defect, encoder=encoder, normal=normal, mask=mask, seed=1
     )
-    _finish(
+    finish(
         graph, "metal", "scratch", normal=normal, samples=sampler["latent"], mask=mask, vae=vae, defect=defect,
         model=model,
     )  # fmt: skip
@@ -294,41 +285,3 @@ GRAPHS = (
 def file_name(graph) -> str:
     """Return the name under which the template browser shows a graph."""
     return graph.__doc__.strip().rstrip(".")
-
-
-def _load(graph: Graph, product: str, defect: str) -> tuple[Output, ...]:
-    graph.stage("1. Load")
-    demo = graph.node("ADiffLoadDemoModel")
-    learned = graph.node("ADiffLoadDefect", defect=f"{BUILT_IN} / {product} / {defect}")
-    encoder = graph.node("ADiffLoadSpatialEncoder", encoder=BUILT_IN)
-    return demo["model"], demo["vae"], demo["empty"], learned["defect"], encoder["encoder"]
-
-
-def _photo(graph: Graph, product: str, seed: int, count: int = 1, size: int = SIZE) -> Output:
-    graph.stage("2. Normal photo", below=True)
-    return graph.node("ADiffDrawSurface", product=product, count=count, size=size, seed=seed)["image"]
-
-
-def _drawn(graph: Graph, size: int, left: int, top: int, width: int, height: int, grow: int) -> Output:
-    """A rectangle grown by an octagon, in pixels, as a mask (size, size)."""
-    graph.stage("3. Mask")
-    ground = graph.node("SolidMask", "Ground", value=0.0, width=size, height=size)["MASK"]
-    core = graph.node("SolidMask", "Where the defect goes", value=1.0, width=width, height=height)["MASK"]
-    graph.column()
-    placed = graph.node("MaskComposite", destination=ground, source=core, x=left, y=top, operation="add")["MASK"]
-    graph.column()
-    return graph.node("GrowMask", mask=placed, expand=grow)["MASK"]
-
-
-def _finish(graph: Graph, product: str, name: str, weights: Output | None = None, **painted: Output) -> None:
-    """painted: what Finish Pair takes."""
-    graph.stage("6. Finish and save")
-    pair = graph.node("ADiffFinishPair", **painted)
-    if weights is not None:
-        graph.node("PreviewImage", "Weight maps: grey is 1, lighter is more", images=weights)
-    graph.column()
-    graph.node(
-        "ADiffSavePairs", images=pair["image"], masks=pair["mask"], folder="adiff", product=product, defect=name,
-        change=pair["change"], measures=pair["measures"],
-    )  # fmt: skip
-    graph.node("PreviewAny", "Measures", source=pair["measures"])

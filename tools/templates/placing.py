@@ -1,11 +1,11 @@
 """The graph that places masks on an object; its docstring is no more than the file's name."""
 
 from .graph import Graph
-from .painting import paint
+from .painting import SIZE, drawn, finish, load, paint, photos
 
 PRODUCT, DEFECT, COUNT = "wood", "hole", 4
-SIZE, LEFT, TOP, WIDTH, HEIGHT, GROW = 128, 48, 24, 32, 80, 16
-"""Pixels of a photo's side, and of the object: a rectangle, grown."""
+OBJECT = {"left": 48, "top": 24, "width": 32, "height": 80, "grow": 16}
+"""Pixels of the object: a rectangle, grown."""
 
 
 def place_masks(schema: dict) -> Graph:
@@ -28,23 +28,12 @@ and sizes follow its real masks. *What was done to each mask* also tells which d
 were learned on it.
 """,
     )
-    graph.stage("1. Load")
-    demo = graph.node("ADiffLoadDemoModel")
-    defect = graph.node("ADiffLoadDefect", defect=f"demo (built in) / {PRODUCT} / {DEFECT}")["defect"]
-    encoder = graph.node("ADiffLoadSpatialEncoder", encoder="demo (built in)")["encoder"]
-    model, vae, empty = demo["model"], demo["vae"], demo["empty"]
-    graph.stage("2. Normal photos", below=True)
-    normal = graph.node("ADiffDrawSurface", product=PRODUCT, count=COUNT, size=SIZE, seed=1)["image"]
+    model, vae, empty, defect, encoder = load(graph, PRODUCT, DEFECT)
+    normal = photos(graph, PRODUCT, seed=1, count=COUNT, title="2. Normal photos")
     graph.stage("3. Masks")
     given = {"defect": defect, "model": model, "vae": vae, "empty": empty, "image": normal}
     made = graph.node("ADiffGenerateMasks", count=COUNT, seed=1, **given)["masks"]
-    graph.stage("4. The object")
-    ground = graph.node("SolidMask", "Ground", value=0.0, width=SIZE, height=SIZE)["MASK"]
-    core = graph.node("SolidMask", "Where the object is", value=1.0, width=WIDTH, height=HEIGHT)["MASK"]
-    graph.column()
-    drawn = graph.node("MaskComposite", destination=ground, source=core, x=LEFT, y=TOP, operation="add")["MASK"]
-    graph.column()
-    foreground = graph.node("GrowMask", mask=drawn, expand=GROW)["MASK"]
+    foreground = drawn(graph, SIZE, **OBJECT, title="4. The object", core="Where the object is")
     graph.stage("5. Place")
     placed = graph.node(
         "ADiffPlaceMasks", masks=made, foreground=foreground, seed=1, turn=180.0, min_scale=0.6, max_scale=1.0
@@ -56,14 +45,8 @@ were learned on it.
     samples = paint(
         graph, model=model, vae=vae, empty=empty, defect=defect, encoder=encoder, normal=normal, mask=mask, seed=1
     )["latent"]
-    graph.stage("7. Finish and save")
-    pairs = graph.node(
-        "ADiffFinishPair", normal=normal, samples=samples, mask=mask, vae=vae, defect=defect, model=model
-    )
-    graph.column()
-    graph.node(
-        "ADiffSavePairs", images=pairs["image"], masks=pairs["mask"], folder="adiff", product=PRODUCT, defect=DEFECT,
-        change=pairs["change"], measures=pairs["measures"],
+    finish(
+        graph, PRODUCT, DEFECT, title="7. Finish and save", normal=normal, samples=samples, mask=mask, vae=vae,
+        defect=defect, model=model,
     )  # fmt: skip
-    graph.node("PreviewAny", "Measures", source=pairs["measures"])
     return graph
