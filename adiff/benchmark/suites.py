@@ -11,6 +11,7 @@
 | shares | the same by share of all images | Table 7 |
 | tokens | how many tokens e_a, e_s and e_m need | Table 8 |
 | grid | SAE x AAR, for the eye | Fig. 7 |
+| dual | what DualAnoDiff gives beside AnomalyDiffusion, and what each of its parts adds | its ablations |
 | paper | localisation, detection and classification for a whole product | main tables |
 """
 
@@ -22,11 +23,12 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ..baselines import METHODS as PASTING
+from ..dual import DualSettings
 from ..embedding import K_ANOMALY, K_MASK, N_SPATIAL
 from ..errors import InputError
 from ..generation import GenerationSettings
 from ..reweighting import LEVEL
-from .matrix import GENERATED, Cell, Recipe, Variant
+from .matrix import DUAL, GENERATED, Cell, Recipe, Variant
 from .measures import QUALITY
 from .target import Unit
 
@@ -35,7 +37,7 @@ PAIRS = ("fill", "leak", "likeness", "gap", "seam", "novelty")
 """Measures of pairs (METHOD 6), and their gap to real defects (`measures.gap`)."""
 PIXELS = ("pixel_ap", "pixel_auroc", "pixel_f1_max", "pro")
 IMAGES = ("image_auroc", "image_ap", "image_f1_max")
-NUMBERS_OF_STEPS = (10, 20, 30, 50, 200)
+NUMBERS_OF_STEPS = (10, 15, 20, 30, 50, 200)
 NUMBERS_OF_SHOTS = (1, 2, 3, 5, 10)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 GUIDANCES = (1.0, 1.5, 3.0)
@@ -162,6 +164,29 @@ def _tokens() -> tuple[Variant, ...]:
     )
 
 
+def _dual() -> tuple[Variant, ...]:
+    """Both methods, each beside real shots and alone, and pairs of models that lack a part, or have another one.
+
+    Pairs alone tell of the parts: a detector for each would take most of the time.
+    """
+    both, alone = f"{REAL}{WITH}{GENERATED}", (f"{GENERATED} alone", f"{DUAL} alone")
+    found = [
+        Variant(REAL, Recipe(source=None, real=True)),
+        Variant(both, Recipe(real=True), REAL),
+        Variant(alone[0], Recipe(), REAL),
+        Variant(f"{REAL}{WITH}{DUAL}", Recipe(DUAL, real=True), both),
+        Variant(alone[1], Recipe(DUAL), alone[0]),
+    ]
+    other = {
+        "low-rank SAIM": {"saim": "low"}, "without SAIM": {"saim": "off"}, "with BCM": {"bcm": "paper"},
+        "without nested conditions": {"nested": False},
+    }  # fmt: skip
+    for told, changes in other.items():
+        recipe = Recipe(DUAL, dual=replace(DualSettings(), **changes), detect=False)
+        found.append(Variant(f"{DUAL}, {told}", recipe, alone[1]))
+    return tuple(found)
+
+
 def _grid() -> tuple[Variant, ...]:
     off = replace(GenerationSettings(), reweighting="off")
     rows = {
@@ -190,6 +215,10 @@ SUITES = {
     "shares": Suite("Which share of the images is needed?", _shots(SHARES), (*PIXELS, *PAIRS), "pixel_ap"),
     "tokens": Suite("How many tokens are needed?", _tokens(), (*PIXELS[:3], *PAIRS), "pixel_ap"),
     "grid": Suite("What do E and re-weighting do to the images?", _grid(), PAIRS, "fill"),
+    "dual": Suite(
+        "What does DualAnoDiff give beside AnomalyDiffusion, and what does each of its parts add?", _dual(),
+        (*PIXELS, "image_auroc", "alignment", "gap", "diversity", "likeness", "novelty", "fill", "leak"), "pixel_ap",
+    ),
     "paper": Suite(
         "What does a detector, and a classifier, learn from generated pairs alone?",
         (Variant("all", Recipe(whole=True)),), (*PIXELS, *IMAGES, "accuracy", *QUALITY, *PAIRS[:4]), "pixel_ap",

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
 from adiff.backbone import load_backbone
 from adiff.backbone.precision import WideAttention, dtype_of
@@ -81,3 +82,24 @@ def test_widened_attention_is_float32_s_rounded_once():
         wide = F.scaled_dot_product_attention(q, k, v, scale=0.5)
     expected = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=0.5).bfloat16()
     torch.testing.assert_close(wide, expected, rtol=0, atol=0)
+
+
+class Attentions(TorchFunctionMode):
+    """Notes the number format of every attention that is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.formats = set()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is F.scaled_dot_product_attention:
+            self.formats.add(args[0].dtype)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("gradients, dtype", [(True, torch.float32), (False, torch.bfloat16)])
+def test_attention_is_widened_where_gradients_are_computed(wide_and_narrow, gradients, dtype):
+    _, narrow = wide_and_narrow
+    with Attentions() as attentions, torch.set_grad_enabled(gradients):
+        narrow.predict_noise(torch.zeros(1, 4, 8, 8), torch.tensor([500]), narrow.null_context)
+    assert attentions.formats == {dtype}

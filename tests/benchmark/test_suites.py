@@ -76,8 +76,8 @@ def test_all_maps_that_are_tried_have_the_mean_of_their_control():
 def test_some_variants_come_with_their_controls():
     found = variants_of(["reweighting", "steps"], ["balanced, mean 1.5", "1? steps"])
     assert [v.name for v in found["reweighting"]] == ["uniform, mean 1.5", "balanced, mean 1.5"]
-    assert [v.name for v in found["steps"]] == ["10 steps", "200 steps"]
-    assert {suite: len(every) for suite, every in variants_of(["grid", "steps"]).items()} == {"grid": 4, "steps": 5}
+    assert [v.name for v in found["steps"]] == ["10 steps", "15 steps", "200 steps"]
+    assert {suite: len(every) for suite, every in variants_of(["grid", "steps"]).items()} == {"grid": 4, "steps": 6}
     with pytest.raises(InputError, match="there is no variant 'aar'; choose from neither; SAE; AAR; SAE \\+ AAR"):
         variants_of(["grid"], ["AAR", "aar"])
 
@@ -91,7 +91,7 @@ def test_the_uplift_has_the_rows_of_adiff_evaluate():
 
 def test_steps_shots_and_tokens_change_nothing_else():
     assert [v.recipe.generation for v in SUITES["steps"].variants] == [
-        replace(DEFAULT, steps=n) for n in (10, 20, 30, 50, 200)
+        replace(DEFAULT, steps=n) for n in (10, 15, 20, 30, 50, 200)
     ]  # fmt: skip
     assert [v.recipe.shots for v in SUITES["shots"].variants] == [n for n in (1, 2, 3, 5, 10) for _ in range(2)]
     assert {(v.recipe.tokens, v.recipe.spatial_tokens, v.recipe.mask_tokens) for v in SUITES["tokens"].variants} == {
