@@ -105,8 +105,12 @@ def read_broken(folder: Path) -> list[dict[str, Any]]:
 
 def is_settled(folder: Path, number: int, tries: int) -> bool:
     """Whether nothing is left to do for a pair: it exists, its last try was rejected, or it cannot be made."""
-    ends = record_path(folder, number), broken_path(folder, number), reject_path(folder, number, tries - 1)
-    return any(path.exists() for path in ends)
+    return any(path.exists() for path in ends_of(folder, number, tries))
+
+
+def ends_of(folder: Path, number: int, tries: int) -> tuple[Path, ...]:
+    """The records any of which settles a pair."""
+    return record_path(folder, number), broken_path(folder, number), reject_path(folder, number, tries - 1)
 
 
 def settled_ids(folder: Path, tries: int) -> set[int]:

@@ -48,6 +48,8 @@ class Claims:
     A batch is a number; other work that processes share is claimed by a name that a file may have.
     """
 
+    beat = BEAT
+
     def __init__(self, out: Path):
         self._folder, self._mine, self._ended = out / CLAIMS, set[int | str](), threading.Event()
         self._about = {"pid": os.getpid(), "host": _host(), "worker": os.urandom(8).hex(),
@@ -97,10 +99,13 @@ class Claims:
         return self._folder / f"{name}.json"
 
     def _beat(self) -> None:
-        while not self._ended.wait(BEAT):
+        while not self._ended.wait(self.beat):
             for batch in list(self._mine):
                 with contextlib.suppress(OSError):  # taken over: the machine was asleep
-                    os.utime(self._path(batch))
+                    self._renew(batch)
+
+    def _renew(self, batch: int | str) -> None:
+        os.utime(self._path(batch))
 
 
 def _host() -> str:

@@ -12,7 +12,8 @@ from ..errors import InputError
 from ..storage import clear_folder, remove_leftovers, run_lock
 from . import options
 from .app import keeping
-from .generate import PAIRS, clear_runs
+from .destination import clear_runs
+from .generate import PAIRS
 from .options import Base, Data, Loras, Precision, PrecisionName, Resume, Seed, parse_loras
 from .progress import CliProgress
 from .train import state_folder

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from .app import keeping
-from .jobs import normals_of
+from .normals import PLACES, normals_of
 from .options import Seed
 from .progress import CliProgress
 
@@ -37,8 +37,7 @@ def export(
     format: Annotated[Format, typer.Option("--format", help="Layout of the data set.")] = Format.mvtec,
     normals: Annotated[
         Path | None,
-        typer.Option("--normals", metavar="DIR", help="Normal images to add, in DIR, DIR/PRODUCT or "
-                     "DIR/PRODUCT/train/good."),
+        typer.Option("--normals", metavar="DIR", help=f"Normal images to add, {PLACES}."),
     ] = None,
     validation: Annotated[
         float,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -13,12 +13,13 @@ import typer
 
 from ..errors import InputError
 from ..run_record import BROKEN, NO_MASK
-from ..storage import LOCK, clear_folder, run_lock
-from ..workers import CLAIMS, join_run
+from ..workers import join_run
 from .app import keeping
 from .command import given_command
+from .destination import Destination
 from .jobs import Given, Job, read_jobs
 from .limits import AutoFilter, Limits, MaxLikeness, MaxSeam, MinFill, MinNovelty, Refine, Tries, parse_limits
+from .normals import PLACES
 from .options import (
     Base,
     Blending,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("adiff")
 
-RUN_PARTS = {"run.json", "image", "mask", "part", "pairs", "rejects", "broken", "report.html", CLAIMS}
 PAIRS = 16
 """Pairs of a run, unless told otherwise."""
 
@@ -49,12 +49,12 @@ Defects = Annotated[
     list[str] | None,
     typer.Argument(metavar="PRODUCT/DEFECT", help="Which of the library's defects; several: all in each image."),
 ]
-Normals = Annotated[
-    Path,
-    typer.Option("--normals", metavar="DIR", help="Images without defects, in DIR, DIR/PRODUCT or "
-                 "DIR/PRODUCT/train/good."),
+Normals = Annotated[Path, typer.Option("--normals", metavar="DIR", help=f"Images without defects, {PLACES}.")]
+Out = Annotated[
+    str,
+    typer.Option("--out", metavar="RUN", help="Folder of the run, with --all of the runs; or its URL in object "
+                 "storage, as in s3://BUCKET/RUN."),
 ]  # fmt: skip
-Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run; with --all of the runs.")]
 Count = Annotated[int | None, typer.Option("-n", min=1, help=f"Pairs to make.  [dim]default: {PAIRS}[/dim]")]
 Every = Annotated[bool, typer.Option("--all", help="Every defect of the library, in a run of its own.")]
 PerDefect = Annotated[
@@ -146,7 +146,8 @@ def generate(
     limits = parse_limits(min_fill, max_seam, max_likeness, min_novelty, auto_filter, tries)
     if preview_decoder is not None:
         _check_decoder(preview_decoder)
-    given = read_jobs(library, defects or [], normals, masks or [], encoder, out)
+    place = Destination(ctx, out)
+    given = read_jobs(library, defects or [], normals, masks or [], encoder, place)
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
     from ..generation import GenerationSettings
     from ..library import check_base
@@ -158,16 +159,16 @@ def generate(
     )  # fmt: skip
     backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
     check_base(given.library, backbone)
-    plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, out), limits)
+    plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, place), limits)
     _check_jobs(given, backbone, plan)
     if not resume:
-        clear_runs([job.out for job in given.jobs])
+        place.clear([job.out for job in given.jobs])
     with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):
         if ray is not None:
-            _work_on_cluster(ctx, ray, workers, given, plan, progress)
-        results = _run_all(given, backbone, plan, progress)
+            _work_on_cluster(ctx, ray, workers, given, plan, place, progress)
+        results = _run_all(given, backbone, plan, place, progress)
     _tell(given.jobs, results, out, every)
-    _tell_missing(results, plan)
+    _tell_missing(results, plan, place.told_of)
 
 
 class _Plan(NamedTuple):
@@ -201,24 +202,14 @@ def _check_decoder(path: Path) -> None:
     PreviewDecoder(path)
 
 
-def clear_runs(folders: Sequence[Path]) -> None:
-    """Remove runs to begin them anew; raises InputError, and removes nothing, if one holds what is not a run's."""
-    there = [folder for folder in folders if (folder / "run.json").exists()]
-    for folder in there:
-        foreign = sorted({path.name for path in folder.iterdir()} - RUN_PARTS - {LOCK})
-        if foreign:
-            raise InputError(f"{folder} holds {foreign[0]} beside its run; move that away or choose another folder")
-    for folder in there:
-        with run_lock(folder):  # another process may be writing to it
-            clear_folder(folder)
-
-
-def _command(ctx: typer.Context, out: Path) -> str:
+def _command(ctx: typer.Context, place: Destination) -> str:
     """The command that makes the run again; of its folder only the name: a run tells the same wherever it lies."""
-    return given_command(ctx, out=out.resolve().name or out, resume=None)
+    return given_command(ctx, out=place.name, resume=None)
 
 
-def _run_all(given: Given, backbone: Backbone, plan: _Plan, progress: CliProgress) -> list[RunResult]:
+def _run_all(
+    given: Given, backbone: Backbone, plan: _Plan, place: Destination, progress: CliProgress
+) -> list[RunResult]:
     """Fill the runs one after another; those that are finished already are passed over."""
     from ..generation import generate_run
     from ..report import report_of_run
@@ -231,10 +222,11 @@ def _run_all(given: Given, backbone: Backbone, plan: _Plan, progress: CliProgres
                 backbone, given.library, key, given.encoder, job.normals, masks, also=also, count=plan.count,
                 out=job.out, settings=plan.settings, seed=plan.seed, command=plan.command, progress=progress,
                 limits=plan.limits.of(given.library, job.keys, backbone), tries=plan.limits.tries,
+                shared=place.run(job.out),
             )  # fmt: skip
         if result.cancelled:
             raise KeyboardInterrupt
-        if result.pairs:
+        if result.pairs and not place.remote:
             with join_run(job.out):  # one that is killed here leaves its mark, and what it wrote is removed next time
                 report_of_run(job.out, normals=job.normals[0].parent)
         results.append(result)
@@ -242,16 +234,16 @@ def _run_all(given: Given, backbone: Backbone, plan: _Plan, progress: CliProgres
 
 
 def _work_on_cluster(
-    ctx: typer.Context, address: str, workers: int | None, given: Given, plan: _Plan, progress: CliProgress
-) -> None:
+    ctx: typer.Context, address: str, workers: int | None, given: Given, plan: _Plan, place: Destination,
+    progress: CliProgress,
+) -> None:  # fmt: skip
     """Have the runs filled by workers at this very command; what they leave is this process's to make."""
-    from ..run_record import settled_ids
     from .cluster import run_on_cluster
 
     arguments = shlex.split(given_command(ctx, ray=None, workers=None, resume=None))[1:]
     run_on_cluster(
         arguments, address=address, workers=workers, total=plan.count * len(given.jobs),
-        done=lambda: sum(len(settled_ids(job.out, plan.limits.tries)) for job in given.jobs),
+        done=lambda: place.settled([job.out for job in given.jobs], plan.limits.tries),
         what="pairs on the cluster", progress=progress,
     )  # fmt: skip
 
@@ -275,7 +267,7 @@ def _naming(job: Job, given: Given) -> Iterator[None]:
         raise InputError(f"{job.name}: {error}" if len(given.jobs) > 1 else str(error)) from error
 
 
-def _tell(jobs: Sequence[Job], results: Sequence[RunResult], out: Path, every: bool) -> None:
+def _tell(jobs: Sequence[Job], results: Sequence[RunResult], out: str, every: bool) -> None:
     """Say what came out: of one run in a line, of --all in a table."""
     from ..report import summarise
 
@@ -298,20 +290,23 @@ def _tell(jobs: Sequence[Job], results: Sequence[RunResult], out: Path, every: b
     typer.echo(f"{sum(of_run['pairs'] for of_run in numbers)} pairs in {len(jobs)} runs in {out}")
 
 
-def _tell_missing(results: Sequence[RunResult], plan: _Plan) -> None:
-    """Say which pairs are missing, and why. Raises InputError for those whose normal image does not open."""
+def _tell_missing(results: Sequence[RunResult], plan: _Plan, name: Callable[[Path], str] = str) -> None:
+    """Say which pairs are missing, and why. Raises InputError for those whose normal image does not open.
+
+    name: what to call a run's folder.
+    """
     for result in results:
+        run = name(result.out)
         if result.rejected:
             logger.warning(
-                "%d of %d pairs broke the limits in all %d tries and are missing; %s holds the tries, `adiff run status"
-                " %s` says what was wrong", len(result.rejected), plan.count, plan.limits.tries, result.out / "rejects",
-                result.out,
+                "%d of %d pairs broke the limits in all %d tries and are missing; %s/rejects holds the tries, `adiff "
+                "run status %s` says what was wrong", len(result.rejected), plan.count, plan.limits.tries, run, run,
             )  # fmt: skip
         lacking = [one for one in result.broken if one.get(NO_MASK)]
         if lacking:
             logger.warning(
-                "%d of %d pairs have no mask and are missing, the first as %s; %s lists them", len(lacking), plan.count,
-                lacking[0].get("reason"), result.out / BROKEN,
+                "%d of %d pairs have no mask and are missing, the first as %s; %s/%s lists them",
+                len(lacking), plan.count, lacking[0].get("reason"), run, BROKEN,
             )  # fmt: skip
     broken = [one for result in results for one in result.broken if not one.get(NO_MASK)]
     if broken:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import InputError
 from ..storage import read_json_object
+from .destination import Destination
 from .masks import RECORD, check_has_masks
+from .normals import normals_of
 from .train import encoder_beside
 
 if TYPE_CHECKING:
@@ -47,8 +49,9 @@ class Given(NamedTuple):
 
 
 def read_jobs(
-    path: Path, defects: Sequence[str], normals: Path, masks: Sequence[Path], encoder: Path | None, out: Path
-) -> Given:
+    path: Path, defects: Sequence[str], normals: Path, masks: Sequence[Path], encoder: Path | None,
+    place: Destination,
+) -> Given:  # fmt: skip
     """Open and check everything but the base model; raises InputError or FileNotFoundError. No defects: all."""
     from ..datasets.readers import list_images
     from ..library import load_library
@@ -57,22 +60,22 @@ def read_jobs(
     if defects:
         entries = [library.get(name) for name in defects]
         files = [list_images(folder) for folder in masks] or [None] * len(entries)
-        jobs = [_job(entries, files, normals, out)]
+        jobs = [_job(entries, files, normals, place.folder)]
     else:
-        jobs = [_job([entry], [None], normals, folder) for entry, folder in _folders(library, out)]
+        jobs = [_job([entry], [None], normals, folder) for entry, folder in _folders(library, place)]
     return Given(library, jobs, read_encoder(path, library, jobs[0].name, encoder))
 
 
-def _folders(library: Library, out: Path) -> list[tuple[Defect, Path]]:
+def _folders(library: Library, place: Destination) -> list[tuple[Defect, Path]]:
     """Each defect of a library with the folder of its run, out/<product>-<defect>."""
     if not library.defects:
         raise InputError("the library holds no defects; `adiff train` adds some")
-    if out.is_file() or (out / "run.json").exists():
-        what = "a file" if out.is_file() else "the folder of one run"
-        raise InputError(f"{out} is {what}; --all makes a run for each defect, give a folder for them")
+    if place.folder.is_file() or place.holds_run:
+        what = "a file" if place.folder.is_file() else "the folder of one run"
+        raise InputError(f"{place.told} is {what}; --all makes a run for each defect, give a folder for them")
     folders: dict[Path, Defect] = {}
     for entry in library.defects.values():
-        other = folders.setdefault(out / "-".join(entry.key), entry)
+        other = folders.setdefault(place.folder / "-".join(entry.key), entry)
         if other is not entry:
             raise InputError(
                 f"the runs of {other.name} and {entry.name} would share the folder {'-'.join(entry.key)}; "
@@ -89,17 +92,6 @@ def _job(entries: list[Defect], files: Sequence[Sequence[Path] | None], normals:
     paths = normals_of(entries[0].product, normals)
     sources = [mask_source(entry, of_entry, paths) for entry, of_entry in zip(entries, files, strict=True)]
     return Job(entries, sources, paths, out)
-
-
-def normals_of(product: str, folder: Path) -> list[Path]:
-    """A product's normal images: in folder/product/train/good or folder/product if there is one, else in the folder."""
-    from ..datasets.readers import list_images
-
-    own = [place for place in (folder / product / "train" / "good", folder / product) if place.is_dir()]
-    try:
-        return list(list_images(own[0] if own else folder))
-    except InputError as error:
-        raise InputError(f"normal images of {product}: {error}") from error
 
 
 def read_encoder(path: Path, library: Library, name: str, given: Path | None) -> SpatialEncoder | None:

@@ -18,6 +18,7 @@ from ..run_record import record_paths
 from ..storage import read_json_object
 from ..workers import workers_of
 from .app import keeping, printable
+from .destination import Destination
 from .progress import CliProgress, duration
 
 if TYPE_CHECKING:
@@ -42,17 +43,41 @@ def root(ctx: typer.Context) -> None:
 
 
 @run.command(epilog="Example:  adiff run status run")
-def status(folder: RunFolder, as_json: AsJson = False) -> None:
+def status(
+    ctx: typer.Context,
+    folder: Annotated[
+        str, typer.Argument(metavar="RUN", help="Folder of a run, or its URL in object storage, as `adiff generate` "
+                            "writes it.")
+    ],
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
     """Say how far a run is, how fast, and who works on it; exit code 1 if pairs cannot be made."""
-    plan = plan_of(folder)
-    about = progress_of(folder, plan)
+    place = Destination(ctx, folder)
+    place.look()
+    plan = plan_of(place.folder)
+    about = progress_of(place.folder, plan)
     if as_json:
         typer.echo(json.dumps(about, indent=1))
     else:
-        for name, told in told_of(folder, plan, about).items():
+        for name, told in told_of(place.told, plan, about).items():
             typer.echo(f"{name:<10} {printable(told)}")
     if about["broken"]:
         raise typer.Exit(WRONG)
+
+
+@run.command(epilog="Example:  adiff run fetch s3://BUCKET/run run")
+def fetch(
+    url: Annotated[str, typer.Argument(metavar="URL", help="A run in object storage.")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to copy it to; new, empty, or of the same run.")],
+) -> None:
+    """Copy a run from object storage to a disk, where the other commands take it; given again, what is new."""
+    from ..object_storage import ObjectFolder, fetch_run, is_url
+
+    if not is_url(url):
+        raise InputError(f"{url} is no URL; give for instance s3://BUCKET/RUN")
+    with CliProgress() as progress, keeping(f"what was copied is in {out}; the same command copies the rest"):
+        pairs = fetch_run(ObjectFolder(url, out), progress)
+    typer.echo(f"{pairs} pairs of {url} in {out}")
 
 
 @run.command(epilog="Example:  adiff run verify run --normals surfaces/wood/train/good")
@@ -204,7 +229,7 @@ def reasons_of(rejects: Iterable[dict[str, Any]]) -> dict[str, int]:
     return dict(found.most_common())
 
 
-def told_of(folder: Path, plan: Plan, about: dict[str, Any]) -> dict[str, str]:
+def told_of(folder: str, plan: Plan, about: dict[str, Any]) -> dict[str, str]:
     """What `status` says, line by line."""
     batches, last, workers = about["batches"], about["seconds_since_last"], about["workers"]
     begun = f", {batches['begun']} begun" if batches["begun"] else ""
@@ -223,7 +248,7 @@ def told_of(folder: Path, plan: Plan, about: dict[str, Any]) -> dict[str, str]:
         lines["workers"] = named or "none; the command that began the run makes the rest"
     if tries := about["rejects"]["tries"]:
         reasons = ", ".join(f"{name} {number}" for name, number in about["rejects"]["reasons"].items())
-        lines["rejects"] = f"{tries} tries that broke a limit ({reasons}), in {folder / run_record.REJECTS}"
+        lines["rejects"] = f"{tries} tries that broke a limit ({reasons}), in {folder}/{run_record.REJECTS}"
     if about["broken"]:
         first = about["broken"][0]
         lines["broken"] = f"{len(about['broken'])}, the first is {first['id']}: {first['reason']}"

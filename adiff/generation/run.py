@@ -21,6 +21,7 @@ from ..backbone import Backbone
 from ..embedding import embedding_fingerprint
 from ..errors import InputError
 from ..library import Key, Library
+from ..object_storage import ObjectRun
 from ..pair_filter import PairFilter
 from ..progress import Cancelled, NullProgress, Progress
 from ..run_record import FORMAT, Records, given_up, read_broken, read_plan
@@ -76,6 +77,7 @@ def generate_run(
     seed: int = 0,
     resume: bool = True,
     command: str | None = None,
+    shared: ObjectRun | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Fill `out` with `count` pairs of the library's defect `key`, (product, defect); what exists of the run is kept.
@@ -84,7 +86,8 @@ def generate_run(
     when the run is whole. also: further defects of the product that every image shows beside the first, each with its
     masks. limits: what a pair must keep, each of several defects by itself; one that does not is painted again, `tries`
     times in all, and kept apart as a reject. command: what makes the run again, for run.json; it may be another one
-    when the run goes on. A normal image that does not open costs its pairs, which are listed as broken, until it does
+    when the run goes on. shared: the place in object storage where the run lies; `out`, its local stand-in, then gets
+    the records alone. A normal image that does not open costs its pairs, which are listed as broken, until it does
     and the run goes on; a mask that cannot be had costs its pair for good. Ctrl-C or Cancelled ends the run with the
     pairs done so far. Raises InputError when `out` holds something else, a run of other settings (saying which), or a
     run at all with resume=False, and when no pair at all has a mask.
@@ -95,17 +98,27 @@ def generate_run(
     layers = _layers(library, backbone, wanted)
     filters = [limits.settled(layer.shots, "/".join(layer.key)) for layer in layers] if limits else []
     task = Task(backbone, layers, encoder, normals, settings, seed, count, filters, tries if filters else 1)
+    identity, told = _identity(task), {} if command is None else {"command": command}
     with join_run(out):
-        open_run(out, _identity(task), backbone, resume, {} if command is None else {"command": command})
+        if shared is not None:
+            shared.open()
+        name = out if shared is None else shared.folder.url
+        open_run(out, identity, backbone, resume, told, name)
+        if shared is not None and shared.publish():
+            open_run(out, identity, backbone, True, told, name)
         reopen_broken(out, task)
+        if shared is not None:
+            shared.forget_broken()
         check_hope(out, task)
         began, cancelled = time.monotonic(), False
         progress.start(count, "pairs {product}/{defect}".format(**kind_of(layers)))
         try:
-            with Claims(out) as claims:
-                Worker(out, task, claims, progress).work()
+            with Claims(out) if shared is None else shared.claims() as claims:
+                Worker(out, task, claims, progress, shared).work()
         except (Cancelled, KeyboardInterrupt):
             cancelled = True
+        if shared is not None:
+            shared.pull()  # what others have made
         progress.finish()
         rejected = sorted(given_up(out, task.tries))
         return RunResult(out, Records(out), time.monotonic() - began, cancelled, rejected, read_broken(out))
@@ -178,9 +191,15 @@ def _alone(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def open_run(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool, told: Mapping[str, str]) -> None:
-    """Make the run's folder, with what is `told` of the run besides, or check that the one there is this run."""
-    record = out / "run.json"
+def open_run(
+    out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool, told: Mapping[str, str],
+    name: Path | str | None = None,
+) -> None:  # fmt: skip
+    """Make the run's folder, with what is `told` of the run besides, or check that the one there is this run.
+
+    name: what to call the folder, if it is the stand-in of another.
+    """
+    record, name = out / "run.json", name or out
     environment = {
         **versions(), "python": platform.python_version(), "device": backbone.device.type, "dtype": str(backbone.dtype),
         "threads": torch.get_num_threads(),
@@ -195,14 +214,14 @@ def open_run(out: Path, identity: dict[str, Any], backbone: Backbone, resume: bo
     there = read_plan(out)
     other = _differences(identity, there)
     if other:
-        raise InputError(f"{out} holds another run ({'; '.join(other)}); choose another folder or --restart")
+        raise InputError(f"{name} holds another run ({'; '.join(other)}); choose another folder or --restart")
     if not resume:
-        raise InputError(f"{out} holds this run already; resume it or choose another folder")
+        raise InputError(f"{name} holds this run already; resume it or choose another folder")
     begun = there.get("environment")
     if changed := _differences(environment, begun if isinstance(begun, dict) else {}):
         logger.warning(
             "%s was begun elsewhere (%s): pairs may differ from an unbroken run's by 2 grey levels, by more in another "
-            "dtype", out, "; ".join(changed),
+            "dtype", name, "; ".join(changed),
         )  # fmt: skip
 
 
