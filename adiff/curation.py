@@ -1,16 +1,17 @@
 """Edits of library files in place: whole or not at all, one at a time, the latest to be taken back.
 
 Somebody who looked at a library and edits it later says which state was seen; a file that has changed since is left
-alone. Edits are of one defect each, and so is taking them back: what others have changed beside it stays.
+alone. An edit is of some defects, and so is taking it back: what others have changed beside them stays.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,8 +26,8 @@ PATIENCE = 5.0
 """Seconds that an edit waits for another process's to end."""
 TICK = 1_000_000
 """Nanoseconds by which an edited file is newer than before where the system's clock has not moved on."""
-KEPT = 50
-"""Edits that can be taken back."""
+KEPT = 200
+"""Defects, at most, of the edits that can be taken back."""
 
 Edit = Callable[[Library], Library]
 
@@ -55,71 +56,90 @@ def edit_library(path: Path, edit: Edit, seen: str | None = None) -> Library:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One edit of one defect. place: its number in the file; after: None if it was removed."""
+class Change:
+    """What an edit did to one defect. place: its number in the file; after: None if it was removed."""
 
-    path: Path
-    base: tuple[str, int]
     place: int
     before: Defect
     after: Defect | None
 
 
+@dataclass(frozen=True)
+class Step:
+    """One edit of a file. changes: in the order in which the defects were named."""
+
+    path: Path
+    base: tuple[str, int]
+    changes: tuple[Change, ...]
+
+
 class Journal:
-    """Edits of single defects with the latest ones kept in memory, tensors and all, to be taken back by their names."""
+    """Edits of some defects with the latest ones kept in memory, tensors and all, to be taken back by their names.
+
+    most: defects of the edits kept; an edit of more is refused.
+    """
 
     def __init__(self, most: int = KEPT):
         self._most = most
         self._steps: OrderedDict[str, Step] = OrderedDict()
+        self._counting = threading.Lock()  # a server edits in several threads
 
-    def edit(self, path: Path, name: str, edit: Edit, seen: str | None = None) -> tuple[str, Library]:
-        """Edit the defect "product/defect" of a library's file; return the edit's name and what was written.
+    def edit(self, path: Path, names: Sequence[str], edit: Edit, seen: str | None = None) -> tuple[str, Library]:
+        """Edit defects "product/defect" of a library's file; return the edit's name and what was written.
 
-        edit: changes or removes that defect and no other. Raises what `edit_library` raises.
+        edit: changes all of these defects in their places, or removes them all, and leaves the others. Raises
+        InputError for no name, too many, and one given twice, and what `edit_library` raises.
         """
+        if not 0 < len(names) <= self._most:
+            raise InputError(f"{len(names)} defects in one edit; expected 1 to {self._most}")
+        if len(set(names)) < len(names):
+            raise InputError("a defect is named twice in one edit; name each once")
         with _alone_with(path):
             state, library = _read(path, seen)
-            before = library.get(name)
-            place = list(library.defects).index(before.key)
+            before = [library.get(name) for name in names]
             edited = _write(path, edit(library), state)
-        kept = len(edited.defects) == len(library.defects)
-        after = list(edited.defects.values())[place] if kept else None
+        order, kept = list(library.defects), len(edited.defects) == len(library.defects)
+        places = [order.index(entry.key) for entry in before]
+        after = [list(edited.defects.values())[place] if kept else None for place in places]
         number = os.urandom(16).hex()
-        self._steps[number] = Step(path, _base_of(library), place, before, after)
-        while len(self._steps) > self._most:
-            self._steps.popitem(last=False)
+        with self._counting:
+            self._steps[number] = Step(path, _base_of(library), tuple(map(Change, places, before, after)))
+            while sum(len(step.changes) for step in self._steps.values()) > self._most:
+                self._steps.popitem(last=False)
         return number, edited
 
     def take_back(self, number: str, path: Path) -> tuple[Step, Library]:
         """Undo one edit of a file, whatever else has changed there; return the edit and what was written.
 
-        Raises LookupError for an edit of that file that is not known any more, ChangedMeanwhile if what it left has
-        been changed since, InputError if the old name is taken; the edit can then still be taken back later.
+        Raises LookupError for an edit of that file that is not known any more, ChangedMeanwhile if anything it left has
+        been changed since, InputError if an old name is taken; the edit can then still be taken back later, all of it.
         """
         step = self._steps[number]
         if step.path != path:
             raise LookupError(number)
         edited = edit_library(step.path, lambda library: _without(library, step))
-        self._steps.pop(number, None)
+        with self._counting:
+            self._steps.pop(number, None)
         return step, edited
 
 
 def _without(library: Library, step: Step) -> Library:
     """Return a library without one edit."""
     if _base_of(library) != step.base:
-        raise ChangedMeanwhile(f"{step.path.name} is another library by now; {step.before.name} does not belong to it")
-    entries = list(library.defects.values())
-    if step.after is not None:
-        now = library.defects.get(step.after.key)
-        if now is None or not _same(now, step.after):
-            raise ChangedMeanwhile(f"{step.after.name} has been changed or removed since; it stays as it is now")
-        place = entries.index(now)
-        entries.pop(place)
-    else:
-        place = step.place
-    if step.before.key in {entry.key for entry in entries}:
-        raise InputError(f"the library holds a {step.before.name} again; rename or remove that one first")
-    entries.insert(place, step.before)
+        name = step.changes[0].before.name
+        raise ChangedMeanwhile(f"{step.path.name} is another library by now; {name} does not belong to it")
+    changed = {change.after.key: change for change in step.changes if change.after is not None}
+    for key, change in changed.items():
+        now = library.defects.get(key)
+        if now is None or not _same(now, change.after):
+            raise ChangedMeanwhile(f"{change.after.name} has been changed or removed since; it stays as it is now")
+    for change in step.changes:
+        if change.before.key in library.defects and change.before.key not in changed:
+            raise InputError(f"the library holds a {change.before.name} again; rename or remove that one first")
+    entries = [changed[key].before if key in changed else entry for key, entry in library.defects.items()]
+    removed = [change for change in step.changes if change.after is None]
+    for change in sorted(removed, key=lambda change: change.place):  # from the front, so that each place is right
+        entries.insert(change.place, change.before)
     return replace(library, defects={entry.key: entry for entry in entries})
 
 

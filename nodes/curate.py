@@ -48,43 +48,48 @@ def about_library(name: str) -> dict[str, Any]:
 
 
 def edit(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Change a defect's name, notes or tags. Returns the edit's name, the library and the defect's new name.
+    """Change names, notes or tags of defects, of all or of none. Returns the edit's name, the library, the new names.
 
-    request: {"library", "seen", "defect", "name"?, "notes"?, "tags"?}. Raises InputError for another one, and what
-    `Journal.edit` raises.
+    request: {"library", "seen", "edits": {"product/defect": {"name"?, "notes"?, "tags"?}, ...}}; a name is given to a
+    single one. Raises InputError for another request, and what `Journal.edit` raises.
     """
-    given = _fields(request, {"library": str, "seen": str, "defect": str}, {"name": str, "notes": dict, "tags": list})
-    notes, tags = given.get("notes", {}), given.get("tags")
-    if not all(isinstance(text, str) for text in [*notes.values(), *(tags or [])]):
-        raise InputError("notes and tags are texts; something else came")
-    if any(len(text) > LONGEST for text in notes.values()):
-        raise InputError(f"a note has {LONGEST} characters at most")
-    name = given["defect"]
+    given = _fields(request, {"library": str, "seen": str, "edits": dict})
+    edits = {name: _wanted(one) for name, one in given["edits"].items()}
+    if len(edits) > 1 and any("new_name" in wanted for wanted in edits.values()):
+        raise InputError(f"{len(edits)} defects in one edit and a new name; rename one at a time")
     path = editable_path(given["library"])
 
     def change(library: Library) -> Library:
-        return revise(library, name, new_name=given.get("name"), notes=notes, tags=tags)
+        for name, wanted in edits.items():
+            library = revise(library, name, **wanted)
+        return library
 
-    number, _ = _journal.edit(path, name, change, given["seen"])
-    return {"edit": number, "library": about_library(given["library"]), "name": given.get("name", name)}
+    number, _ = _journal.edit(path, list(edits), change, given["seen"])
+    names = [wanted.get("new_name", name) for name, wanted in edits.items()]
+    return {"edit": number, "library": about_library(given["library"]), "names": names}
 
 
 def take_out(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove a defect. request: {"library", "seen", "defect"}; returns and raises as `edit` does."""
-    given = _fields(request, {"library": str, "seen": str, "defect": str})
-    path, name = editable_path(given["library"]), given["defect"]
-    number, _ = _journal.edit(path, name, lambda library: remove(library, [name]), given["seen"])
-    return {"edit": number, "library": about_library(given["library"])}
+    """Remove defects, all or none. request: {"library", "seen", "defects": [...]}; returns and raises as `edit` does.
+
+    The names that it returns are none: nothing is left of them.
+    """
+    given = _fields(request, {"library": str, "seen": str, "defects": list})
+    path, names = editable_path(given["library"]), given["defects"]
+    if not all(isinstance(name, str) for name in names):
+        raise InputError("names of defects are texts; something else came")
+    number, _ = _journal.edit(path, names, lambda library: remove(library, names), given["seen"])
+    return {"edit": number, "library": about_library(given["library"]), "names": []}
 
 
 def take_back(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo an edit of this session. request: {"edit", "library"}; returns the library and the defect's name again.
+    """Undo an edit of this session. request: {"edit", "library"}; returns the library and the defects' names again.
 
     Raises InputError, and what `Journal.take_back` raises.
     """
     given = _fields(request, {"edit": str, "library": str})
     step, _ = _journal.take_back(given["edit"], editable_path(given["library"]))
-    return {"library": about_library(given["library"]), "name": step.before.name}
+    return {"library": about_library(given["library"]), "names": [change.before.name for change in step.changes]}
 
 
 def editable_path(name: str) -> Path:
@@ -113,11 +118,23 @@ def _lock_of(name: str, path: Path) -> str | None:
     return None
 
 
+def _wanted(one: Any) -> dict[str, Any]:
+    """What `revise` is told of one defect; InputError for anything but {"name"?, "notes"?, "tags"?} of texts."""
+    given = _fields(one, {}, {"name": str, "notes": dict, "tags": list})
+    notes, tags = given.get("notes", {}), given.get("tags")
+    if not all(isinstance(text, str) for text in [*notes.values(), *(tags or [])]):
+        raise InputError("notes and tags are texts; something else came")
+    if any(len(text) > LONGEST for text in notes.values()):
+        raise InputError(f"a note has {LONGEST} characters at most")
+    return {"notes": notes, "tags": tags} | ({"new_name": given["name"]} if "name" in given else {})
+
+
 def _fields(request: Any, needed: Mapping[str, type], more: Mapping[str, type] | None = None) -> dict[str, Any]:
     """Return a request's fields; InputError for one that lacks any, has others, or has them of another type."""
     known = {**needed, **(more or {})}
     if not isinstance(request, dict) or not set(needed) <= set(request) <= set(known):
-        raise InputError(f"expected an object with {', '.join(needed)}{f' and any of {list(more)}' if more else ''}")
+        wanted = [*([", ".join(needed)] if needed else []), *([f"any of {', '.join(more)}"] if more else [])]
+        raise InputError(f"expected an object with {' and '.join(wanted)}")
     for field, value in request.items():
         if not isinstance(value, known[field]):
             raise InputError(f"{field} is of type {type(value).__name__}; expected {known[field].__name__}")

@@ -4,7 +4,7 @@
 |---|---|
 | GET /adiff/preview?defect=LABEL&size=PIXELS | a defect's picture |
 | GET /adiff/library | every library with its defects |
-| POST /adiff/library/edit, remove, undo | changes a library's file |
+| POST /adiff/library/edit, remove, undo | changes a library's file: of one defect or many, all or none |
 
 No name that comes in is taken for a path: libraries and defects are looked up in the lists. What comes from another
 site's page is refused, and what changes a file has to come as JSON, which such a page cannot send without being asked.
@@ -31,8 +31,9 @@ from .files import find_defect, library_path
 
 SIZES = range(16, 513)
 """Pixels of a picture's longer side that may be asked for."""
-LARGEST = 1 << 16
-"""Bytes of a request that changes something."""
+LARGEST = 1 << 20
+"""Bytes of a request that changes something; the most that the panel can send, 32 long tags for each of 200 defects in
+letters of three bytes, are fewer."""
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 

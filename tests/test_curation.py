@@ -144,34 +144,47 @@ def test_processes_that_edit_at_once_lose_nothing(path):
     assert infos == [{"steps": 3, "tags": ["9"]}, {"steps": 3}, {"steps": 3, "notes": "9"}]
 
 
+def noting(*names):
+    def edit(library):
+        for name in names:
+            library = note(library, name, {"author": "Ada"})
+        return library
+
+    return edit
+
+
 @pytest.mark.parametrize(
-    ("name", "edit"),
+    ("names", "edit"),
     [
-        ("m/y", by(remove, ["m/y"])),
-        ("m/z", by(remove, ["m/z"])),
-        ("m/y", by(rename, "m/y", "n/y")),
-        ("m/y", by(note, "m/y", {"author": "Ada"})),
+        (["m/y"], by(remove, ["m/y"])),
+        (["m/z"], by(remove, ["m/z"])),
+        (["m/y"], by(rename, "m/y", "n/y")),
+        (["m/y"], noting("m/y")),
+        (["m/z", "m/x"], by(remove, ["m/z", "m/x"])),
+        (["m/y", "m/x"], by(remove, ["m/y", "m/x"])),
+        (["m/z", "m/x"], noting("m/z", "m/x")),
     ],
-    ids=["removed", "last removed", "renamed", "noted"],
+    ids=["removed", "last removed", "renamed", "noted", "ends removed", "two removed", "two noted"],
 )
-def test_an_edit_is_taken_back_whole(path, journal, name, edit):
-    number, edited = journal.edit(path, name, edit)
+def test_an_edit_is_taken_back_whole(path, journal, names, edit):
+    number, edited = journal.edit(path, names, edit)
     assert contents(edited) == contents(load_library(path)) != contents(make_library())
     step, _ = journal.take_back(number, path)
-    assert step.before.name == name and contents(load_library(path)) == contents(make_library())
+    assert [change.before.name for change in step.changes] == names
+    assert contents(load_library(path)) == contents(make_library())
     with pytest.raises(LookupError):
         journal.take_back(number, path)
 
 
 def test_an_edit_is_of_its_file_alone(path, journal):
-    number, _ = journal.edit(path, "m/y", by(remove, ["m/y"]))
+    number, _ = journal.edit(path, ["m/y"], by(remove, ["m/y"]))
     with pytest.raises(LookupError):
         journal.take_back(number, path.with_name("other.safetensors"))
 
 
 def test_taking_back_keeps_what_others_did_beside_it(path, journal):
-    removed, _ = journal.edit(path, "m/x", by(remove, ["m/x"]))
-    renamed, _ = journal.edit(path, "m/y", by(rename, "m/y", "n/y"))
+    removed, _ = journal.edit(path, ["m/x"], by(remove, ["m/x"]))
+    renamed, _ = journal.edit(path, ["m/y"], by(rename, "m/y", "n/y"))
     edit_library(path, by(note, "m/z", {"author": "Ada"}))
     journal.take_back(removed, path)
     assert names_in(path) == ["m/x", "n/y", "m/z"]
@@ -182,7 +195,7 @@ def test_taking_back_keeps_what_others_did_beside_it(path, journal):
 
 
 def test_what_was_edited_again_is_not_taken_back(path, journal):
-    number, _ = journal.edit(path, "m/y", by(note, "m/y", {"author": "Ada"}))
+    number, _ = journal.edit(path, ["m/y"], by(note, "m/y", {"author": "Ada"}))
     edit_library(path, by(note, "m/y", {"author": "Bo"}))
     with pytest.raises(ChangedMeanwhile, match="m/y has been changed or removed since"):
         journal.take_back(number, path)
@@ -191,8 +204,34 @@ def test_what_was_edited_again_is_not_taken_back(path, journal):
     assert load_library(path).get("m/y").info == {"steps": 3}
 
 
+def test_of_an_edit_of_several_all_is_taken_back_or_nothing(path, journal):
+    noted, _ = journal.edit(path, ["m/x", "m/z"], noting("m/x", "m/z"))
+    edit_library(path, by(note, "m/z", {"author": "Bo"}))
+    whole = path.read_bytes()
+    with pytest.raises(ChangedMeanwhile, match="m/z has been changed or removed since"):
+        journal.take_back(noted, path)
+    assert path.read_bytes() == whole
+    removed, _ = journal.edit(path, ["m/x", "m/y"], by(remove, ["m/x", "m/y"]))
+    edit_library(path, by(rename, "m/z", "m/y"))
+    whole = path.read_bytes()
+    with pytest.raises(InputError, match="holds a m/y again"):
+        journal.take_back(removed, path)
+    assert path.read_bytes() == whole
+    edit_library(path, by(rename, "m/y", "m/z"))
+    journal.take_back(removed, path)
+    assert names_in(path) == list(NAMES)
+
+
+@pytest.mark.parametrize("names", [[], ["m/x", "m/x"], ["m/x", "m/w"], ["m/x", "m/y", "m/z", "m/w"]], ids=str)
+def test_an_edit_of_no_defect_of_too_many_or_of_one_twice_is_refused(path, names):
+    whole, journal = path.read_bytes(), Journal(most=3)
+    with pytest.raises(InputError, match="0 defects in one edit|named twice|holds no|4 defects in one edit"):
+        journal.edit(path, names, by(remove, names))
+    assert path.read_bytes() == whole
+
+
 def test_a_name_that_is_taken_again_stays(path, journal):
-    number, _ = journal.edit(path, "m/y", by(remove, ["m/y"]))
+    number, _ = journal.edit(path, ["m/y"], by(remove, ["m/y"]))
     edit_library(path, by(rename, "m/z", "m/y"))
     with pytest.raises(InputError, match="holds a m/y again"):
         journal.take_back(number, path)
@@ -202,7 +241,7 @@ def test_a_name_that_is_taken_again_stays(path, journal):
 
 
 def test_a_defect_does_not_return_into_another_model_s_library(path, journal):
-    number, _ = journal.edit(path, "m/y", by(remove, ["m/y"]))
+    number, _ = journal.edit(path, ["m/y"], by(remove, ["m/y"]))
     save_library(path, replace(make_library(("m/x",)), base_fingerprint="b" * 64))
     with pytest.raises(ChangedMeanwhile, match="another library by now"):
         journal.take_back(number, path)
@@ -210,8 +249,18 @@ def test_a_defect_does_not_return_into_another_model_s_library(path, journal):
 
 def test_only_the_latest_edits_are_kept(path):
     journal = Journal(most=2)
-    numbers = [journal.edit(path, "m/x", by(note, "m/x", {"notes": str(n)}))[0] for n in range(3)]
+    numbers = [journal.edit(path, ["m/x"], by(note, "m/x", {"notes": str(n)}))[0] for n in range(3)]
     with pytest.raises(LookupError):
         journal.take_back(numbers[0], path)
     journal.take_back(numbers[2], path)
     assert load_library(path).get("m/x").info["notes"] == "1"
+
+
+def test_an_edit_of_several_counts_as_many(path):
+    journal = Journal(most=2)
+    first, _ = journal.edit(path, ["m/x"], noting("m/x"))
+    both, _ = journal.edit(path, ["m/y", "m/z"], noting("m/y", "m/z"))
+    with pytest.raises(LookupError):
+        journal.take_back(first, path)
+    journal.take_back(both, path)
+    assert [entry.info.get("author") for entry in load_library(path).defects.values()] == ["Ada", None, None]

@@ -17,7 +17,6 @@ const seen = {};
 
 const rows = (page) => page.$$eval(".adiff-row", (all) => all.map((row) => row.dataset.key.split("\n")[1]));
 const loaders = (page) => page.evaluate(() => window.app.graph.nodes.map((node) => [node.type, node.widgets[0].value]));
-const told = (page) => page.textContent(".adiff-message");
 const row = (page, name) => page.locator(`.adiff-row[data-key$="${name}"]`);
 
 async function find(page, text) {
@@ -25,12 +24,25 @@ async function find(page, text) {
   await page.waitForTimeout(300);
 }
 
-// Waits until the panel says something that holds a text.
+// Waits until the panel says something new that holds a text; what it said before may still be shown.
 async function says(page, text) {
-  await page.waitForFunction(
-    (wanted) => document.querySelector(".adiff-message:not([hidden])")?.textContent.includes(wanted), text, { timeout: SLOW },
-  );
-  return told(page);
+  const said = await page.waitForFunction((wanted) => {
+    const message = document.querySelector(".adiff-message:not([hidden]):has(> span:not([data-read]))");
+    if (!message?.textContent.includes(wanted)) return null;
+    message.firstElementChild.dataset.read = "";
+    return message.textContent;
+  }, text, { timeout: SLOW });
+  return said.jsonValue();
+}
+
+// How many changes the panel asks the server for during some work.
+async function requests(page, work) {
+  let count = 0;
+  const counted = (request) => { count += request.method() === "POST" && request.url().includes("/adiff/library/") ? 1 : 0; };
+  page.on("request", counted);
+  await work();
+  page.off("request", counted);
+  return count;
 }
 
 async function shoot(page, name) {
@@ -194,6 +206,21 @@ async function edit(page) {
   seen.back = { rows: await rows(page), nodes: await loaders(page) };
 }
 
+// A row that stays the same keeps its picture and the focus while the list is read again and others change.
+async function stay(page) {
+  await find(page, `${LIBRARY} wood scratch`);
+  await row(page, "wood/scratch 2").locator("img").waitFor();
+  const kept = await row(page, "wood/scratch 2").elementHandle();
+  await kept.focus();
+  const { state } = await listed(page);
+  await asked(page, "edit", { library: LIBRARY, seen: state, edits: { "wood/scratch 1": { tags: ["new here"] } } });
+  await page.evaluate(() => document.querySelectorAll(".adiff-bar .adiff-icon")[1].click());
+  await row(page, "wood/scratch 1").filter({ hasText: "new here" }).waitFor();
+  seen.stayed = await kept.evaluate((one) => [document.activeElement === one, one.querySelectorAll("img").length]);
+  seen.order = await page.$$eval(".adiff-ground > *", (all) => all.map((one) => one.getBoundingClientRect().top));
+  await find(page, "metal scratch");
+}
+
 async function refuse(page) {
   await row(page, DEFECT).last().click();
   await page.fill(".adiff-fields input >> nth=1", "scratch 2");
@@ -203,7 +230,7 @@ async function refuse(page) {
   await page.fill(".adiff-fields input >> nth=1", "scratch 1");
   await page.fill(".adiff-field:has-text('Author') input", "Grace");
   const { state } = await listed(page);
-  await asked(page, "edit", { library: LIBRARY, seen: state, defect: "wood/scratch 1", tags: ["from elsewhere"] });
+  await asked(page, "edit", { library: LIBRARY, seen: state, edits: { "wood/scratch 1": { tags: ["from elsewhere"] } } });
   await page.click(".adiff-primary");
   await page.waitForFunction(() => document.querySelector(".adiff-error:not([hidden])")?.textContent.includes("meantime"));
   seen.kept = await page.inputValue(".adiff-field:has-text('Author') input");
@@ -244,19 +271,25 @@ async function several(page) {
   await page.press(".adiff-tags-input input", "Enter");
   seen.several.heading = await page.textContent(".adiff-several h3");
   await shoot(page, "several");
-  await page.click(".adiff-several .adiff-primary");
-  seen.several.saved = await says(page, "saved");
+  seen.several.requests = [await requests(page, async () => {
+    await page.click(".adiff-several .adiff-primary");
+    seen.several.saved = await says(page, "saved");
+  })];
   await find(page, "batch");
   seen.several.tagged = await rows(page);
-  await page.click(".adiff-bar .adiff-icon >> nth=0"); // the message may be gone by now
-  seen.several.undone = await says(page, "as they were");
+  seen.several.requests.push(await requests(page, async () => {
+    await page.click(".adiff-bar .adiff-icon >> nth=0"); // the message may be gone by now
+    seen.several.undone = await says(page, "as they were");
+  }));
   seen.several.untagged = await rows(page);
   await find(page, "metal scratch");
   for (const name of names.slice(0, 2)) await own(name).locator(".adiff-pick").click();
-  await page.click(".adiff-several .adiff-danger");
-  seen.several.removed = await says(page, "deleted");
+  seen.several.requests.push(await requests(page, async () => {
+    await page.click(".adiff-several .adiff-danger");
+    seen.several.removed = await says(page, "deleted");
+  }));
   seen.several.left = await held();
-  await page.click(".adiff-link");
+  await page.click(".adiff-bar .adiff-icon >> nth=0");
   await says(page, "as they were");
   seen.several.restored = await held();
   await page.locator(".adiff-row:not(:has(.adiff-pick))").first().click({ modifiers: ["Control"] });
@@ -293,7 +326,7 @@ await withPage(VIEW, async (page) => {
   page.setDefaultTimeout(SLOW);
   await load(page, BASE);
   await page.evaluate(() => window.app.graph.clear());
-  for (const step of [look, place, edit, refuse, remove, several, themes, otherLanguage]) {
+  for (const step of [look, place, edit, stay, refuse, remove, several, themes, otherLanguage]) {
     await step(page).catch((error) => { throw new Error(`${step.name}: ${error.message}\n${JSON.stringify(seen)}`); });
   }
 });

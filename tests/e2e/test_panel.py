@@ -95,8 +95,14 @@ def test_several_are_picked_tagged_deleted_and_brought_back(seen):
     assert told["heading"] == "3 selected" and told["saved"].startswith("3 defects saved")
     assert told["tagged"] == names[:3] and told["untagged"] == []
     assert told["undone"].startswith("3 defects are as they were") and told["removed"].startswith("2 defects deleted")
+    assert told["requests"] == [1, 1, 1]
     assert told["left"] == names[2:] and told["restored"] == names
     assert told["locked"] == told["none"] == [] and told["all"] == "10 selected"
+
+
+def test_rows_that_stay_the_same_keep_picture_and_focus_and_lie_in_their_order(seen):
+    assert seen["stayed"] == [True, 1]
+    assert seen["order"] == sorted(seen["order"]) and len(seen["order"]) > 3
 
 
 def test_what_others_changed_is_told_and_nothing_typed_is_lost(seen):

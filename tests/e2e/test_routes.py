@@ -142,46 +142,66 @@ def test_the_listing_tells_all_libraries(server, shelf):
 def test_an_edit_changes_the_file_and_is_taken_back(server, shelf):
     before = shelf.held()
     seen = shelf.look()
-    status, answer = shelf.send(
-        "edit", defect="wood/scratch 1", name="oak/scratch", notes={"licence": "", "notes": "line 3"}, tags=["new", "x"]
-    )
-    assert status == 200 and answer["library"] == shelf.look() and answer["name"] == "oak/scratch"
+    wanted = {"name": "oak/scratch", "notes": {"licence": "", "notes": "line 3"}, "tags": ["new", "x"]}
+    status, answer = shelf.send("edit", edits={"wood/scratch 1": wanted})
+    assert status == 200 and answer["library"] == shelf.look() and answer["names"] == ["oak/scratch"]
     assert answer["library"]["state"] != seen["state"]
     info = {"shots": ["0.png", "1.png"], "author": "Ada", "notes": "line 3", "tags": ["new", "x"]}
     assert shelf.held() == [before[0], ("oak/scratch", info, before[1][2]), before[2]]
     old = next(one["label"] for one in seen["defects"] if one["product"] == "wood")
     assert preview(server, old)[0] == 200  # a graph that was saved with the old name goes on
     status, answer = shelf.send("undo", edit=answer["edit"])
-    assert (status, answer["name"]) == (200, "wood/scratch 1")
+    assert (status, answer["names"]) == (200, ["wood/scratch 1"])
     assert shelf.held() == before
 
 
 def test_a_removed_defect_comes_back_whole(shelf):
     before = shelf.held()
-    _, first = shelf.send("remove", defect="wood/scratch 1")
-    _, second = shelf.send("remove", defect="metal/scratch 1")
+    _, first = shelf.send("remove", defects=["wood/scratch 1"])
+    _, second = shelf.send("remove", defects=["metal/scratch 1"])
     assert shelf.held() == before[2:]
-    assert shelf.send("remove", defect="tile/scratch 1")[0] == 400  # nothing would be left
+    assert shelf.send("remove", defects=["tile/scratch 1"])[0] == 400  # nothing would be left
     for one in (first, second):
         assert shelf.send("undo", edit=one["edit"])[0] == 200
     assert sorted(shelf.held()) == sorted(before)
     assert shelf.send("undo", edit=second["edit"])[0] == 410
 
 
+def test_several_are_changed_at_once_and_taken_back_at_once(server, shelf):
+    save_library(shelf.path, make_many(5))
+    before, states = shelf.held(), [shelf.look()["state"]]
+    names = [name for name, _, _ in before]
+    wanted = {names[3]: {"tags": ["a"]}, names[0]: {"tags": ["b"], "notes": {"author": ""}}}
+    _, tagged = shelf.send("edit", edits=wanted)
+    assert tagged["names"] == [names[3], names[0]] and tagged["library"] == shelf.look()
+    told = [(one["tags"], one["notes"].get("author")) for one in tagged["library"]["defects"]]
+    kept = [(info["tags"], "Ada") for _, info, _ in before]
+    assert told == [(["b"], None), *kept[1:3], (["a"], "Ada"), kept[4]]
+    _, removed = shelf.send("remove", defects=[names[4], names[1], names[0]])
+    assert [name for name, _, _ in shelf.held()] == names[2:4] and removed["names"] == []
+    states += [tagged["library"]["state"], removed["library"]["state"]]
+    status, answer = shelf.send("undo", edit=tagged["edit"])  # one of the two is not there now
+    assert status == 409 and f"{names[0]} has been changed or removed" in answer["error"]
+    status, answer = shelf.send("undo", edit=removed["edit"])
+    assert (status, answer["names"]) == (200, [names[4], names[1], names[0]])
+    assert [name for name, _, _ in shelf.held()] == names
+    assert shelf.send("undo", edit=tagged["edit"])[1]["names"] == [names[3], names[0]]
+    assert shelf.held() == before and len(set(states)) == 3
+
+
 @pytest.mark.parametrize("what", ["edit", "remove"])
 def test_what_another_process_has_changed_is_not_written_over(shelf, what):
     seen = shelf.look()["state"]
-    more = {"tags": ["x"]} if what == "edit" else {}
     save_library(shelf.path, make_many(4))
-    status, answer = shelf.send(what, defect="wood/scratch 1", seen=seen, **more)
+    status, answer = shelf.send(what, seen=seen, **CHANGES[what])
     assert status == 409 and "changed by somebody else" in answer["error"]
     assert len(shelf.held()) == 4
-    assert shelf.send(what, defect="wood/scratch 1", **more)[0] == 200
+    assert shelf.send(what, **CHANGES[what])[0] == 200
 
 
 def test_an_edit_somebody_else_went_on_with_is_not_taken_back(shelf):
-    _, first = shelf.send("edit", defect="wood/scratch 1", tags=["mine"])
-    _, second = shelf.send("edit", defect="wood/scratch 1", tags=["theirs"])
+    _, first = shelf.send("edit", edits={"wood/scratch 1": {"tags": ["mine"]}})
+    _, second = shelf.send("edit", edits={"wood/scratch 1": {"tags": ["theirs"]}})
     status, answer = shelf.send("undo", edit=first["edit"])
     assert status == 409 and "changed or removed since" in answer["error"]
     assert shelf.send("undo", edit=second["edit"])[0] == 200
@@ -189,8 +209,8 @@ def test_an_edit_somebody_else_went_on_with_is_not_taken_back(shelf):
 
 
 CHANGES = {
-    "edit": {"defect": "wood/scratch 1", "tags": ["x"]},
-    "remove": {"defect": "wood/scratch 1"},
+    "edit": {"edits": {"wood/scratch 1": {"tags": ["x"]}, "tile/scratch 1": {"tags": ["x"]}}},
+    "remove": {"defects": ["wood/scratch 1", "tile/scratch 1"]},
     "undo": {"edit": "0" * 32},
 }
 ELSEWHERE = [
@@ -219,7 +239,7 @@ def test_other_sites_pages_are_refused_on_every_route(server, shelf, headers):
 def test_comfyui_s_own_page_is_let_in_by_any_name(server, shelf):
     for host in (server.url.removeprefix("http://"), "comfy.example", "COMFY.example:8188"):
         headers = {"Host": host, "Origin": f"http://{host.lower()}", "Sec-Fetch-Site": "same-origin"}
-        assert shelf.send("edit", headers=headers, defect="wood/scratch 1", tags=[host[:20]])[0] == 200
+        assert shelf.send("edit", headers=headers, edits={"wood/scratch 1": {"tags": [host[:20]]}})[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -236,9 +256,9 @@ def test_what_is_no_json_is_refused_on_every_route(server, shelf, kind):
     ("body", "status"),
     [
         (b"", 400), (b"{", 400), (b"\xff\xfe", 400), (b'"edit"', 400), (b"[]", 400), (b"null", 400), (b"{}", 400),
-        (b"[" * 60_000, 400), (b'{"x": "' + b"x" * 70_000 + b'"}', 413),
-        (b'{"library": 1, "defect": 2, "seen": 3}', 400),
-        (b'{"library": "curated.safetensors", "seen": "", "edit": "", "defect": "", "path": "/etc/passwd"}', 400),
+        (b"[" * 60_000, 400), (b'{"x": "' + b"x" * (1 << 20) + b'"}', 413),
+        (b'{"library": 1, "defects": 2, "edits": 3, "edit": 4, "seen": 5}', 400),
+        (b'{"library": "curated.safetensors", "seen": "", "edit": "", "defects": [], "path": "/etc/passwd"}', 400),
     ],
     ids=lambda value: str(value)[:24],
 )  # fmt: skip
@@ -256,14 +276,50 @@ def test_bodies_that_do_not_do_are_refused_on_every_route(server, shelf, body, s
         {}, {"tags": "x"}, {"tags": [1]}, {"tags": [["x"]]}, {"tags": ["a,b"]}, {"tags": ["x" * 41]}, {"notes": ["x"]},
         {"notes": {"author": None}}, {"notes": {"author": {}}}, {"notes": {"steps": "9"}},
         {"notes": {"notes": "x" * 4001}}, {"notes": {"notes": "\ud800"}}, {"name": ""}, {"name": None},
-        {"name": "metal/scratch 1"}, {"defect": "a/b"},
+        {"name": "metal/scratch 1"}, {"defect": "metal/scratch 1"}, [], None, "tags", 1,
     ],
     ids=lambda fields: ascii(fields)[:40],
 )  # fmt: skip
 def test_edits_that_do_not_do_are_refused(shelf, fields):
+    """Alone, and with a sound one before it."""
     before = shelf.path.read_bytes()
-    status, answer = shelf.send("edit", **({"defect": "wood/scratch 1"} | fields))
-    assert (status, list(answer)) == (400, ["error"])
+    for others in ({}, {"tile/scratch 1": {"tags": ["x"]}}):
+        status, answer = shelf.send("edit", edits=others | {"wood/scratch 1": fields})
+        assert (status, list(answer)) == (400, ["error"])
+    assert shelf.path.read_bytes() == before
+
+
+SOUND = {"tags": ["x"]}
+MANY = [f"metal/{number}" for number in range(201)]
+
+
+@pytest.mark.parametrize(
+    ("what", "fields", "why"),
+    [
+        ("edit", {"edits": {}}, "0 defects"),
+        ("edit", {"edits": ["wood/scratch 1"]}, "edits is of type list"),
+        ("edit", {"edits": {"wood/scratch 1": SOUND, "a/b": SOUND}}, "a/b"),
+        ("edit", {"edits": {"wood/scratch 1": SOUND, "../b/c": SOUND}}, "../b/c"),
+        ("edit", {"edits": {"wood/scratch 1": SOUND, "tile/scratch 1": {"name": "oak/x"}}}, "rename one at a time"),
+        ("edit", {"edits": dict.fromkeys(MANY, SOUND)}, "201 defects in one edit; expected 1 to 200"),
+        ("edit", {"edits": {"wood/scratch 1": SOUND}, "defects": ["tile/scratch 1"]}, "expected an object with"),
+        ("remove", {"defects": []}, "0 defects"),
+        ("remove", {"defects": {"wood/scratch 1": {}}}, "defects is of type dict"),
+        ("remove", {"defects": "wood/scratch 1"}, "defects is of type str"),
+        ("remove", {"defects": ["wood/scratch 1", 1]}, "names of defects are texts"),
+        ("remove", {"defects": ["wood/scratch 1", ["tile/scratch 1"]]}, "names of defects are texts"),
+        ("remove", {"defects": ["wood/scratch 1", "wood/scratch 1"]}, "named twice"),
+        ("remove", {"defects": ["wood/scratch 1", "a/b"]}, "a/b"),
+        ("remove", {"defects": ["wood/scratch 1", "\0"]}, "is not PRODUCT/DEFECT"),
+        ("remove", {"defects": ["wood/scratch 1", "tile/scratch 1", "metal/scratch 1"]}, "nothing would be left"),
+        ("remove", {"defects": MANY}, "201 defects in one edit; expected 1 to 200"),
+    ],
+    ids=lambda value: ascii(value)[:50],
+)
+def test_of_several_all_are_changed_or_none(shelf, what, fields, why):
+    before = shelf.path.read_bytes()
+    status, answer = shelf.send(what, **fields)
+    assert status == 400 and why in answer["error"]
     assert shelf.path.read_bytes() == before
 
 
@@ -279,7 +335,7 @@ def test_edits_that_do_not_do_are_refused(shelf, fields):
 )  # fmt: skip
 def test_names_that_could_lead_elsewhere_are_not_given(shelf, name):
     before = shelf.path.read_bytes()
-    status, answer = shelf.send("edit", defect="wood/scratch 1", name=name)
+    status, answer = shelf.send("edit", edits={"wood/scratch 1": {"name": name}})
     assert (status, list(answer)) == (400, ["error"])
     assert shelf.path.read_bytes() == before
 
@@ -306,7 +362,7 @@ def test_only_libraries_of_the_list_are_changed(shelf, name):
 def test_the_pack_s_own_library_stays_as_it_is(server, shelf):
     own = Shelf(server, "demo (built in)")
     for what, fields in CHANGES.items():
-        status, answer = own.send(what, **(fields | ({"defect": "metal/scratch"} if "defect" in fields else {})))
+        status, answer = own.send(what, **fields)
         assert status == 400 and "comes with the pack" in answer["error"]
 
 
@@ -331,14 +387,14 @@ def test_a_link_within_the_model_folders_stays_a_link(server, shelf):
     link.path.symlink_to(shelf.path)
     try:
         assert link.look()["locked"] is None
-        assert link.send("remove", defect="wood/scratch 1")[0] == 200
+        assert link.send("remove", defects=["wood/scratch 1"])[0] == 200
         assert link.path.is_symlink() and len(shelf.held()) == 2
     finally:
         link.path.unlink()
 
 
 def test_a_state_is_not_lent_to_another_library(server, shelf):
-    _, answer = shelf.send("remove", defect="wood/scratch 1")
+    _, answer = shelf.send("remove", defects=["wood/scratch 1"])
     other = Shelf(server, "things.safetensors")
     before = other.path.read_bytes()
     assert other.send("undo", edit=answer["edit"])[0] == 410

@@ -3,10 +3,12 @@
 const AROUND = 6; // rows above and below the view
 
 export class VirtualList {
-  // frame: the element that scrolls. draw(item): a row's element. Items are { height, key, ... }.
-  constructor(frame, draw) {
+  // frame: the element that scrolls. draw(item): a row's element. alike(one, other): whether the row of one item does for
+  // the other of its key. Items are { height, key, ... }.
+  constructor(frame, draw, alike) {
     this.frame = frame;
     this.draw = draw;
+    this.alike = alike;
     this.items = [];
     this.tops = [0];
     this.shown = new Map();
@@ -17,14 +19,28 @@ export class VirtualList {
     new ResizeObserver(() => this.update()).observe(frame);
   }
 
+  // Rows that stay the same stay in the page: the pointer, the focus and the pictures are not taken from them.
   show(items) {
+    const places = new Map(items.map((item, index) => [item.key, index]));
+    const kept = new Map();
+    for (const [index, row] of this.shown) {
+      const item = this.items[index];
+      const place = places.get(item.key);
+      if (place !== undefined && this.alike(item, items[place])) kept.set(place, row);
+      else row.remove();
+    }
     this.items = items;
+    this.shown = kept;
     this.tops = [0];
     for (const item of items) this.tops.push(this.tops.at(-1) + item.height);
     this.ground.style.height = `${this.tops.at(-1)}px`;
-    this.ground.replaceChildren();
-    this.shown.clear();
+    for (const [index, row] of kept) this.put(row, index);
     this.update();
+  }
+
+  put(row, index) {
+    row.style.transform = `translateY(${this.tops[index]}px)`;
+    row.style.height = `${this.items[index].height}px`;
   }
 
   update() {
@@ -36,13 +52,16 @@ export class VirtualList {
       row.remove();
       this.shown.delete(index);
     }
-    for (let index = first; index < last; index += 1) {
-      if (this.shown.has(index)) continue;
-      const row = this.draw(this.items[index]);
-      row.style.transform = `translateY(${this.tops[index]}px)`;
-      row.style.height = `${this.items[index].height}px`;
-      this.shown.set(index, row);
-      this.ground.append(row);
+    let next = null; // rows lie in the page in their order, for the Tab key and for readers of the screen
+    for (let index = last - 1; index >= first; index -= 1) {
+      let row = this.shown.get(index);
+      if (!row) {
+        row = this.draw(this.items[index]);
+        this.put(row, index);
+        this.shown.set(index, row);
+      }
+      if (row.parentNode !== this.ground || row.nextSibling !== next) this.ground.insertBefore(row, next);
+      next = row;
     }
   }
 

@@ -2,24 +2,22 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { KIND, addLoader, offer, renameInGraph, takeDrops } from "./canvas.js";
+import { addLoader, offer, renameInGraph, takeDrops } from "./canvas.js";
 import { details } from "./details.js";
 import { element, icon, iconButton } from "./element.js";
 import { VirtualList } from "./list.js";
-import { Refusal, change, fetchLibraries, pictureUrl } from "./server.js";
+import { alike, drawRow, markRow, nameOf } from "./rows.js";
+import { Refusal, change, fetchLibraries } from "./server.js";
 import { Several } from "./several.js";
 import { loadWords, say } from "./words.js";
 
 const HEAD = 34; // pixels of a library's heading
 const ROW = 72; // and of a defect
-const THUMBNAIL = 112; // pixels asked for
-const UNHURRIED = 60; // milliseconds that a row is in view before its picture is asked for
 const TAGS = 24; // tags offered
 const LONG = 8000; // milliseconds that a message stays
 
 const order = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
-const keyOf = (library, defect) => `${library.name}\n${defect.product}/${defect.defect}`;
-const nameOf = (defect) => `${defect.product}/${defect.defect}`;
+const keyOf = (library, defect) => `${library.name}\n${nameOf(defect)}`;
 
 class Panel {
   constructor() {
@@ -59,7 +57,11 @@ class Panel {
       element("div", { class: "adiff-narrow" }, this.choice, this.count),
       this.tags, this.empty, this.frame, this.message, this.form,
     );
-    this.list = new VirtualList(this.frame, (item) => (item.defect ? this.row(item) : this.head(item)));
+    this.list = new VirtualList(this.frame, (item) => drawRow(this, item), alike);
+  }
+
+  get busy() {
+    return this.root.classList.contains("adiff-busy");
   }
 
   async refresh() {
@@ -107,18 +109,32 @@ class Panel {
       const found = narrowed ? library.defects.filter((defect) => this.matches(library, defect, words)) : library.defects;
       shown += found.length;
       if (!found.length && narrowed) continue;
-      items.push({ height: HEAD, key: library.name, library, found: found.length });
-      if (this.closed.has(library.name) && !narrowed) continue;
+      const open = !this.closed.has(library.name);
+      items.push({ height: HEAD, key: library.name, library, found: found.length, open });
+      if (!open && !narrowed) continue;
       for (const defect of found) items.push({ height: ROW, key: keyOf(library, defect), library, defect });
     }
     for (const damaged of narrowed || this.filter.library ? [] : this.damaged) items.push({ height: HEAD, key: damaged.name, damaged });
     this.count.textContent = shown === all ? say("count", { n: all }) : say("some", { n: shown, all });
     this.drawChoices();
     this.list.show(items);
+    this.mark();
     if (!all && !this.damaged.length) this.tellEmpty(say("none"), say("noneHint"), "inbox");
     else if (!items.length) this.tellEmpty(say("noMatch"), say("noMatchHint"), "search");
     else this.empty.hidden = true;
     this.frame.hidden = !this.empty.hidden;
+  }
+
+  // Shows what is chosen and what is picked.
+  mark() {
+    this.root.classList.toggle("adiff-picking", this.several.keys.size > 0);
+    for (const row of this.frame.querySelectorAll(".adiff-row")) markRow(this, row);
+  }
+
+  // Opens or closes a library.
+  toggle(name) {
+    if (!this.closed.delete(name)) this.closed.add(name);
+    this.draw();
   }
 
   // What the libraries hold together: tags and licences in use, the labels for the nodes' lists.
@@ -158,76 +174,6 @@ class Panel {
     )));
   }
 
-  head({ library, found, damaged }) {
-    if (damaged) {
-      const told = say("damaged", damaged);
-      return element("div", { class: "adiff-head adiff-damaged", title: told }, icon("exclamation-triangle"), element("span", {}, told));
-    }
-    const open = !this.closed.has(library.name);
-    const toggle = () => {
-      if (open) this.closed.add(library.name);
-      else this.closed.delete(library.name);
-      this.draw();
-    };
-    const title = library.locked ? say("locked", { why: library.locked }) : library.name;
-    return element(
-      "button", { type: "button", class: "adiff-head", onclick: toggle, title, "aria-expanded": String(open) },
-      icon(open ? "chevron-down" : "chevron-right"),
-      element("span", {}, library.name.replace(/\.safetensors$/, "")),
-      library.locked && icon("lock"), element("small", {}, String(found)),
-    );
-  }
-
-  row({ library, defect, key }) {
-    const frame = element("div", { class: "adiff-thumb" }, icon("image"));
-    if (defect.picture) setTimeout(() => this.thumbnail(frame, library, defect), UNHURRIED);
-    const shots = defect.shots === 1 ? say("shot") : say("shots", { n: defect.shots });
-    const act = (work) => (event) => {
-      event.stopPropagation();
-      work();
-    };
-    const shown = defect.tags.slice(0, 3);
-    const row = element(
-      "div",
-      {
-        class: `adiff-row ${key === this.chosen ? "adiff-chosen" : ""} ${this.several.keys.has(key) ? "adiff-picked" : ""}`,
-        role: "listitem", tabIndex: 0, draggable: true,
-        title: `${nameOf(defect)}${defect.notes.notes ? `\n${defect.notes.notes}` : ""}`,
-        onclick: (event) => this.several.takes(event, key) || this.choose(key),
-        ondragstart: (event) => {
-          event.dataTransfer.setData(KIND, defect.label);
-          event.dataTransfer.effectAllowed = "copy";
-          event.dataTransfer.setDragImage(frame, 28, 28);
-        },
-        onkeydown: (event) => event.target === row && !this.several.takes(event, key) && event.key === "Enter" && this.choose(key),
-      },
-      frame, !library.locked && this.several.box(key, nameOf(defect)),
-      element(
-        "div", { class: "adiff-what" },
-        element("div", { class: "adiff-name" }, element("span", {}, `${defect.product} / `), element("b", {}, defect.defect)),
-        element("div", { class: "adiff-facts" }, [shots, defect.notes.licence ?? say("noLicence")].join(" · ")),
-        element(
-          "div", { class: "adiff-words" }, shown.map((tag) => element("span", { class: "adiff-tag" }, tag)),
-          defect.tags.length > shown.length && element("span", { class: "adiff-tag" }, `+${defect.tags.length - shown.length}`),
-        ),
-      ),
-      element(
-        "div", { class: "adiff-actions" },
-        iconButton("plus", say("add"), act(() => addLoader(defect.label))),
-        !library.locked && iconButton("trash", say("remove"), act(() => this.remove(library, defect)), { class: "adiff-danger" }),
-      ),
-    );
-    row.dataset.key = key;
-    return row;
-  }
-
-  thumbnail(frame, library, defect) {
-    if (!frame.isConnected) return; // scrolled past
-    const picture = element("img", { alt: "", draggable: false, decoding: "async" });
-    picture.onload = () => frame.replaceChildren(picture);
-    picture.src = pictureUrl(defect, library.state, THUMBNAIL);
-  }
-
   // Arrow keys go from row to row; with Shift they pick on the way.
   move(event) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -264,18 +210,15 @@ class Panel {
         remove: () => this.remove(library, defect), save: (changes) => this.save(library, defect, changes),
       }));
     }
-    for (const row of this.frame.querySelectorAll(".adiff-row")) {
-      row.classList.toggle("adiff-chosen", row.dataset.key === this.chosen);
-    }
+    this.mark();
     if (found) requestAnimationFrame(() => this.list.reveal(key));
   }
 
-  // The library as the server has it now takes the place of what it was; returns it.
+  // The library as the server has it now takes the place of what it was.
   replace(library) {
     const place = this.libraries.findIndex((one) => one.name === library.name);
     this.libraries[place < 0 ? this.libraries.length : place] = this.sorted(library);
     this.takeStock();
-    return library;
   }
 
   // Sends a change; what others have changed meanwhile is fetched, and said.
@@ -292,29 +235,45 @@ class Panel {
     }
   }
 
-  // Changes or removes a defect; returns its library and what it is now, and what takes that back.
-  async edit(what, library, defect, changes = {}) {
+  // Changes defects of a library, all or none: edits is a list of [defect, what becomes other]. Returns what takes it
+  // back, and their names now.
+  async edit(library, edits) {
+    const wanted = Object.fromEntries(edits.map(([defect, changes]) => [nameOf(defect), changes]));
+    const answer = await this.sendSeen("edit", library, { edits: wanted });
+    const found = new Map(answer.library.defects.map((entry) => [nameOf(entry), entry.label]));
+    const labels = edits.map(([defect], index) => [defect.label, found.get(answer.names[index])]);
+    renameInGraph(Object.fromEntries(labels));
+    const back = Object.fromEntries(labels.map(([before, after]) => [after, before]));
+    return { edit: answer.edit, library: library.name, labels: back, names: answer.names };
+  }
+
+  // Removes defects of a library, all or none; returns what takes it back.
+  async takeOut(library, defects) {
+    const answer = await this.sendSeen("remove", library, { defects: defects.map(nameOf) });
+    return { edit: answer.edit, library: library.name, labels: {} };
+  }
+
+  // Sends a change of what is seen of a library here; it is then as the server has it.
+  async sendSeen(what, library, content) {
     const { state } = this.libraries.find((one) => one.name === library.name) ?? library; // newer after a conflict
-    const answer = await this.send(what, { library: library.name, seen: state, defect: nameOf(defect), ...changes });
-    const changed = this.replace(answer.library);
-    const entry = changed.defects.find((one) => nameOf(one) === answer.name);
-    if (entry) renameInGraph({ [defect.label]: entry.label });
-    const labels = entry ? { [entry.label]: defect.label } : {};
-    return { changed, entry, step: { edit: answer.edit, library: library.name, labels } };
+    const answer = await this.send(what, { library: library.name, seen: state, ...content });
+    this.replace(answer.library);
+    return answer;
   }
 
   async save(library, defect, changes) {
-    const { changed, entry, step } = await this.edit("edit", library, defect, changes);
+    const step = await this.edit(library, [[defect, changes]]);
+    const [name] = step.names;
     this.keep([step]);
     this.draw();
     this.choose(null);
-    this.list.reveal(keyOf(changed, entry));
-    this.tell(say("saved", { name: nameOf(entry) }), { undo: true });
+    this.list.reveal([library.name, name].join("\n"));
+    this.tell(say("saved", { name }), { undo: true });
   }
 
   async remove(library, defect) {
     try {
-      const { step } = await this.edit("remove", library, defect);
+      const step = await this.takeOut(library, [defect]);
       this.keep([step]);
       if (this.chosen === keyOf(library, defect)) this.choose(null);
       this.draw();
@@ -335,7 +294,7 @@ class Panel {
         steps.pop();
         this.replace(answer.library);
         renameInGraph(labels);
-        names.push([library, answer.name]);
+        names.push(...answer.names.map((name) => [library, name]));
       }
       const [[, name], ...more] = names;
       this.tell(more.length ? say("severalRestored", { n: names.length }) : say("restored", { name }));

@@ -4,7 +4,7 @@ import { tagInput } from "./details.js";
 import { element, iconButton } from "./element.js";
 import { say } from "./words.js";
 
-const MOST = 50; // as many changes as the server can take back
+const MOST = 200; // as many as the server can take back
 const NAMED = 4; // names in the form
 
 const same = (one, other) => one.toLowerCase() === other.toLowerCase();
@@ -75,20 +75,15 @@ export class Several {
 
   // Lets go of what is there no more.
   stay() {
-    for (const key of this.keys) if (!this.panel.find(key)) this.keys.delete(key);
+    const gone = [...this.keys].filter((key) => !this.panel.find(key));
+    for (const key of gone) this.keys.delete(key);
+    if (gone.length && !this.working) this.show();
   }
 
   // Marks the rows, and has the form for those picked in the place of the one for one defect.
   show() {
     const { panel, keys } = this;
     panel.choose(null);
-    panel.root.classList.toggle("adiff-picking", keys.size > 0);
-    for (const row of panel.frame.querySelectorAll(".adiff-row")) {
-      const picked = keys.has(row.dataset.key);
-      row.classList.toggle("adiff-picked", picked);
-      const box = row.querySelector(".adiff-pick");
-      if (box) box.checked = picked;
-    }
     if (keys.size) panel.form.replaceChildren(this.form([...keys].map((key) => panel.find(key).defect)));
   }
 
@@ -101,12 +96,16 @@ export class Several {
     const submit = (event) => {
       event.preventDefault();
       const [given, gone] = [tags.get(), common.filter((tag) => !tags.get().includes(tag))];
-      this.change("edit", (defect) => {
+      const tagged = (defect) => {
         const kept = defect.tags.filter((tag) => !gone.includes(tag));
-        const wanted = [...kept, ...given.filter((tag) => !kept.some((other) => same(tag, other)))];
-        return wanted.join() === defect.tags.join() ? null : { tags: wanted };
-      });
+        return [...kept, ...given.filter((tag) => !kept.some((other) => same(tag, other)))];
+      };
+      this.change(
+        "severalSaved", (defect) => tagged(defect).join() !== defect.tags.join(),
+        (library, defects) => this.panel.edit(library, defects.map((defect) => [defect, { tags: tagged(defect) }])),
+      );
     };
+    const remove = () => this.change("severalRemoved", () => true, (library, gone) => this.panel.takeOut(library, gone));
     const form = element(
       "form", { class: "adiff-details adiff-several", onsubmit: submit, autocomplete: "off" },
       element(
@@ -120,7 +119,7 @@ export class Several {
       element("div", { class: "adiff-field adiff-wide" }, element("span", {}, say("tagsOfAll")), tags.box),
       element(
         "footer", {}, element("span", { class: "adiff-space" }),
-        iconButton("trash", say("remove"), () => this.change("remove", () => ({})), { class: "adiff-danger" }),
+        iconButton("trash", say("remove"), remove, { class: "adiff-danger" }),
         element("button", { type: "submit", class: "adiff-button adiff-primary" }, say("save")),
       ),
     );
@@ -130,19 +129,25 @@ export class Several {
     return form;
   }
 
-  // Changes one after the other, to be taken back together; content(defect): what is sent, null for no change. What is
-  // left when one is refused stays picked.
-  async change(what, content) {
+  // Changes what is picked, each library's defects at once, to be taken back together: work(library, defects) returns a
+  // step, wanted(defect) says whether there is anything to change. What is left when it is refused stays picked.
+  async change(told, wanted, work) {
     if (this.working) return;
-    const [{ panel }, steps] = [this, []];
-    let refusal = null;
+    const { panel } = this;
+    const [steps, libraries] = [[], new Map()];
+    let [refusal, n] = [null, 0];
+    for (const key of this.keys) {
+      const { library, defect } = panel.find(key);
+      if (!libraries.has(library)) libraries.set(library, new Map());
+      libraries.get(library).set(key, defect);
+    }
     this.working = true;
     try {
-      for (const key of [...this.keys]) {
-        const { library, defect } = panel.find(key) ?? {};
-        const sent = defect && content(defect);
-        if (sent) steps.push((await panel.edit(what, library, defect, sent)).step);
-        this.keys.delete(key);
+      for (const [library, picked] of libraries) {
+        const defects = [...picked.values()].filter(wanted);
+        if (defects.length) steps.push(await work(library, defects));
+        for (const key of picked.keys()) this.keys.delete(key);
+        n += defects.length;
       }
     } catch (error) {
       refusal = error;
@@ -151,8 +156,7 @@ export class Several {
     if (steps.length) panel.keep(steps);
     panel.draw();
     this.show();
-    const n = steps.length;
     if (refusal) panel.tell(refusal.message, { bad: true, undo: n > 0 });
-    else if (n) panel.tell(say(what === "remove" ? "severalRemoved" : "severalSaved", { n }), { undo: true });
+    else if (n) panel.tell(say(told, { n }), { undo: true });
   }
 }
