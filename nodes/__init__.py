@@ -13,7 +13,7 @@ from .filter import FilterPairs
 from .finish import FinishPair, SavePairs
 from .library import EditLibrary, LoadLibrary, MergeLibraries, PickDefect, SaveLibrary
 from .load import LoadDefect, LoadSpatialEncoder
-from .mask import FilterMasks, GenerateMasks
+from .mask import FilterMasks, GenerateMasks, VaryShotMasks
 from .paste import PasteBaseline
 from .place import PlaceMasks
 from .sample import AnomalyKSampler, ApplyReweighting
@@ -33,5 +33,5 @@ class AnomalyDiffusion(ComfyExtension):
             CropToMask, Stitch, PlaceMasks, FilterPairs,
             TrainDual, LoadDual, DualSampler,
             PasteBaseline, TrainLocalizer, LoadLocalizer, Localize, ScoreDataset,
-            ExportPairs,
+            ExportPairs, VaryShotMasks,
         ]  # fmt: skip

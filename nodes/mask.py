@@ -1,8 +1,9 @@
-"""Masks: sampled from a mask embedding (Eq. 10), and sorted by the rules of real ones."""
+"""Masks: sampled from a mask embedding (Eq. 10), varied from real ones, and sorted by the rules of real ones."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..adiff.errors import InputError
 from ..adiff.library import check_base
 from ..adiff.masks import MaskRules, check_mask
 from ..adiff.outline import enlarge_mask
+from ..adiff.variation import MaskVariation
 from .host import ComfyBackbone, GraphProgress
 from .sockets import CATEGORY, DefectSocket, LearnedDefect, base_inputs
 
@@ -77,12 +79,52 @@ class GenerateMasks(io.ComfyNode):
         masks = [one.mask for one in drawn]
         if image is not None:
             masks = [enlarge_mask(mask, image.shape[1], image.shape[2]) for mask in masks]
-        report = "\n".join(
-            f"mask {i + 1}: area {100 * m.mean():.1f} %, best overlap with a real mask {one.iou:.2f}"
-            for i, (one, m) in enumerate(zip(drawn, masks, strict=True))
-        )
-        made = torch.from_numpy(np.stack(masks)).float()
-        return io.NodeOutput(made, report, ui=ui.PreviewMask(made, cls=cls))
+        return _shown(cls, masks, (f"best overlap with a real mask {one.iou:.2f}" for one in drawn))
+
+
+class VaryShotMasks(io.ComfyNode):
+    """Real masks of a defect -> MASK batch."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare inputs and outputs."""
+        return io.Schema(
+            node_id="ADiffVaryShotMasks",
+            display_name="Vary Shot Masks",
+            category=f"{CATEGORY}/mask",
+            description="A defect's real masks as new ones: mirrored, stretched, turned, scaled and moved within their "
+            "own range. Nothing has to be learned for it.",
+            inputs=[
+                DefectSocket.Input("defect", tooltip="From Load Defect, Pick Defect or Train Defects"),
+                io.Int.Input("count", default=4, min=1, max=256, tooltip="Masks to make"),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+                    tooltip="The same seed and inputs give the same masks",
+                ),
+                io.Image.Input("image", optional=True, tooltip="Masks take its size; else that of the real masks"),
+            ],
+            outputs=[
+                io.Mask.Output("MASK", display_name="masks", tooltip="The masks, as a batch"),
+                io.String.Output("REPORT", display_name="report", tooltip="Which real mask each one was, and its turn"),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, defect: LearnedDefect, count, seed, image=None) -> io.NodeOutput:
+        """Vary each mask by a generator of its own."""
+        shots = real_masks(defect)
+        size = shots[0].shape if image is None else tuple(image.shape[1:3])
+        variation = MaskVariation(shots)
+        drawn = [variation.draw(size, np.random.default_rng((seed, number))) for number in range(count)]
+        return _shown(cls, [one.mask for one in drawn], [f"shot {o.shot + 1}, turned by {o.turn:.0f}°" for o in drawn])
+
+
+def _shown(cls: type[io.ComfyNode], masks: list[np.ndarray], told: Iterable[str]) -> io.NodeOutput:
+    """Masks as a batch and a preview, with a line about each."""
+    both = enumerate(zip(masks, told, strict=True), 1)
+    lines = [f"mask {number}: area {100 * mask.mean():.1f} %, {about}" for number, (mask, about) in both]
+    made = torch.from_numpy(np.stack(masks)).float()
+    return io.NodeOutput(made, "\n".join(lines), ui=ui.PreviewMask(made, cls=cls))
 
 
 class FilterMasks(io.ComfyNode):

@@ -43,7 +43,8 @@ class Bench:
             runs = make_runs(self.workshop, unit, recipe, cell.seed, self.out / RUNS, progress)
         line: dict[str, Any] = {"runs": [run.folder.name for run in runs]}
         with _taken(seconds, "measures"):
-            measures: dict[str, Any] = {**of_pairs(runs), "gap": self.real_look.gap(runs, unit)} if runs else {}
+            look = self.real_look.compare(runs, unit) if runs else self.real_look.reference(unit)
+            measures: dict[str, Any] = {**(of_pairs(runs) if runs else {}), **look}
         if recipe.detect:
             with _taken(seconds, "detector"):
                 real = self._real(cell) if recipe.real else []

@@ -13,7 +13,7 @@ from ..backbone import Backbone
 from ..datasets.images import Photo, read_mask, write_png
 from ..datasets.readers import read_shots
 from ..errors import InputError
-from ..generation import GenerationSettings, LearnedMasks, MaskSource
+from ..generation import GenerationSettings, LearnedMasks, MaskSource, ShotMasks
 from ..generation.batch import Task
 from ..generation.sources import Batch, Chosen, NoMask
 from ..learning import Shots, check_finite, learn_anomalies, learn_masks, new_defect
@@ -85,23 +85,24 @@ class Workshop:
         """Where the masks of each defect come from: e_m learned once, each mask sampled once for all cells."""
         digest = digest_of(unit.record(), recipe.masks(), self.budget.pairs)
         folder = self.out / f"{unit.product}-{seed}-masks-{digest}"
-        there = self._kept(folder) if (folder / LIBRARY).exists() else {}
+        there = self._kept(folder, recipe.varied) if (folder / LIBRARY).exists() else {}
         if there and all(kept.has(range(self.budget.pairs)) for kept in there.values()):
             return there
         with self.turns.alone(folder.name):
             remove_leftovers(folder, *(folder / defect for defect in unit.defects))
             if not (folder / LIBRARY).exists():
                 self._learn_masks(folder, unit, recipe, seed, progress)
-            sources = self._kept(folder)
+            sources = self._kept(folder, recipe.varied)
             for key, kept in sources.items():
                 self._draw(kept, key, unit, recipe.generation, seed, progress)
         return sources
 
-    def _kept(self, folder: Path) -> dict[Key, KeptMasks]:
+    def _kept(self, folder: Path, varied: bool) -> dict[Key, KeptMasks]:
         sources = {}
         for key, entry in load_library(folder / LIBRARY).defects.items():
             shots = list(entry.shot_masks)
-            sources[key] = KeptMasks(LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots), folder / key[1])
+            source = ShotMasks(shots) if varied else LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots)
+            sources[key] = KeptMasks(source, folder / key[1])
         return sources
 
     def _draw(
@@ -146,6 +147,9 @@ class Workshop:
     def _learn_masks(self, folder: Path, unit: Unit, recipe: Recipe, seed: int, progress: Progress) -> None:
         shots, state = self.shots(unit, recipe), folder / ".state.safetensors"
         entries = {key: new_defect(key, of_key, self.backbone) for key, of_key in shots.items()}
+        if recipe.varied:  # there is nothing to learn
+            self._save(folder, entries, None)
+            return
         steps = _steps(self.budget.mask_steps, len(entries))
         settings = MaskSettings(steps=steps, tokens=recipe.mask_tokens, early_stop=False)
         entries = learn_masks(

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..dual import DualSettings
 from ..embedding import K_ANOMALY, K_MASK
 from ..errors import InputError
 from ..evaluation.localizer import LocalizerSettings
@@ -15,8 +16,9 @@ from ..generation import GenerationSettings
 if TYPE_CHECKING:
     from .target import Unit
 
-GENERATED = "generated"
-"""The source of pairs that is this project's own; others are baselines, of `baselines` or `baselines.painting`."""
+GENERATED, DUAL = "generated", "dual"
+"""The sources of pairs that are this project's own, AnomalyDiffusion and DualAnoDiff; others are baselines, of
+`baselines` or `baselines.painting`."""
 DIGEST = 12
 
 
@@ -24,11 +26,13 @@ DIGEST = 12
 class Recipe:
     """How a cell's pairs are made, and what its detector learns from.
 
-    source: GENERATED, a baseline, or None for no synthetic pairs. real: whether the real shots teach the
+    source: GENERATED, DUAL, a baseline, or None for no synthetic pairs. real: whether the real shots teach the
     detector too. spatial: with E. masked: with m in the loss (Eq. 5); without, the loss is over the whole image. shots:
     of each defect, a number, a share of all its images, or None for all that may teach. tokens: k. spatial_tokens: n of
-    an E learned from scratch; None: the benchmark's own E. mask_tokens: k'. detect: whether a detector is trained.
-    whole: also what only a whole product has, the classifier of its defects.
+    an E learned from scratch; None: the benchmark's own E. mask_tokens: k'. dual: how a dual model is learned, but
+    for its steps and rate; its pairs take the steps of `generation`. varied: whether masks are the shots' own, varied,
+    instead of learned ones. detect: whether a detector is trained. whole: also what only a whole product has, the
+    classifier of its defects.
     """
 
     source: str | None = GENERATED
@@ -40,6 +44,8 @@ class Recipe:
     spatial_tokens: int | None = None
     mask_tokens: int = K_MASK
     generation: GenerationSettings = field(default_factory=GenerationSettings)
+    dual: DualSettings = field(default_factory=DualSettings)
+    varied: bool = False
     detect: bool = True
     whole: bool = False
 
@@ -53,7 +59,7 @@ class Recipe:
 
     def masks(self) -> dict[str, Any]:
         """What of it decides which masks are sampled."""
-        return {"shots": self.shots, "mask_tokens": self.mask_tokens}
+        return {"shots": self.shots, **({"varied": True} if self.varied else {"mask_tokens": self.mask_tokens})}
 
 
 @dataclass(frozen=True)
@@ -96,24 +102,26 @@ class Budget:
     """What every cell may spend, the same for all.
 
     pairs: of each defect. learn_steps, mask_steps: of an inversion, more for more than four defects that are learned
-    together.
+    together. dual_steps, dual_lr: of a dual model, and the rate that so few steps need.
     shots: of each defect where the recipe says none, None for all that may teach. detector: of every detector.
     """
 
     pairs: int = 48
     learn_steps: int = 100
     mask_steps: int = 150
+    dual_steps: int = 150
+    dual_lr: float = 1e-3
     shots: int | None = None
     detector: LocalizerSettings = field(default_factory=lambda: LocalizerSettings(steps=200))
 
     def __post_init__(self) -> None:
-        for name in ("pairs", "learn_steps", "mask_steps", "shots"):
+        for name in ("pairs", "learn_steps", "mask_steps", "dual_steps", "shots"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
 
 
 FULL = Budget()
-QUICK = Budget(pairs=8, learn_steps=60, mask_steps=60, detector=LocalizerSettings(size=64, steps=100))
+QUICK = Budget(pairs=8, learn_steps=60, mask_steps=60, dual_steps=60, detector=LocalizerSettings(size=64, steps=100))
 """For a first look on a small machine: too little to conclude from."""
 
 

@@ -5,12 +5,13 @@
 | f | descriptors (`scoring.describe`) of generated defects, of unseen real ones | (n, F), (u, F) |
 
 gap = || mean f of the generated - mean f of the real ||: it falls as the generated defects look, on the whole, like
-real ones that nothing learned from; `likeness` compares with the shots, and is best for copies of them.
+real ones that nothing learned from; `likeness` compares with the shots, and is best for copies of them. diversity: mean
+distance of f to f within clusters around the shots' (`quality.cluster_distance`). alignment: see `benchmark.alignment`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,10 +27,12 @@ from ..evaluation.localization import Measured, measure, train_on_pairs
 from ..evaluation.localizer import Example, LocalizerSettings, score
 from ..evaluation.material import Run, StoredImages, open_examples, open_pairs
 from ..evaluation.published import measure_published
-from ..evaluation.quality import measure_quality
+from ..evaluation.quality import cluster_distance, measure_quality
 from ..progress import Progress
 from ..report.measures import values_of
 from ..scoring import describe
+from .alignment import alignment
+from .matrix import DUAL
 from .target import Unit
 
 MEANS = ("fill", "likeness", "likeness_shots", "seam", "novelty", "area")
@@ -42,32 +45,64 @@ def of_pairs(runs: Sequence[Run]) -> dict[str, float | None]:
     """Mean measures of all pairs of runs, None where none was taken."""
     records = [record for run in runs for record in run.records]
     taken = {name: values_of(records, name) for name in (*MEANS, "leak")}
-    means = {name: mean(taken[name]) if taken[name] else None for name in MEANS}
+    means = {name: mean_of(taken[name]) for name in MEANS}
     return {**means, "leak": max(taken["leak"], default=None)}
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """How defects look. f: their descriptors, (n, F). alignments: of each mask with its image."""
+
+    f: np.ndarray
+    alignments: Sequence[float]
+
+
 class RealLook:
-    """The mean descriptor of each unit's unseen real defects, taken once."""
+    """The look of each unit's real defects, taken once."""
 
     def __init__(self, backbone: Backbone):
         self.backbone, self._known = backbone, {}
 
-    def gap(self, runs: Sequence[Run], unit: Unit) -> float:
-        """Distance of the runs' mean descriptor to the real ones' (above), the mean over defects."""
-        gaps = []
+    def compare(self, runs: Sequence[Run], unit: Unit) -> dict[str, float | None]:
+        """gap, diversity and alignment of runs (above), each the mean over defects."""
+        told = []
         for run in runs:
             pairs = (read_pair(run.folder, record, None) for record in run.records)
-            found = [describe(self.backbone, [pair.generated], [pair.mask])[0] for pair in pairs]
-            gaps.append(float(np.linalg.norm(np.mean(found, axis=0) - self._real(unit, run.key[1]))))
-        return mean(gaps)
+            look, real = self._look((pair.generated, pair.mask) for pair in pairs), self._real(unit, run.key[1])
+            gap = float(np.linalg.norm(look.f.mean(0) - real.f.mean(0)))
+            told.append({"gap": gap, **self._spread(look, unit, run.key[1])})
+        return {name: mean_of([one[name] for one in told]) for name in told[0]}
 
-    def _real(self, unit: Unit, defect: str) -> np.ndarray:
-        place = unit.name, defect
+    def reference(self, unit: Unit) -> dict[str, float | None]:
+        """diversity and alignment of the unseen real defects: what pairs that look like them would have."""
+        told = [self._spread(self._real(unit, defect), unit, defect) for defect in unit.defects]
+        return {name: mean_of([one[name] for one in told]) for name in told[0]}
+
+    def _spread(self, look: Look, unit: Unit, defect: str) -> dict[str, float | None]:
+        shots = self._real(unit, defect, teaching=True).f
+        diversity, _ = cluster_distance(look.f, shots, lambda one, other: float(np.linalg.norm(one - other)))
+        return {"diversity": diversity, "alignment": mean(look.alignments)}
+
+    def _real(self, unit: Unit, defect: str, teaching: bool = False) -> Look:
+        place = unit.name, defect, teaching
         if place not in self._known:
-            examples = open_examples([shot for shot in unit.split.test if shot.defect == defect])
-            described = describe(self.backbone, [e.image for e in examples], [e.mask for e in examples])
-            self._known[place] = described.mean(0)
+            shots = unit.split.train if teaching else unit.split.test
+            examples = open_examples([shot for shot in shots if shot.defect == defect])
+            self._known[place] = self._look((example.image, example.mask) for example in examples)
         return self._known[place]
+
+    def _look(self, defects: Iterable[tuple[np.ndarray, np.ndarray]]) -> Look:
+        f, alignments = [], []
+        for image, mask in defects:  # one at a time: there may be many large ones
+            f.append(describe(self.backbone, [image], [mask])[0])
+            alignments.append(alignment(image, mask))
+        return Look(np.stack(f), alignments)
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Mean of what is defined, None if nothing is."""
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -83,7 +118,7 @@ def detect(
     runs: Sequence[Run], real: Sequence[Example], unit: Unit, settings: LocalizerSettings, seed: int, progress: Progress
 ) -> Detected:
     """Train a detector on pairs of runs, real shots and normal images, and test it on the unit's test images."""
-    opened = [open_pairs(run, unit.split, settings.size) for run in runs]
+    opened = [_open(run, unit, settings.size) for run in runs]
     pairs = [pair for of_run, _ in opened for pair in of_run]
     names = [name for _, of_run in opened for name in of_run]
     trained, aside = train_on_pairs(
@@ -93,6 +128,15 @@ def detect(
     tested = measure(partial(score, trained), open_examples(unit.split.test), StoredImages(unit.split.test_normals))
     counts = {"real": len(real), "synthetic": len(pairs) - aside, "validation": aside}
     return Detected(tested, counts, trained.step)
+
+
+def _open(run: Run, unit: Unit, size: int) -> tuple[list[Example], list[str]]:
+    """A run's pairs, size x size pixels, and what each may not be parted from: its normal image, where it has one."""
+    if run.plan.get("method") != DUAL:
+        return open_pairs(run, unit.split, size)
+    pairs = [read_pair(run.folder, record, None) for record in run.records]
+    names = [f"{run.folder.name}/{record['id']}" for record in run.records]
+    return [Example(pair.generated, pair.mask).resized(size) for pair in pairs], names
 
 
 @dataclass(frozen=True)
@@ -129,6 +173,5 @@ def of_product(
                     for run, of_run in zip(runs, shots, strict=True)]  # fmt: skip
     for name in QUALITY:
         if any(name in one for one in told_of):
-            values = [one[name] for one in told_of if one.get(name) is not None]
-            found[name] = mean(values) if values else None
+            found[name] = mean_of(one.get(name) for one in told_of)
     return found

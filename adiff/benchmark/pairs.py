@@ -23,8 +23,9 @@ from ..progress import Cancelled, Progress
 from ..run_record import FORMAT, record_path
 from ..scoring import ShotReference, describe, measure_pair
 from ..storage import write_json
+from .dual import make_dual_runs
 from .learning import Workshop
-from .matrix import GENERATED, Recipe, digest_of
+from .matrix import DUAL, GENERATED, Recipe, digest_of
 from .target import Unit
 
 
@@ -35,6 +36,8 @@ def make_runs(workshop: Workshop, unit: Unit, recipe: Recipe, seed: int, out: Pa
     """
     if recipe.source is None:
         return []
+    if recipe.source == DUAL:
+        return make_dual_runs(workshop, unit, recipe, seed, out, progress)
     if recipe.source != GENERATED:
         return [_baseline(workshop, unit, recipe, key, seed, out, progress) for key in unit.keys]
     learned = workshop.learn(unit, recipe, seed, progress)

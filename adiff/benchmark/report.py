@@ -101,6 +101,7 @@ def write_report(out: Path, root: Path | None = None) -> Path:
         "quoted_names": list(dict.fromkeys(name for _, numbers in QUOTED for name in numbers)), "quote": _quote,
         "seconds": sum(row.get("spent", 0.0) for row in rows), "width": WIDTH, "difference": _difference,
         "better": _better, "best_of": best_of, "published": _published, "published_names": _published_names,
+        "dual": any(part.name == "dual" for part in parts),
         "meanings": [name for name in COLUMNS if any(name in part.shown for part in parts)],
     }  # fmt: skip
     write_json(out / REPORT[2], {

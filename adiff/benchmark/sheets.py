@@ -46,7 +46,7 @@ def draw_sheet(out: Path, folder: Path, rows: Sequence[Row], root: Path | None) 
     page = Image.new("RGB", (2 * EDGE + LABEL + SHOWN * (TILE + GAP), height), PAPER)
     draw, first = ImageDraw.Draw(page), rows[0]
     draw.text((EDGE, EDGE), f"{first['suite']}: {first['unit']}", INK, ImageFont.load_default(20), anchor="lt")
-    told = f"seed {first['seed']}; each column is one normal image in one mask; baselines choose their own"
+    told = f"seed {first['seed']}; each column is one normal image in one mask; baselines and dual have their own"
     draw.text((EDGE, EDGE + 26), told, FAINT, ImageFont.load_default(13), anchor="lt")
     top = EDGE + HEAD
     for number, (name, run) in enumerate([("normal, mask outlined", lines[0][1]), *lines]):

@@ -33,6 +33,8 @@ from .measures import QUALITY
 from .target import Unit
 
 REAL, WITH = "real", " + "
+VARIED = "shots' masks varied"
+"""Of pairs whose masks are the shots' own, varied, instead of learned ones."""
 PAIRS = ("fill", "leak", "likeness", "gap", "seam", "novelty")
 """Measures of pairs (METHOD 6), and their gap to real defects (`measures.gap`)."""
 PIXELS = ("pixel_ap", "pixel_auroc", "pixel_f1_max", "pro")
@@ -139,6 +141,8 @@ def _uplift() -> tuple[Variant, ...]:
     recipes = {REAL: Recipe(source=None, real=True)}
     recipes |= {f"{REAL}{WITH}{name}": Recipe(source=name, real=True) for name in (*PASTING, GENERATED)}
     recipes[GENERATED] = Recipe()
+    for name in (f"{REAL}{WITH}{GENERATED}", GENERATED):
+        recipes[f"{name}, {VARIED}"] = replace(recipes[name], varied=True)
     return tuple(Variant(name, recipe, None if name == REAL else REAL) for name, recipe in recipes.items())
 
 
@@ -217,7 +221,8 @@ SUITES = {
     "grid": Suite("What do E and re-weighting do to the images?", _grid(), PAIRS, "fill"),
     "dual": Suite(
         "What does DualAnoDiff give beside AnomalyDiffusion, and what does each of its parts add?", _dual(),
-        (*PIXELS, "image_auroc", "alignment", "gap", "diversity", "likeness", "novelty", "fill", "leak"), "pixel_ap",
+        ("pixel_ap", "pro", "alignment", "gap", "diversity", "likeness", *IMAGES, "novelty", "fill", "leak"),
+        "pixel_ap",
     ),
     "paper": Suite(
         "What does a detector, and a classifier, learn from generated pairs alone?",

@@ -51,6 +51,11 @@ COLUMNS = {
                        better=False),
     "gap": Column("gap", "distance between the mean look of the generated defects and that of unseen real ones",
                   better=False),
+    "alignment": Column("alignment", "overlap (IoU, 0 for a mask at random) of the mask with as many pixels, those "
+                        "least like the rest of their own image; of real shots alone: that of the test photos"),
+    "diversity": Column("diversity", "mean distance of generated defects to each other in the autoencoder's latents, "
+                        "within clusters around the shots (IC-LPIPS' formula, not its network); of real shots alone: "
+                        "that of the test photos, nearest to which is best", better=None),
     "seam": Column("seam", "steepness of the mask's border relative to the normal image", better=None),
     "novelty": Column("novelty", "1 - best overlap of a mask with any shot's", better=None),
     "inception_score": Column("IS", "Inception Score, mean over defects"),

@@ -41,6 +41,7 @@ class Suites(str, Enum):
     shares = "shares"
     tokens = "tokens"
     grid = "grid"
+    dual = "dual"
     paper = "paper"
 
 

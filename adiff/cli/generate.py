@@ -32,6 +32,7 @@ from .options import (
     Resume,
     Reweighting,
     Seed,
+    VaryShots,
     parse_loras,
 )
 from .progress import CliProgress
@@ -99,6 +100,7 @@ def generate(
     every: Every = False,
     per_defect: PerDefect = None,
     masks: Masks = None,
+    vary_shots: VaryShots = False,
     base: Base = "demo",
     lora: Loras = None,
     precision: PrecisionName = Precision.auto,
@@ -141,13 +143,15 @@ def generate(
     The same command in further processes, here or on other machines that share RUN, divides the work among them.
     """
     _check_asked(defects or [], every, count, per_defect, masks or [])
+    if masks and vary_shots:
+        raise InputError("both --masks and --vary-shots given; give one of them")
     if workers is not None and ray is None:
         raise InputError("--workers goes with --ray; without it give the same command once for each process")
     limits = parse_limits(min_fill, max_seam, max_likeness, min_novelty, auto_filter, tries)
     if preview_decoder is not None:
         _check_decoder(preview_decoder)
     place = Destination(ctx, out)
-    given = read_jobs(library, defects or [], normals, masks or [], encoder, place)
+    given = read_jobs(library, defects or [], normals, masks or [], vary_shots, encoder, place)
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
     from ..generation import GenerationSettings
     from ..library import check_base

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import InputError
 from ..storage import read_json_object
 from .destination import Destination
-from .masks import RECORD, check_has_masks
+from .masks import RECORD, check_has_masks, shots_of
 from .normals import normals_of
 from .train import encoder_beside
 
@@ -49,10 +49,13 @@ class Given(NamedTuple):
 
 
 def read_jobs(
-    path: Path, defects: Sequence[str], normals: Path, masks: Sequence[Path], encoder: Path | None,
+    path: Path, defects: Sequence[str], normals: Path, masks: Sequence[Path], vary: bool, encoder: Path | None,
     place: Destination,
 ) -> Given:  # fmt: skip
-    """Open and check everything but the base model; raises InputError or FileNotFoundError. No defects: all."""
+    """Open and check everything but the base model; raises InputError or FileNotFoundError. No defects: all.
+
+    vary: whether masks are the shots' own, varied.
+    """
     from ..datasets.readers import list_images
     from ..library import load_library
 
@@ -60,9 +63,9 @@ def read_jobs(
     if defects:
         entries = [library.get(name) for name in defects]
         files = [list_images(folder) for folder in masks] or [None] * len(entries)
-        jobs = [_job(entries, files, normals, place.folder)]
+        jobs = [_job(entries, files, vary, normals, place.folder)]
     else:
-        jobs = [_job([entry], [None], normals, folder) for entry, folder in _folders(library, place)]
+        jobs = [_job([entry], [None], vary, normals, folder) for entry, folder in _folders(library, place)]
     return Given(library, jobs, read_encoder(path, library, jobs[0].name, encoder))
 
 
@@ -84,13 +87,15 @@ def _folders(library: Library, place: Destination) -> list[tuple[Defect, Path]]:
     return [(entry, folder) for folder, entry in folders.items()]
 
 
-def _job(entries: list[Defect], files: Sequence[Sequence[Path] | None], normals: Path, out: Path) -> Job:
+def _job(
+    entries: list[Defect], files: Sequence[Sequence[Path] | None], vary: bool, normals: Path, out: Path
+) -> Job:
     """One run; files: the masks of each defect, None for learned ones."""
     for entry in entries:
         if entry.anomaly is None:
             raise InputError(f"the appearance of {entry.name} was not learned; `adiff train --what defects` adds it")
     paths = normals_of(entries[0].product, normals)
-    sources = [mask_source(entry, of_entry, paths) for entry, of_entry in zip(entries, files, strict=True)]
+    sources = [mask_source(entry, of_entry, paths, vary) for entry, of_entry in zip(entries, files, strict=True)]
     return Job(entries, sources, paths, out)
 
 
@@ -117,13 +122,17 @@ def read_encoder(path: Path, library: Library, name: str, given: Path | None) ->
     raise InputError(f"{name} was learned with encoder {wanted[:8]}, not at {looked}; give it with --encoder")
 
 
-def mask_source(entry: Defect, files: Sequence[Path] | None = None, normals: Sequence[Path] = ()) -> MaskSource:
-    """Masks from the files of a folder, or sampled from the learned ones within the range of the shots."""
-    from ..generation import FolderMasks, LearnedMasks
+def mask_source(
+    entry: Defect, files: Sequence[Path] | None = None, normals: Sequence[Path] = (), vary: bool = False
+) -> MaskSource:
+    """Masks from the files of a folder, the shots' own, varied, or sampled from the learned ones within their range."""
+    from ..generation import FolderMasks, LearnedMasks, ShotMasks
     from ..masks import MaskRules
 
     if files is not None:
         return FolderMasks(files, placed_on(files, normals))
+    if vary:
+        return ShotMasks(shots_of(entry))
     check_has_masks(entry)
     shots = list(entry.shot_masks)
     return LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots)

@@ -1,11 +1,12 @@
-"""`adiff masks`: new masks of a learned defect, out of the diffusion sampler, placed onto an object if there is one."""
+"""`adiff masks`: new masks of a defect, sampled or varied from its shots, placed onto an object if there is one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -15,7 +16,8 @@ import typer
 from ..errors import InputError
 from ..storage import LOCK, TEMPORARY, clear_folder, read_json_object, run_lock, write_json
 from .app import keeping
-from .options import Base, DefectName, LibraryFile, Loras, Precision, PrecisionName, Seed, parse_loras
+from .normals import PLACES, normals_of
+from .options import Base, DefectName, LibraryFile, Loras, Precision, PrecisionName, Seed, VaryShots, parse_loras
 from .progress import CliProgress
 
 if TYPE_CHECKING:
@@ -72,7 +74,8 @@ def masks(
         typer.Option("--foreground", metavar="DIR", help="Masks of the object, by normal; each new mask lies on one."),
     ] = None,
     normals: Annotated[
-        Path | None, typer.Option("--normals", metavar="DIR", help="Normal images to find the object in, instead.")
+        Path | None,
+        typer.Option("--normals", metavar="DIR", help=f"Normal images to find the object in, instead, {PLACES}."),
     ] = None,
     find: Annotated[Find, typer.Option("--find", help="How the object is found in --normals.")] = Find.automatic,
     place: Annotated[
@@ -87,33 +90,41 @@ def masks(
     ] = None,
     edge: Annotated[Edge, typer.Option("--edge", help="Where on the object, by its edge.")] = Edge.anywhere,
     margin: Annotated[int, typer.Option("--margin", metavar="PX", min=1, help="Pixels, for --edge.")] = 8,
+    vary_shots: VaryShots = False,
     base: Base = "demo",
     lora: Loras = None,
     precision: PrecisionName = Precision.auto,
     seed: Seed = 0,
 ) -> None:  # fmt: skip
-    """Sample masks of a learned defect; masks.json tells each one's seed, likeness to the shots, and place."""
+    """Make masks of a defect, sampled or varied; masks.json tells each one's seed, likeness to the shots, and place."""
     from ..library import check_base, load_library
 
     opened = load_library(library)
     entry = opened.get(defect)
-    check_has_masks(entry)
+    if vary_shots:
+        shots_of(entry)
+    else:
+        check_has_masks(entry)
     _check_free(out)
     placing = _placing(place, turn, scale, edge, margin, foreground is not None or normals is not None)
-    objects = _objects(foreground, normals, find, count)
-    from ..backbone import load_backbone
-
-    backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
-    check_base(opened, backbone)
-    settings = {"library": str(library), "defect": entry.name, "base": backbone.name, "seed": seed, "count": count}
+    objects = _objects(foreground, normals and normals_of(entry.product, normals), find, count)
+    settings = {"library": str(library), "defect": entry.name, "seed": seed, "count": count}
     settings |= {"place": place.value, **asdict(placing)} if objects else {}
+    if vary_shots:
+        settings["varied"], draw = True, partial(_vary, entry)
+    else:
+        from ..backbone import load_backbone
+
+        backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
+        check_base(opened, backbone)
+        settings["base"], draw = backbone.name, partial(_draw, entry, backbone)
     with run_lock(out), CliProgress() as progress, keeping(f"no mask is written to {out}"):
         _check_free(out)  # another process may have filled it since
         clear_folder(out)
         if not objects or place is Place.stay:
-            made = _sample(backbone, entry, count, seed, objects, progress)
+            made = _made(entry, draw, count, seed, objects, progress)
         else:
-            drawn = _draw(backbone, entry, count, (seed, 0), progress)
+            drawn = draw(count, (seed, 0), progress)
             made = _placed(drawn, (seed, 0), objects, placing, entry if place is Place.learned else None, count)
         overlap = _write(out, settings, made, objects if normals is not None else {})
     typer.echo(f"{count} masks of {entry.name} in {out}, median overlap with the shots {overlap:.2f}")
@@ -177,7 +188,16 @@ def _write(out: Path, settings: dict[str, Any], made: list[Made], found: dict[st
 def check_has_masks(entry: Defect) -> None:
     """Raise InputError for a defect whose masks were not learned."""
     if entry.mask is None or entry.shot_masks is None:
-        raise InputError(f"masks of {entry.name} were not learned; `adiff train --what masks` adds them")
+        raise InputError(f"masks of {entry.name} were not learned; `adiff train --what masks` adds them, and "
+                         "--vary-shots does without")  # fmt: skip
+
+
+def shots_of(entry: Defect) -> list[np.ndarray]:
+    """The masks of a defect's shots; InputError for one that was saved without."""
+    if entry.shot_masks is None:
+        raise InputError(f"the library does not hold the shots' masks of {entry.name}; learn it from its photos, or "
+                         "give masks of your own")  # fmt: skip
+    return list(entry.shot_masks)
 
 
 def _placing(place: Place, turn: float, scale: str | None, edge: Edge, margin: int, there: bool) -> Placing:
@@ -206,25 +226,24 @@ def _range(text: str | None) -> tuple[float, float]:
     return low, high
 
 
-def _objects(foreground: Path | None, normals: Path | None, find: Find, count: int) -> dict[str, np.ndarray]:
+def _objects(foreground: Path | None, normals: list[Path] | None, find: Find, count: int) -> dict[str, np.ndarray]:
     """Foregrounds (H, W) bool of at most `count` files by name; InputError for empty ones, and for objects not found.
 
     What is constant is looked for in a few normals more, if `count` is small.
     """
     if foreground is not None and normals is not None:
         raise InputError("both --foreground and --normals given; give masks of the object, or images to find it in")
-    if foreground is None and normals is None:
+    if normals is not None:
+        from ..foreground import find_foregrounds
+
+        pictures = _Pictures(normals[: max(count, SEEN)])
+        found = find_foregrounds(pictures, find.value.replace("-", " ")).masks
+        return {path.name: mask for path, mask in zip(normals[:count], found, strict=False)}
+    if foreground is None:
         return {}
     from ..datasets.readers import list_images
 
-    paths = list_images(foreground or normals)
-    if foreground is None:
-        from ..foreground import find_foregrounds
-
-        pictures = _Pictures(paths[: max(count, SEEN)])
-        found = find_foregrounds(pictures, find.value.replace("-", " ")).masks
-        return {path.name: mask for path, mask in zip(paths[:count], found, strict=False)}
-    paths = paths[:count]
+    paths = list_images(foreground)[:count]
     objects = {path.name: mask[..., :3].max(-1) >= 128 for path, mask in zip(paths, _Pictures(paths), strict=True)}
     empty = [name for name, mask in objects.items() if not mask.any()]
     if empty:
@@ -248,7 +267,26 @@ class _Pictures(Sequence):
         return photo.pixels if photo.pixels.ndim == 3 and photo.pixels.shape[2] == 4 else photo.rgb
 
 
-def _draw(backbone, entry: Defect, count: int, seed: tuple[int, int], progress) -> list[GeneratedMask]:
+def _vary(entry: Defect, count: int, seed: tuple[int, int], progress) -> list[GeneratedMask]:
+    """Vary the shots' own masks."""
+    import numpy as np
+
+    from ..generation import GeneratedMask
+    from ..masks import best_aligned_iou
+    from ..variation import MaskVariation
+
+    shots, found = shots_of(entry), []
+    variation = MaskVariation(shots)
+    progress.start(count, "masks")
+    for number in range(count):
+        one = variation.draw(shots[0].shape, np.random.default_rng((*seed, number)))
+        found.append(GeneratedMask(one.mask, best_aligned_iou(one.mask, shots), number))
+        progress.update(number + 1)
+    progress.finish()
+    return found
+
+
+def _draw(entry: Defect, backbone, count: int, seed: tuple[int, int], progress) -> list[GeneratedMask]:
     """Sample masks within the range of the shots."""
     from ..generation import MaskSampling, sample_masks
     from ..masks import MaskRules
@@ -289,15 +327,18 @@ def _placed(
     ]  # fmt: skip
 
 
-def _sample(backbone, entry: Defect, count: int, seed: int, objects: dict[str, np.ndarray], progress) -> list[Made]:
-    """Sample masks until `count` lie on a foreground, if there are any; InputError if too few do."""
+def _made(
+    entry: Defect, draw: Callable[..., list[GeneratedMask]], count: int, seed: int, objects: dict[str, np.ndarray],
+    progress,
+) -> list[Made]:  # fmt: skip
+    """Draw masks until `count` lie on a foreground, if there are any; InputError if too few do."""
     import numpy as np
 
     made: list[Made] = []
     order = np.random.default_rng(seed)
     for number in range(ROUNDS if objects else 1):
         drawn_by = (seed, number)
-        for one in _draw(backbone, entry, count - len(made), drawn_by, progress):
+        for one in draw(count - len(made), drawn_by, progress):
             about = _about(one, drawn_by)
             if not objects:
                 made.append(Made(one.mask, about))

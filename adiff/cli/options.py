@@ -58,6 +58,11 @@ class Precision(str, Enum):
     float16 = "float16"
 
 
+VaryShots = Annotated[
+    bool,
+    typer.Option("--vary-shots", help="Masks are the shots' own, mirrored, stretched, turned, scaled and moved, "
+                 "instead of learned ones."),
+]  # fmt: skip
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
 Base = Annotated[
     str,

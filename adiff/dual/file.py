@@ -3,7 +3,7 @@
 | tensor | holds | shape |
 |---|---|---|
 | <attention>/<layer>.<part> | weights of one attention (`dual.layers`) | float16 |
-| tokens/object, tokens/defect | the learned token groups of the nested conditions | (k, D) float32 |
+| tokens/object, tokens/defect | the learned token groups of the conditions (`nested_contexts`) | (k, D) float32 |
 | shots | the shots' masks at the base model's size, 8 pixels a byte | (n, S, ceil(S / 8)) uint8 |
 | likeness | the shots' descriptors (`scoring.describe`) | (n, F) float32 |
 | backgrounds | of a model with BCM: latents of the shots' backgrounds | (n, 4, h, w) float16 |
@@ -49,9 +49,10 @@ BACKGROUNDS = "backgrounds"
 class DualModel:
     """One defect type of one product, learned on one base model.
 
-    weights: of all attentions (`dual.layers`), float32. object_tokens, defect_tokens: (k, D). shot_masks: (n, S, S)
-    bool. likeness: (n, F) float32. info: anything JSON can hold (shots, settings, steps, loss, seed, versions).
-    backgrounds: with BCM, what surrounds the object in each shot, latents (n, 4, h, w).
+    weights: of all attentions (`dual.layers`), float32. object_tokens, defect_tokens: (k, D), the
+    object's (2 k, D) where the conditions are not nested. shot_masks: (n, S, S) bool. likeness: (n, F) float32. info:
+    anything JSON can hold (shots, settings, steps, loss, seed, versions). backgrounds: with BCM, what surrounds the
+    object in each shot, latents (n, 4, h, w).
     """
 
     product: str
@@ -89,9 +90,11 @@ def nested_contexts(object_tokens: Tensor, defect_tokens: Tensor, pairs: int) ->
     """The nested conditions: [object][defect] for the wholes, then [defect] for the parts, (2 P, 2 k, D).
 
     Both have to be of one length to stand in one batch. Attention does not see how often all tokens are repeated, so
-    [defect][defect] is [defect] exactly, without any padding.
+    [defect][defect] is [defect] exactly, without any padding. Conditions that are not nested share no token: the wholes
+    have the object's group alone, which is then twice as long.
     """
-    whole = torch.cat([object_tokens, defect_tokens])
+    nested = len(object_tokens) == len(defect_tokens)
+    whole = torch.cat([object_tokens, defect_tokens]) if nested else object_tokens
     part = torch.cat([defect_tokens, defect_tokens])
     return torch.stack([whole, part]).repeat_interleave(pairs, dim=0)
 
@@ -167,7 +170,7 @@ def _rebuild(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> DualMod
     if packed.ndim != 3 or packed.dtype != torch.uint8 or packed.shape[1:] != (size, -(-size // 8)):
         raise ValueError(f"shots of size {size} are stored in shape {tuple(packed.shape)}")
     likeness, ours, theirs = (tensors.pop(name).float() for name in ("likeness", OBJECT, DEFECT))
-    if ours.ndim != 2 or ours.shape != theirs.shape:
+    if theirs.ndim != 2 or ours.shape not in (theirs.shape, (2 * len(theirs), theirs.shape[1])):
         raise ValueError(f"token groups of the shapes {tuple(ours.shape)} and {tuple(theirs.shape)}")
     backgrounds = tensors.pop(BACKGROUNDS, None)
     if (backgrounds is None) != (bcm_of(tensors) == "off"):

@@ -55,10 +55,10 @@ class DualSettings:
     """How a dual model is learned. Raises InputError for what is not possible.
 
     batch: pairs a step. lr: peak learning rate of LoRAs and SAIM; token_lr: of the learned tokens. rank: of the LoRAs.
-    saim: `full`, `low` or `off`; saim_rank: inner width of `low`. tokens: k, of each of the two groups. flips: views of
-    a shot, `none`, `horizontal` or `both`. bcm: `paper`, `release` or `off`. early_stop: with 4 shots or more, end by
-    the loss of one that is held out. size: side in pixels of the square that is learned on and sampled at, None for the
-    base model's own.
+    saim: `full`, `low` or `off`; saim_rank: inner width of `low`. tokens: k, of each of the two groups. nested: whether
+    the whole's condition has the part's in it (`file.nested_contexts`). flips: views of a shot, `none`, `horizontal` or
+    `both`. bcm: `paper`, `release` or `off`. early_stop: with 4 shots or more, end by the loss of one that is held out.
+    size: side in pixels of the square that is learned on and sampled at, None for the base model's own.
     """
 
     steps: int = PAPER_STEPS
@@ -69,6 +69,7 @@ class DualSettings:
     saim: str = "full"
     saim_rank: int = SAIM_RANK
     tokens: int = 8
+    nested: bool = True
     flips: str = "horizontal"
     bcm: str = "off"
     early_stop: bool = False
@@ -235,7 +236,8 @@ class _Pairs:
     ):  # fmt: skip
         self.backbone, self.settings, self.seed = backbone, settings, seed
         start = torch.Generator().manual_seed(seed)
-        tokens = {name: random_embedding(settings.tokens, backbone.context_dim, start) for name in (OBJECT, DEFECT)}
+        lengths = {OBJECT: settings.tokens * (1 if settings.nested else 2), DEFECT: settings.tokens}
+        tokens = {name: random_embedding(length, backbone.context_dim, start) for name, length in lengths.items()}
         weights = new_weights(
             backbone.attentions, start, settings.rank, settings.saim, settings.saim_rank, settings.bcm
         )

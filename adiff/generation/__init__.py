@@ -4,7 +4,7 @@ from .mask import GeneratedMask, sample_masks
 from .pairs import Pair, make_pairs
 from .run import RunResult, check_run, generate_run
 from .settings import GenerationSettings, MaskSampling
-from .sources import FolderMasks, LearnedMasks, MaskSource
+from .sources import FolderMasks, LearnedMasks, MaskSource, ShotMasks
 
 __all__ = [
     "FolderMasks",
@@ -15,6 +15,7 @@ __all__ = [
     "MaskSource",
     "Pair",
     "RunResult",
+    "ShotMasks",
     "check_run",
     "generate_run",
     "make_pairs",

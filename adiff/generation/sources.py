@@ -1,7 +1,8 @@
-"""Where a run's masks come from: files drawn by the user, or a mask embedding of the library."""
+"""Where a run's masks come from: the user's files, a mask embedding of the library, or the shots' own, varied."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..embedding import embedding_fingerprint
 from ..errors import InputError
 from ..masks import MaskRules
 from ..outline import enlarge_mask
+from ..variation import MaskVariation
 from .mask import GeneratedMask, TooFewMasks, sample_masks
 from .memory import Parts
 from .seeds import derived_seed, rng_for
@@ -158,3 +160,30 @@ def _on_photo(mask: np.ndarray, photo: Photo, rng: np.random.Generator) -> np.nd
     whole = np.zeros((height, width), bool)
     whole[top : top + side, left : left + side] = enlarge_mask(mask, side, side)
     return whole
+
+
+@dataclass(frozen=True, eq=False)
+class ShotMasks:
+    """The shots' own masks, varied (`variation`); nothing has to be learned for them. shots: (h, w) bool each."""
+
+    shots: Sequence[np.ndarray]
+
+    def masks(self, backbone: Backbone, photos: Sequence[Photo], batch: Batch) -> list[Chosen | NoMask]:
+        """Vary a shot's mask for each photo; where none fits, the pair has none."""
+        variation, found = MaskVariation(self.shots), []
+        for number, photo in zip(batch.ids, photos, strict=True):
+            try:
+                one = variation.draw(photo.size, rng_for(batch.seed, "shot's mask", number))
+            except InputError as error:
+                found.append(NoMask(str(error)))
+                continue
+            about = {"kind": "shot", "shot": one.shot, "turn": round(one.turn, 2), "scale": round(one.scale, 4)}
+            found.append((one.mask, about))
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """Return a fingerprint of the masks."""
+        text = hashlib.sha256()
+        for shot in self.shots:
+            text.update(repr(shot.shape).encode() + np.packbits(shot).tobytes())
+        return {"kind": "shots", "masks": text.hexdigest()}

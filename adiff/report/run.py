@@ -178,7 +178,8 @@ def rebuilt_command(plan: Mapping[str, Any]) -> str:
     names = [f"{plan.get('product')}/{defect}" for defect in _defects(plan)]
     parts = ["adiff", "generate", "LIB", *names, "--base", "demo" if base == "demo" else "BASE", "--normals", "NORMALS"]
     for masks in _listed(plan.get("masks")):
-        parts += ["--masks", "MASKS"] if _table(masks).get("kind") == "folder" else []
+        kind = _table(masks).get("kind")
+        parts += ["--masks", "MASKS"] if kind == "folder" else ["--vary-shots"] if kind == "shots" else []
     for option in _changed(plan, OPTIONS):
         value, word = plan["settings"][option], option.replace("_", "-")
         parts += [f"--{'' if value else 'no-'}{word}"] if isinstance(value, bool) else [f"--{word}", str(value)]

@@ -13,7 +13,8 @@ from adiff.generation import GeneratedMask, sources
 from adiff.spatial_encoder import SpatialEncoder, save_encoder
 
 SIZE = 64
-TINY = Budget(pairs=3, learn_steps=1, mask_steps=1, detector=LocalizerSettings(size=16, width=8, steps=2, batch=2))
+DETECTOR = LocalizerSettings(size=16, width=8, steps=2, batch=2)
+TINY = Budget(pairs=3, learn_steps=1, mask_steps=1, dual_steps=1, detector=DETECTOR)
 
 
 def picture(name, defective=False):
@@ -92,7 +93,7 @@ def folder(tmp_path):
         out = tmp_path / "bench"
         out.mkdir()
         files = {name: ["a.png"] for name in ("train", "test", "train_normals", "test_normals", "dropped")}
-        budget = {"pairs": 48, "learn_steps": 200, "detector": {"steps": 400, "size": 128}}
+        budget = {"pairs": 48, "learn_steps": 200, "dual_steps": 150, "detector": {"steps": 400, "size": 128}}
         plan = {"target": target, "base": {"name": "demo"}, "budget": budget, "units": {"metal/scratch": files},
                 "commands": ["adiff benchmark <surfaces> --out bench"]}  # fmt: skip
         (out / "benchmark.json").write_text(json.dumps(plan))

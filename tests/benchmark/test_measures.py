@@ -21,8 +21,12 @@ def test_measures_are_means_over_the_pairs_of_all_runs_and_the_largest_leak():
     assert taken["fill"] == pytest.approx(0.5) and taken["leak"] == 3.0 and taken["likeness"] is None
 
 
-def test_the_gap_is_between_mean_descriptors_and_averaged_over_defects(work, monkeypatch):
-    """A picture's descriptor is its first pixel here: generated 10 and 20, real ones 3, 4, 5 and 6."""
+@pytest.fixture
+def looks(monkeypatch):
+    """A picture's descriptor is its first pixel here, its alignment a hundredth of that; the calls of `describe`.
+
+    Unseen real ones are 3, 4, 5 and 6, shots 0 and 100.
+    """
     described = []
 
     def describe(backbone, images, masks):
@@ -33,10 +37,28 @@ def test_the_gap_is_between_mean_descriptors_and_averaged_over_defects(work, mon
         return np.full((2, 2, 3), value, np.uint8)
 
     monkeypatch.setattr(module, "describe", describe)
+    monkeypatch.setattr(module, "alignment", lambda image, mask: image[0, 0, 0] / 100)
     monkeypatch.setattr(module, "read_pair", lambda folder, record, _: Pair(None, None, image(record["value"])))
-    real = [Example(image(value), None) for value in (3, 4, 5, 6)]
-    monkeypatch.setattr(module, "open_examples", lambda shots: real)
+    values = {2: (0, 100), 4: (3, 4, 5, 6)}
+    monkeypatch.setattr(module, "open_examples", lambda shots: [Example(image(v), None) for v in values[len(shots)]])
+    return described
+
+
+def test_the_gap_is_between_mean_descriptors_and_averaged_over_defects(work, looks):
     look, made = RealLook(None), run({"value": 10}, {"value": 20})
-    assert look.gap([made], work.units[0]) == pytest.approx(15 - 4.5)
-    assert look.gap([made, run({"value": 5})], work.units[0]) == pytest.approx((10.5 + 0.5) / 2)
-    assert described.count(4) == 1  # the real ones are described once
+    assert look.compare([made], work.units[0])["gap"] == pytest.approx(15 - 4.5)
+    both = look.compare([made, run({"value": 5})], work.units[0])
+    assert both["gap"] == pytest.approx((10.5 + 0.5) / 2) and both["alignment"] == pytest.approx((0.15 + 0.05) / 2)
+    assert len(looks) == (2 + 4 + 2) + (2 + 1)  # the real ones are described once
+
+
+def test_diversity_is_the_distance_within_clusters_around_the_shots(work, looks):
+    """Around 0: 10, 20 and 40, 20 apart on average; around 100: 90 and 94, 4 apart. One alone has no distance."""
+    look, unit = RealLook(None), work.units[0]
+    made = run(*({"value": value} for value in (10, 20, 40, 90, 94)))
+    assert look.compare([made], unit)["diversity"] == pytest.approx((20 + 4) / 2)
+    alone = look.compare([run({"value": 10}, {"value": 90})], unit)
+    assert alone["diversity"] is None
+    assert look.compare([made, run({"value": 1})], unit)["diversity"] == pytest.approx(12)  # of the other defect none
+    real = look.reference(unit)
+    assert real == {"diversity": pytest.approx((1 + 2 + 3 + 1 + 2 + 1) / 6), "alignment": pytest.approx(0.045)}

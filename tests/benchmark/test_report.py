@@ -103,6 +103,15 @@ def test_a_table_of_all_comes_before_those_of_each(folder, line):
     assert "| all | 30.0 ± 14.1 |" in text
 
 
+def test_dual_tells_its_steps_its_differences_and_what_alignment_is(folder, line):
+    rows = [line(name, 0.5, suite="dual", control=control, measures={"alignment": value, "gap": 1.0, "fill": None})
+            for name, control, value in (("dual alone", "generated alone", 0.4), ("generated alone", "real", 0.55))]
+    page, text = written(folder(rows))
+    assert "200 steps of an inversion, 150 of a dual model, a detector" in text
+    assert "150 of a dual model" in page.text and "-0.15" in page.text  # of the ones that differ
+    assert "| dual alone |" in text and "*alignment*: overlap (IoU, 0 for a mask at random)" in text
+
+
 def test_nothing_measured_is_no_report(folder):
     with pytest.raises(InputError, match="no finished cell"):
         write_report(folder([]))

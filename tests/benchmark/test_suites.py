@@ -89,6 +89,20 @@ def test_the_uplift_has_the_rows_of_adiff_evaluate():
     assert recipe("uplift", "real + cutpaste").source == "cutpaste" and not recipe("uplift", "generated").real
 
 
+def test_dual_is_compared_with_the_other_method_and_its_parts_with_itself():
+    by_name = {variant.name: variant for variant in SUITES["dual"].variants}
+    assert {name: variant.control for name, variant in by_name.items()} == {
+        "real": None, "real + generated": "real", "generated alone": "real", "real + dual": "real + generated",
+        "dual alone": "generated alone", "dual, low-rank SAIM": "dual alone", "dual, without SAIM": "dual alone",
+        "dual, with BCM": "dual alone", "dual, without nested conditions": "dual alone",
+    }  # fmt: skip
+    whole = by_name["dual alone"].recipe
+    changed = {"low-rank SAIM": {"saim": "low"}, "without SAIM": {"saim": "off"}, "with BCM": {"bcm": "paper"},
+               "without nested conditions": {"nested": False}}  # fmt: skip
+    for told, changes in changed.items():
+        assert by_name[f"dual, {told}"].recipe == replace(whole, dual=replace(whole.dual, **changes), detect=False)
+
+
 def test_steps_shots_and_tokens_change_nothing_else():
     assert [v.recipe.generation for v in SUITES["steps"].variants] == [
         replace(DEFAULT, steps=n) for n in (10, 15, 20, 30, 50, 200)
@@ -102,5 +116,5 @@ def test_steps_shots_and_tokens_change_nothing_else():
 def test_the_whole_matrix_is_made_for_one_seed_before_the_next(data):
     units = open_units(data, [], [])
     cells = cells_of({"steps": units, "grid": units}, 2)
-    assert len(cells) == 2 * 2 * (5 + 4) == len({cell.place for cell in cells})
+    assert len(cells) == 2 * 2 * (6 + 4) == len({cell.place for cell in cells})
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)

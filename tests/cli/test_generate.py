@@ -323,3 +323,19 @@ def test_two_defects_are_really_painted(start, many, tmp_path, data, listing):
     shutil.rmtree(tmp_path / "run")
     result = start(*options[:-1], tmp_path / "a", defects=["metal/scratch", "metal/hole"])
     assert result.exit_code == 2 and "touch or overlap" in result.stderr and not (tmp_path / "run").exists()
+
+
+def test_the_shots_masks_are_varied_if_asked_for(start, runs, refused, run, library, data, tmp_path):
+    assert start("--vary-shots").exit_code == 0
+    (call,) = runs
+    assert type(call["masks"]).__name__ == "ShotMasks" and len(call["masks"].shots) == 3
+    out = ("--normals", data / "metal/train/good", "--out", tmp_path / "run")
+    given = refused("generate", library, "metal/scratch", *out, "--vary-shots", "--masks", tmp_path)
+    assert "both --masks and --vary-shots" in given
+    opened = load_library(library)
+    entry = opened.defects["metal", "scratch"]
+    bare = dataclasses.replace(entry, mask=None, shot_masks=None)
+    save_library(library, dataclasses.replace(opened, defects={entry.key: bare}))
+    assert "does not hold the shots' masks of metal/scratch" in refused(
+        "generate", library, "metal/scratch", *out, "--vary-shots"
+    )

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -101,11 +102,21 @@ def test_masks_are_turned_scaled_and_kept_from_the_edge(run, library, sampled, t
         assert mask.sum() == pytest.approx((1.25 * about["scale"]) ** 2 * 256, rel=0.25)  # 80 rows for 64
 
 
-def test_the_object_is_found_in_normal_images_and_kept_beside_the_masks(run, refused, library, sampled, tmp_path):
-    for number in range(3):
-        picture = np.full((64, 64, 3), (10, 20, 10), np.uint8)
-        picture[10:50, 5 + number : 45] = 200
-        write_png(tmp_path / "normals" / f"{number}.png", picture)
+@pytest.fixture
+def show(tmp_path):
+    """Writes three normal images with a bright object in the middle to a folder of normals/."""
+
+    def write(folder, first=0):
+        for number in range(3):
+            picture = np.full((64, 64, 3), (10, 20, 10), np.uint8)
+            picture[10:50, 5 + number : 45] = 200
+            write_png(tmp_path / "normals" / folder / f"{first + number}.png", picture)
+
+    return write
+
+
+def test_the_object_is_found_in_normal_images_and_kept_beside_the_masks(run, refused, library, sampled, tmp_path, show):
+    show("")
     where = ("-n", "2", "--out", tmp_path / "out", "--normals", tmp_path / "normals")
     result = run("masks", library, "metal/hole", *where)
     assert result.exit_code == 0, result.stderr
@@ -115,6 +126,26 @@ def test_the_object_is_found_in_normal_images_and_kept_beside_the_masks(run, ref
     line = refused("masks", library, "metal/hole", *where[:3], tmp_path / "new", *where[4:], "--find", "alpha")
     assert "normal 1 of 3 has no transparency; give masks of the object, or choose 'whole picture'" in line
     assert not (tmp_path / "new").exists()
+
+
+def test_normals_are_those_of_the_defect_s_product(run, refused, library, sampled, tmp_path, show):
+    """As for `adiff generate`: DIR/PRODUCT/train/good, else DIR/PRODUCT, else DIR."""
+    for number, folder in enumerate(("", "wood", "metal", "metal/train/good")):
+        show(folder, first=10 * number)
+
+    def looked_at(out):
+        result = run("masks", library, "metal/hole", "-n", "3", "--out", out, "--normals", tmp_path / "normals")
+        assert result.exit_code == 0, result.stderr
+        return {about["normal"] for about, _ in placed_in(out)[1]}
+
+    assert looked_at(tmp_path / "a") == {"30.png", "31.png", "32.png"}
+    shutil.rmtree(tmp_path / "normals/metal/train")
+    assert looked_at(tmp_path / "b") == {"20.png", "21.png", "22.png"}
+    shutil.rmtree(tmp_path / "normals/metal")
+    assert looked_at(tmp_path / "c") == {"0.png", "1.png", "2.png"}
+    (tmp_path / "normals/metal").mkdir()
+    where = ("--out", tmp_path / "d", "--normals", tmp_path / "normals")
+    assert "normal images of metal: " in refused("masks", library, "metal/hole", *where)
 
 
 def test_too_small_a_foreground_is_said_and_nothing_written(refused, library, sampled, tmp_path):
@@ -217,3 +248,20 @@ def test_what_does_not_fit_is_refused(refused, library, tmp_path, tiny):
     assert "16" in refused("masks", library, "metal/hole", *out)
     assert not (tmp_path / "out").exists()
     assert "not empty" in refused("masks", library, "metal/hole", "--out", tmp_path)
+
+
+def test_masks_varied_from_the_shots_need_no_model(run, library, sampled, tmp_path, monkeypatch):
+    monkeypatch.setattr(adiff.backbone, "load_backbone", lambda *_, **__: pytest.fail("the base model was opened"))
+    for name in ("one", "again"):
+        result = run("masks", library, "metal/scratch", "-n", "4", "--vary-shots", "--out", tmp_path / name)
+        assert result.exit_code == 0, result.stderr
+    record, found = placed_in(tmp_path / "one")
+    assert record["settings"]["varied"] is True and not sampled
+    shots = 480 / 64**2
+    assert all(mask.mean() == pytest.approx(shots, rel=0.2) for _, mask in found)
+    assert len({mask.tobytes() for _, mask in found}) == 4
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(found, placed_in(tmp_path / "again")[1], strict=True))
+    placed = run("masks", library, "metal/scratch", "-n", "4", "--vary-shots", "--out", tmp_path / "placed",
+                 "--scale", "0.3:0.6", "--foreground", objects_of(tmp_path / "objects"))  # fmt: skip
+    assert placed.exit_code == 0, placed.stderr
+    assert {about["foreground"] for about, _ in placed_in(tmp_path / "placed")[1]} == {"left.png", "right.png"}

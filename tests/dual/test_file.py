@@ -74,6 +74,19 @@ def test_the_parts_context_is_the_defects_tokens_alone():
     torch.testing.assert_close(repeated, alone)
 
 
+def test_conditions_that_are_not_nested_share_no_token(tmp_path, model):
+    """The whole has the object's group alone, twice as long, so that both contexts keep their length."""
+    rng = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.randn(n, 768, generator=rng) for n in (6, 3))
+    whole, part = nested_contexts(ours, theirs, 2).chunk(2)
+    assert torch.equal(whole, ours.expand(2, -1, -1)) and torch.equal(part[0], torch.cat([theirs, theirs]))
+    save_dual(tmp_path / "x.safetensors", replace(model, object_tokens=ours, defect_tokens=theirs))
+    assert torch.equal(load_dual(tmp_path / "x.safetensors").object_tokens, ours)
+    save_dual(tmp_path / "x.safetensors", replace(model, object_tokens=ours[:4], defect_tokens=theirs))
+    with pytest.raises(InputError, match="damaged dual model.*token groups"):
+        load_dual(tmp_path / "x.safetensors")
+
+
 def test_files_of_another_kind_and_damaged_ones_are_named(tmp_path, model):
     path = tmp_path / "x.safetensors"
     with pytest.raises(FileNotFoundError, match="no dual model"):

@@ -34,6 +34,15 @@ def test_views_are_encoded_with_their_parts_mirrored_alike(backbone, pairs):
         assert (latents[branch, 5] - latents[branch, 4]).abs().max() > 0.01
 
 
+def test_conditions_that_are_not_nested_have_groups_of_their_own_and_the_same_context_length(backbone, pairs):
+    known = [(shot, None) for shot in pairs]
+    settings = [DualSettings(**SMALL, nested=one) for one in (True, False)]
+    nested, apart = (_Pairs(backbone, known, one, 0, {}).learned() for one in settings)
+    assert [len(one.object_tokens) for one in (nested, apart)] == [3, 6] and len(apart.defect_tokens) == 3
+    contexts = [nested_contexts(one.object_tokens, one.defect_tokens, 1) for one in (nested, apart)]
+    assert contexts[0].shape == contexts[1].shape
+
+
 @torch.no_grad()
 def test_the_loss_is_the_plain_one_of_both_branches_at_one_timestep_with_noise_of_their_own(backbone, pairs):
     task = _Pairs(backbone, [(shot, None) for shot in pairs], DualSettings(**SMALL), 0, {})

@@ -9,7 +9,7 @@ import torch
 
 from adiff.datasets.images import Photo, write_png
 from adiff.errors import InputError
-from adiff.generation import FolderMasks, LearnedMasks, MaskSampling
+from adiff.generation import FolderMasks, LearnedMasks, MaskSampling, ShotMasks
 from adiff.generation.sources import Batch, _on_photo
 from adiff.masks import MaskRules
 
@@ -78,3 +78,20 @@ def test_a_learned_mask_lies_in_a_square_of_the_photo(make_mask, size):
     assert (len(places) == 1) == (size[0] == size[1])
     one = _on_photo(make_mask(), photo(*size), np.random.default_rng(0))
     assert one.shape == size and abs(one.sum() / (20 / 64 * 16 / 64 * min(size) ** 2) - 1) < 0.15
+
+
+def test_a_pairs_varied_mask_depends_on_its_number_alone(make_mask):
+    source = ShotMasks([make_mask(), make_mask(height=8)])
+    whole = source.masks(None, [photo()] * 4, Batch(3, 0, range(4)))
+    again = source.masks(None, [photo(), photo()], Batch(3, 7, [2, 1]))
+    for (mask, about), (other, told) in zip((whole[2], whole[1]), again, strict=True):
+        assert np.array_equal(mask, other) and about == told
+    assert {about["shot"] for _, about in whole} <= {0, 1} and whole[0][1]["kind"] == "shot"
+    assert not np.array_equal(whole[1][0], source.masks(None, [photo()], Batch(4, 0, [1]))[0][0])
+    assert source.record() == ShotMasks([make_mask(), make_mask(height=8)]).record()
+    assert source.record() != ShotMasks([make_mask()]).record()
+
+
+def test_where_no_shots_mask_fits_the_pair_has_none():
+    found = ShotMasks([np.ones((64, 64), bool)]).masks(None, [photo()] * 16, Batch(0, 0, range(16)))
+    assert any("fits into 64 x 64 pixels" in getattr(one, "reason", "") for one in found)

@@ -16,6 +16,7 @@ WIDE = {"ADiffLoadDefect": 380, "CLIPTextEncode": 380, "ADiffSavePairs": 440, "P
         "ADiffTrainLocalizer": 400, "ADiffScoreDataset": 440, "ADiffTrainDual": 400}  # fmt: skip
 PREVIEW = {
     "ADiffLoadDefect": 152, "ADiffGenerateMasks": 240, "ADiffFilterMasks": 240, "ADiffPlaceMasks": 240,
+    "ADiffVaryShotMasks": 240,
     "ADiffSavePairs": 260, "PreviewImage": 230, "PreviewAny": 180, "CLIPTextEncode": 80, "ADiffLoadDefectDataset": 190,
     "ADiffTrainDefects": 250, "ADiffTrainMasks": 250, "ADiffTrainLocalizer": 250, "ADiffPasteBaseline": 240,
     "ADiffLocalize": 240, "ADiffScoreDataset": 160, "ADiffTrainDual": 250,

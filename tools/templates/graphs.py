@@ -6,7 +6,7 @@ from .evaluation import train_a_localizer
 from .filtering import filter_pairs
 from .graph import Graph
 from .painting import BUILT_IN, SIZE, condition, drawn, finish, load, load_defect, paint, photos
-from .placing import place_masks
+from .placing import place_masks, vary_masks
 
 OWN_MODEL = """
 **Your own model:** put *Load Checkpoint* (any SD 1.5 checkpoint) in the place of *Load Demo Model*, a *CLIP Text
@@ -279,6 +279,7 @@ GRAPHS = (
     drawn_mask, learned_masks, stock_sampler, compare_modes, prompt_and_lora, train_a_defect,
     train_a_localizer, train_a_dual_model, generate_dual, both_methods, filter_pairs, large_photo,
     place_masks,
+    vary_masks,
 )  # fmt: skip
 
 

@@ -44,6 +44,9 @@ const GRAPHS = {
   "Place masks on an object": {
     help: ["ADiffPlaceMasks"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
   },
+  "Vary the real masks": {
+    help: ["ADiffVaryShotMasks"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
+  },
   "Paint a small defect into a large photo": {
     help: ["ADiffCropToMask", "ADiffStitch"], columns: 2, rows: [["ADiffSavePairs", 0], ["PreviewImage", "whole"]],
   },

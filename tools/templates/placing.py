@@ -1,4 +1,4 @@
-"""The graph that places masks on an object; its docstring is no more than the file's name."""
+"""Graphs whose masks are made of others; their docstrings are no more than the files' names."""
 
 from .graph import Graph
 from .painting import SIZE, drawn, finish, load, paint, photos
@@ -47,6 +47,40 @@ were learned on it.
     )["latent"]
     finish(
         graph, PRODUCT, DEFECT, title="7. Finish and save", normal=normal, samples=samples, mask=mask, vae=vae,
+        defect=defect, model=model,
+    )  # fmt: skip
+    return graph
+
+
+def vary_masks(schema: dict) -> Graph:
+    """Vary the real masks."""
+    graph = Graph(
+        schema,
+        """
+Takes the defect's real masks as new ones, mirrored, stretched, turned, scaled and moved within their own range, paints
+the defects there, and saves the pairs under `output/adiff`. Nothing has to be learned for the masks: the right way for
+a few shots of long, straight or branched defects, whose learned masks come out crooked. Runs as it is.
+
+**Onto an object:** put *Place Masks* behind *Vary Shot Masks*.
+
+**Your own photos:** put *Load Image* in the place of *Draw Surface*; all photos of a batch must have one size.
+
+**Your own model:** put *Load Checkpoint* in the place of *Load Demo Model*, and choose a defect and an encoder that
+were learned on it.
+""",
+    )
+    model, vae, empty, defect, encoder = load(graph, "metal", "scratch")
+    normal = photos(graph, "metal", seed=3, count=COUNT, title="2. Normal photos")
+    graph.stage("3. Masks")
+    varied = graph.node("ADiffVaryShotMasks", defect=defect, count=COUNT, seed=3, image=normal)
+    mask = varied["masks"]
+    graph.node("PreviewAny", "Which real mask each one was", source=varied["report"])
+    graph.stage("4. Paint")
+    samples = paint(
+        graph, model=model, vae=vae, empty=empty, defect=defect, encoder=encoder, normal=normal, mask=mask, seed=3
+    )["latent"]
+    finish(
+        graph, "metal", "scratch", title="5. Finish and save", normal=normal, samples=samples, mask=mask, vae=vae,
         defect=defect, model=model,
     )  # fmt: skip
     return graph
