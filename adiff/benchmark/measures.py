@@ -32,7 +32,6 @@ from ..progress import Progress
 from ..report.measures import values_of
 from ..scoring import describe
 from .alignment import alignment
-from .matrix import DUAL
 from .target import Unit
 
 MEANS = ("fill", "likeness", "likeness_shots", "seam", "novelty", "area")
@@ -118,7 +117,7 @@ def detect(
     runs: Sequence[Run], real: Sequence[Example], unit: Unit, settings: LocalizerSettings, seed: int, progress: Progress
 ) -> Detected:
     """Train a detector on pairs of runs, real shots and normal images, and test it on the unit's test images."""
-    opened = [_open(run, unit, settings.size) for run in runs]
+    opened = [open_pairs(run, unit.split, settings.size) for run in runs]
     pairs = [pair for of_run, _ in opened for pair in of_run]
     names = [name for _, of_run in opened for name in of_run]
     trained, aside = train_on_pairs(
@@ -128,15 +127,6 @@ def detect(
     tested = measure(partial(score, trained), open_examples(unit.split.test), StoredImages(unit.split.test_normals))
     counts = {"real": len(real), "synthetic": len(pairs) - aside, "validation": aside}
     return Detected(tested, counts, trained.step)
-
-
-def _open(run: Run, unit: Unit, size: int) -> tuple[list[Example], list[str]]:
-    """A run's pairs, size x size pixels, and what each may not be parted from: its normal image, where it has one."""
-    if run.plan.get("method") != DUAL:
-        return open_pairs(run, unit.split, size)
-    pairs = [read_pair(run.folder, record, None) for record in run.records]
-    names = [f"{run.folder.name}/{record['id']}" for record in run.records]
-    return [Example(pair.generated, pair.mask).resized(size) for pair in pairs], names
 
 
 @dataclass(frozen=True)

@@ -287,7 +287,7 @@ def _wanted(
     if shots is not None and library is not None:
         raise InputError("both --shots and --library given; the library's record already says which shots taught")
     learned = None if library is None else load_library(library)
-    return {run.key[1]: shots if learned is None else shots_of(run, learned) for run in runs}
+    return {run.key[1]: shots if shots is not None else shots_of(run, learned) for run in runs}
 
 
 def _write(

@@ -60,6 +60,7 @@ def generate_dual_run(
         "format": FORMAT, "method": "dual", "product": model.product, "defect": model.defect, "count": count,
         "seed": seed, "settings": asdict(settings), "masks": {"kind": "part"}, "normals": [],
         "base": {"name": backbone.name, "fingerprint": backbone.fingerprint}, "dual": fingerprint(model),
+        "shots": list(model.info.get("shots", ())),
     }  # fmt: skip
     if behind is not None:
         kind, digest = "shots" if backgrounds is None else "photos", digest_of(behind.cpu().numpy())

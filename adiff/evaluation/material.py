@@ -37,6 +37,11 @@ class Run:
         """(product, defect)."""
         return str(self.plan.get("product")), str(self.plan.get("defect"))
 
+    @property
+    def is_dual(self) -> bool:
+        """Whether DualAnoDiff made it: whole images, with no normal image behind them."""
+        return self.plan.get("method") == "dual"
+
     def record(self) -> dict[str, Any]:
         """What says which pairs these are."""
         return {name: self.plan.get(name) for name in RECORDED}
@@ -65,11 +70,15 @@ def _unfinished(folder: Path) -> str:
     return "it was interrupted, or is between two batches; `adiff generate` with the same options completes it"
 
 
-def shots_of(run: Run, library: Library) -> list[str]:
-    """The shots that a run's embedding was learned from, as the library records them (paths in the data folder).
+def shots_of(run: Run, library: Library | None) -> list[str] | None:
+    """The shots that taught what made a run, as paths in the data folder; None if nothing says which.
 
-    Raises InputError if the library's embedding is not the run's.
+    A dual run tells them itself, for others the library does. Raises InputError if its embedding is not the run's.
     """
+    if run.is_dual:
+        return [str(name) for name in run.plan.get("shots") or ()] or None
+    if library is None:
+        return None
     entry = library.get("/".join(run.key))
     if entry.anomaly is None or embedding_fingerprint(entry.anomaly) != run.plan.get("embedding"):
         raise InputError(f"{run.folder} was not made with this library's {entry.name}; give the one that made it")
@@ -80,15 +89,15 @@ def open_pairs(run: Run, split: Split, size: int) -> tuple[list[Example], list[s
     """Open a run's pairs that may teach, resized to size x size pixels, with the name of each one's normal image.
 
     Left out are pairs painted into a normal image that is not among those to learn from, or into one that tests: a
-    normal image for testing of the same name whose pixels outside the mask are the pair's. Raises InputError if none is
-    left.
+    normal image for testing of the same name whose pixels outside the mask are the pair's. A dual run's pairs have no
+    normal image, and a name each instead. Raises InputError if none is left.
     """
     allowed = {path.name for path in split.train_normals}
     testing = {path.name: path for path in split.test_normals}
     pairs, names = [], []
     for record in run.records:
-        name = str(record.get("normal"))
-        if name not in allowed:
+        name = f"{run.folder.name}/{record.get('id')}" if run.is_dual else str(record.get("normal"))
+        if name not in allowed and not run.is_dual:
             continue
         pair = read_pair(run.folder, record, None)
         if name in testing and _same_outside(read_photo(testing[name]).rgb, pair.generated, pair.mask):

@@ -84,7 +84,9 @@ def test_some_variants_come_with_their_controls():
 
 
 def test_the_uplift_has_the_rows_of_adiff_evaluate():
-    assert [variant.name for variant in SUITES["uplift"].variants] == list(ROWS)
+    varied = [f"{row}, shots' masks varied" for row in (ROWS[-2], ROWS[-1])]
+    assert [variant.name for variant in SUITES["uplift"].variants] == [*ROWS, *varied]
+    assert [v.recipe.varied for v in SUITES["uplift"].variants] == [False] * len(ROWS) + [True, True]
     assert recipe("uplift", "real").source is None and recipe("uplift", "real").real
     assert recipe("uplift", "real + cutpaste").source == "cutpaste" and not recipe("uplift", "generated").real
 

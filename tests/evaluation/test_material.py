@@ -86,3 +86,18 @@ def test_the_library_of_the_run_says_which_shots_taught(work):
     assert shots_of(read_run(work.run), library(embedding)) == names
     with pytest.raises(InputError, match="was not made with this library's metal/scratch"):
         shots_of(read_run(work.run), library(embedding + 1))
+
+
+def test_a_dual_run_needs_no_normal_images_and_tells_its_shots(work):
+    path = work.run / "run.json"
+    names = ["metal/test/scratch/001.png"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "method": "dual", "shots": names}))
+    for record in (work.run / "pairs").glob("*.json"):
+        content = json.loads(record.read_text())
+        content.pop("normal")
+        record.write_text(json.dumps(content))
+    run = read_run(work.run)
+    assert shots_of(run, None) == names
+    split = read_split(work.data, "metal", {"scratch": names})
+    pairs, told = open_pairs(run, split, 32)
+    assert len(pairs) == len(set(told)) == 8 and pairs[0].image.shape == (32, 32, 3)

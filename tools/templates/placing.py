@@ -74,6 +74,7 @@ were learned on it.
     graph.stage("3. Masks")
     varied = graph.node("ADiffVaryShotMasks", defect=defect, count=COUNT, seed=3, image=normal)
     mask = varied["masks"]
+    graph.column()
     graph.node("PreviewAny", "Which real mask each one was", source=varied["report"])
     graph.stage("4. Paint")
     samples = paint(
