@@ -1,7 +1,8 @@
 """Variation: new masks that are the shots' own, mirrored, stretched, turned, scaled and moved.
 
-For defects whose few masks say too little to learn new shapes from, such as long straight scratches. What comes out has
-a size and, where the shots have a common one, a direction within their range (`placement.ShotSpread`).
+For masks true to the photos' shapes where few photos teach crooked ones, as of long straight scratches, or where none
+were learned. What comes out has a size and, where the shots have a common one, a direction within their range
+(`placement.ShotSpread`).
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ def vary_masks(schema: dict) -> Graph:
         schema,
         """
 Takes the defect's real masks as new ones, mirrored, stretched, turned, scaled and moved within their own range, paints
-the defects there, and saves the pairs under `output/adiff`. Nothing has to be learned for the masks: the right way for
-a few shots of long, straight or branched defects, whose learned masks come out crooked. Runs as it is.
+the defects there, and saves the pairs under `output/adiff`. Nothing has to be learned for the masks, and they have the
+photos' own shapes, also where few photos of long, straight or branched defects teach crooked ones. Runs as it is.
 
 **Onto an object:** put *Place Masks* behind *Vary Shot Masks*.
 
