@@ -15,8 +15,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse import csgraph
 
 RIGHT, DOWN, LEFT, UP = range(4)
 STEP = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
@@ -54,6 +52,9 @@ def trace_cracks(mask: np.ndarray) -> Cracks:
 
 def number_curves(after: np.ndarray) -> np.ndarray:
     """The number of the closed curve that each point is on, (N,); after: (N,), the number of the point that follows."""
+    from scipy import sparse  # here, as with it ComfyUI's nodes would take half as long again to import
+    from scipy.sparse import csgraph
+
     count = len(after)
     links = sparse.csr_matrix((np.ones(count, bool), after, np.arange(count + 1)), (count, count))
     return csgraph.connected_components(links, directed=False)[1]
