@@ -101,11 +101,13 @@ export class Several {
         return [...kept, ...given.filter((tag) => !kept.some((other) => same(tag, other)))];
       };
       this.change(
-        "severalSaved", (defect) => tagged(defect).join() !== defect.tags.join(),
+        (n) => say("severalSaved", { n }), (defect) => tagged(defect).join() !== defect.tags.join(),
         (library, defects) => this.panel.edit(library, defects.map((defect) => [defect, { tags: tagged(defect) }])),
       );
     };
-    const remove = () => this.change("severalRemoved", () => true, (library, gone) => this.panel.takeOut(library, gone));
+    const remove = () => this.change(
+      (n) => say("severalRemoved", { n }), () => true, (library, gone) => this.panel.takeOut(library, gone),
+    );
     const form = element(
       "form", { class: "adiff-details adiff-several", onsubmit: submit, autocomplete: "off" },
       element(
@@ -130,7 +132,8 @@ export class Several {
   }
 
   // Changes what is picked, each library's defects at once, to be taken back together: work(library, defects) returns a
-  // step, wanted(defect) says whether there is anything to change. What is left when it is refused stays picked.
+  // step, wanted(defect) says whether there is anything to change, told(n) what was done. What is left when it is refused
+  // stays picked.
   async change(told, wanted, work) {
     if (this.working) return;
     const { panel } = this;
@@ -157,6 +160,6 @@ export class Several {
     panel.draw();
     this.show();
     if (refusal) panel.tell(refusal.message, { bad: true, undo: n > 0 });
-    else if (n) panel.tell(say(told, { n }), { undo: true });
+    else if (n) panel.tell(told(n), { undo: true });
   }
 }
