@@ -34,7 +34,17 @@ class Weak(MemoryFileSystem):
         super().put_file(lpath, rpath, *args, **kwargs)
 
 
+class Whole(MemoryFileSystem):
+    """Object storage in which, as in a real one, a file is there whole or not at all; fsspec's is empty at first."""
+
+    protocol = "whole"
+
+    def put_file(self, lpath, rpath, *args, **kwargs):
+        self.pipe_file(rpath, Path(lpath).read_bytes())
+
+
 fsspec.register_implementation("weak", Weak, clobber=True)
+fsspec.register_implementation("whole", Whole, clobber=True)
 
 
 @pytest.fixture(autouse=True)
@@ -127,10 +137,10 @@ def test_several_processes_share_a_run(start, tmp_path, monkeypatch):
     monkeypatch.setattr(Worker, "work", together)
     with ThreadPoolExecutor(2) as pool:  # not by typer's runner, which takes stdout for itself
         command = typer.main.get_command(app).commands["generate"]
-        arguments = start.arguments(URL, pairs=12)
+        arguments = start.arguments("whole://bucket/run", pairs=12)
         for one in [pool.submit(command.main, arguments, "adiff", standalone_mode=False) for _ in range(2)]:
             one.result()
-    found, expected = stored(), on_disk(tmp_path / "run", but=["report.html"])
+    found, expected = stored("whole://bucket/run"), on_disk(tmp_path / "run", but=["report.html"])
     assert found.pop("run.json") and expected.pop("run.json")  # it tells the command, called otherwise here
     assert found == expected
     assert {batch for _, batch in taken} == set(range(6)) and len({worker for worker, _ in taken}) == 2
