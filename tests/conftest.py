@@ -1,5 +1,7 @@
 """A base model of the real architecture that is small and random, and what the parts learned on it look like."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,10 @@ from adiff.progress import Cancelled
 from adiff.spatial_encoder import SpatialEncoder
 
 SIZE, CONTEXT = 64, 768
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:  # each, with the commands that it starts, has its share of the cores
+    torch.set_num_threads(max(1, torch.get_num_threads() // WORKERS))
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
 
 
 def build_parts(seed=0, channels=(32, 64), heads=2):
