@@ -14,6 +14,7 @@ from . import options
 from .app import keeping
 from .destination import clear_runs
 from .generate import PAIRS
+from .normals import PLACES, normals_of
 from .options import Base, Data, Loras, Precision, PrecisionName, Resume, Seed, parse_loras
 from .progress import CliProgress
 from .train import state_folder
@@ -170,7 +171,7 @@ def generate_dual(
         Path | None,
         typer.Option(
             "--normals", metavar="DIR",
-            help="For BCM: photos to take the background of.  [dim]default: the shots' backgrounds[/dim]",
+            help=f"For BCM: photos to take the background of, {PLACES}.  [dim]default: the shots' backgrounds[/dim]",
         ),
     ] = None,
     foreground: Annotated[
@@ -195,7 +196,8 @@ def generate_dual(
 
     backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
     check_base(model, backbone)
-    behind = None if normals is None else read_backgrounds(backbone, model.size, normals, foreground)
+    photos = None if normals is None else normals_of(model.product, normals)
+    behind = None if photos is None else read_backgrounds(backbone, model.size, photos, foreground)
     if not resume:
         clear_runs([out])
     with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):

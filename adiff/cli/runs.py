@@ -19,6 +19,7 @@ from ..storage import read_json_object
 from ..workers import workers_of
 from .app import keeping, printable
 from .destination import Destination
+from .normals import PLACES, normals_of
 from .progress import CliProgress, duration
 
 if TYPE_CHECKING:
@@ -85,15 +86,14 @@ def verify(
     folder: RunFolder,
     normals: Annotated[
         Path | None,
-        typer.Option("--normals", metavar="DIR", help="The run's normal images: nothing outside a mask may differ."),
+        typer.Option("--normals", metavar="DIR", help=f"The run's normal images, {PLACES}: nothing outside a mask may "
+                     "differ."),
     ] = None,
     as_json: AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Open every pair of a run and check it; exit code 1 if anything is wrong."""
-    from ..datasets.readers import list_images
-
     plan = plan_of(folder)
-    photos = None if normals is None else {path.name: path for path in list_images(normals)}
+    photos = None if normals is None else {path.name: path for path in normals_of(plan.product, normals)}
     with CliProgress() as progress, keeping("nothing was changed"):
         found = check_run(folder, plan, photos, progress)
     if as_json:
@@ -114,8 +114,8 @@ def report(
     ],
     normals: Annotated[
         list[Path] | None,
-        typer.Option("--normals", metavar="DIR", help="The runs' normal images, to compare before and after; once for "
-                     "all runs, or once for each."),
+        typer.Option("--normals", metavar="DIR", help=f"The runs' normal images, {PLACES}, to compare before and "
+                     "after; once for all runs, or once for each."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -125,22 +125,22 @@ def report(
     limit: Annotated[int, typer.Option("--limit", min=1, help="Pairs shown of each run, evenly picked.")] = 48,
 ) -> None:  # fmt: skip
     """Write a page with a run's pairs, rejects, measures and settings; it needs nothing beside it."""
-    from ..datasets.readers import list_images
     from ..report import report_of_run, report_of_runs
 
-    for folder in folders:
-        plan_of(folder)
-    for folder in normals or []:
-        list_images(folder)
+    products = [plan_of(folder).product for folder in folders]
+    given = list(normals or [])
     if out is not None and out.is_dir():
         raise InputError(f"--out {out} is a folder; give the name of a page, for instance {out / 'report.html'}")
-    if len(folders) == 1 and len(normals or []) > 1:
-        raise InputError(f"{len(normals or [])} --normals for one run; give one")
+    if len(given) not in (0, 1, len(folders)):
+        raise InputError(f"--normals given {len(given)} times, RUN {len(folders)} times; give one for all, or for each")
+    if len(given) == 1:
+        given *= len(folders)
+    places = [normals_of(*one)[0].parent for one in zip(products, given, strict=True)] if given else []
     with keeping("nothing was written"):
         if len(folders) > 1:
-            page = report_of_runs(folders, normals=normals or (), out=out, limit=limit)
+            page = report_of_runs(folders, normals=places, out=out, limit=limit)
         else:
-            page = report_of_run(folders[0], normals=normals[0] if normals else None, out=out, limit=limit)
+            page = report_of_run(folders[0], normals=places[0] if places else None, out=out, limit=limit)
         typer.echo(page)
 
 

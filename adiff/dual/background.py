@@ -125,10 +125,10 @@ def read_foregrounds(folder: Path, photos: Sequence[str], shapes: Sequence[tuple
 
 
 def read_backgrounds(
-    backbone: EditableBackbone, size: int, normals: Path, foreground: Path | None
+    backbone: EditableBackbone, size: int, normals: Sequence[Path], foreground: Path | None
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Latents (n, 4, h, w) of what surrounds the object in a folder's photos, squares of `size`, and their names."""
-    photos = [read_photo(path) for path in list_images(normals)]
+    """Latents (n, 4, h, w) of what surrounds the object in photos, squares of `size`, and their names."""
+    photos = [read_photo(path) for path in normals]
     names = tuple(photo.path.name for photo in photos)
     images = [photo.rgb for photo in photos]
     if foreground is None:

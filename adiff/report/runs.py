@@ -20,16 +20,13 @@ def report_of_runs(
 ) -> Path:
     """Write a page that shows several runs, comparison.html beside the first unless `out` says otherwise; its path.
 
-    normals: folder of normal images, one for all runs or one for each. limit: pairs shown of each run. Raises
-    InputError as `report_of_run` does, for a run given twice, and for another number of folders.
+    normals: folder of each run's normal images; none for no comparison with them. limit: pairs shown of each run.
+    Raises InputError as `report_of_run` does, and for a run given twice.
     """
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("the same run is given twice; give each one once")
-    if len(normals) not in (0, 1, len(runs)):
-        raise InputError(f"{len(normals)} folders of normal images for {len(runs)} runs; give one for all, or for each")
-    folders = list(normals) * len(runs) if len(normals) == 1 else list(normals) or [None] * len(runs)
     names = _names(runs)
-    told = [told_of(run, folder) for run, folder in zip(runs, folders, strict=True)]
+    told = [told_of(run, folder) for run, folder in zip(runs, normals or [None] * len(runs), strict=True)]
     blocks = [
         replace(block, defect=f"{block.defect} ({name})")
         for name, one in zip(names, told, strict=True)

@@ -355,7 +355,18 @@ def test_several_runs_are_reported_on_one_page(run, refused, folder, tmp_path):
     result = run("run", "report", folder, other, *normals)
     assert result.exit_code == 0 and result.stdout.strip() == str(tmp_path / "comparison.html")
     assert (tmp_path / "comparison.html").read_text(encoding="utf-8").count('class="pair"') == COUNT + 1
-    assert "2 --normals for one run" in refused("run", "report", folder, *normals, *normals)
+    for runs, times in (([folder], 2), ([folder, other], 3)):
+        assert f"--normals given {times} times" in refused("run", "report", *runs, *normals * times)
+
+
+def test_normals_are_those_of_the_run_s_product(run, folder, tmp_path):
+    other = write_run(tmp_path / "other", done=(0,))
+    place = tmp_path / "data" / "metal" / "train" / "good"
+    place.mkdir(parents=True)
+    (folder.parent / "normals" / "n.png").rename(place / "n.png")
+    assert json.loads(run("run", "verify", other, "--normals", tmp_path / "data", "--json").stdout)["wrong"] == []
+    assert run("run", "report", folder, other, "--normals", tmp_path / "data").exit_code == 0
+    assert 'class="slider"' in (tmp_path / "comparison.html").read_text(encoding="utf-8")
 
 
 def test_a_report_that_cannot_be_made_leaves_nothing(refused, folder, tmp_path, listing):

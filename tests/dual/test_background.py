@@ -100,7 +100,8 @@ def test_foregrounds_go_by_the_photos_names(folders):
 
 
 def test_backgrounds_are_read_with_their_foregrounds(backbone, folders):
-    latents, names = read_backgrounds(backbone, 64, *folders)
+    photos = sorted(folders[0].iterdir())
+    latents, names = read_backgrounds(backbone, 64, photos, folders[1])
     assert names == ("a.png", "b.png") and latents.shape == (2, 4, 8, 8)
-    alone, _ = read_backgrounds(backbone, 64, folders[0], None)
+    alone, _ = read_backgrounds(backbone, 64, photos, None)
     assert not torch.allclose(latents, alone, atol=1e-3)
