@@ -28,6 +28,7 @@ from .run_record import (
     RECORD_NAME,
     REJECT_NAME,
     REJECTS,
+    RUN_PARTS,
     broken_ids,
     broken_path,
     ends_of,
@@ -43,7 +44,6 @@ PLAN = "run.json"
 PICTURES = ("image", "mask")
 RECORDS = {"pairs": RECORD_NAME, f"{REJECTS}/pairs": REJECT_NAME, BROKEN: RECORD_NAME}
 """Folders of records, and the names that they have; what is called otherwise is a stranger's."""
-PARTS = frozenset({PLAN, *PICTURES, "pairs", REJECTS, BROKEN, CLAIMS})
 PICTURE_NAME = re.compile(rf"{ID}(-[0-9]+)?(_mask|_labels|_asked)?\.png")
 CLAIM_NAME = re.compile(r"[0-9]{6,18}\.json")
 BEAT = 15.0
@@ -69,6 +69,7 @@ class ObjectFolder:
 
     def __init__(self, url: str, local: Path):
         import fsspec  # with torch; here, as no help waits for it
+        from fsspec.implementations.local import LocalFileSystem
 
         self.url, self.local = url if url.endswith("://") else url.rstrip("/"), local
         try:
@@ -79,7 +80,7 @@ class ObjectFolder:
         except ValueError as error:
             raise InputError(f"{self.url} is no URL that fsspec knows ({error}); give for instance s3://BUCKET/RUN, "
                              "or a folder") from None  # fmt: skip
-        if {"file", "local"} & set(_protocols(self._system)):
+        if isinstance(self._system, LocalFileSystem):
             raise InputError(f"{self.url} is a folder of this machine; give its path")
         self._root = root.rstrip("/")
         if not self._root:
@@ -242,15 +243,18 @@ class ObjectRun:
             if CLAIM_NAME.fullmatch(name):
                 _fetch_claim(self.folder, f"{CLAIMS}/{name}")
 
-    def clear(self) -> None:
-        """Remove the run; raises InputError, and removes nothing, if there is more than a run in its folder."""
+    def check_clearable(self) -> None:
+        """Raise InputError if there is more than a run in its folder."""
         there = self.folder.list()
-        if PLAN not in there:
-            return
-        if foreign := sorted(there - PARTS - {"report.html"}):
+        if PLAN in there and (foreign := sorted(there - RUN_PARTS)):
             raise InputError(f"{self.folder.url} holds {foreign[0]} beside its run; move that away or choose another "
                              "folder")  # fmt: skip
-        self.folder.remove(PLAN, *sorted(there - {PLAN}))
+
+    def clear(self) -> None:
+        """Remove the run, its plan first; nothing if there is none."""
+        there = self.folder.list()
+        if PLAN in there:
+            self.folder.remove(PLAN, *sorted(there - {PLAN}))
 
 
 def fetch_run(folder: ObjectFolder, progress: Progress) -> int:
@@ -342,10 +346,6 @@ def _fetch_claim(folder: ObjectFolder, name: str) -> bool:
     except (ValueError, LookupError, TypeError, OverflowError):  # damaged: nobody's
         os.utime(path, (0, 0))
     return True
-
-
-def _protocols(system: Any) -> tuple[str, ...]:
-    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
 
 
 def _written(entry: dict[str, Any]) -> float | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .errors import InputError
 from .storage import read_json_object
+from .workers import CLAIMS
 
 FORMAT = 1
 """Newest format of run.json that is read, and the one that is written."""
@@ -22,6 +23,8 @@ REJECT_NAME = re.compile(rf"{ID}-(0|[1-9][0-9]{{0,17}})\.json")
 """The record of a try that broke a limit: the pair's id, and the number of the try."""
 REJECTS, BROKEN = "rejects", "broken"
 """Folders of a run: tries that broke a limit, laid out like a run; records of pairs that cannot be made."""
+RUN_PARTS = frozenset({"run.json", "image", "mask", "part", "pairs", REJECTS, BROKEN, "report.html", CLAIMS})
+"""All that a run has in its folder; `part` is a dual one's."""
 NO_MASK = "no_mask"
 """What the record of a broken pair says of one that has no mask, while its normal image opens."""
 AGAIN = "remove it, or its folder, to make it again"

@@ -67,6 +67,8 @@ def parse() -> argparse.Namespace:
         given = getattr(chosen, name)
         if part in chosen.only and (given is None or not given.exists()):
             options.error(f"{part} needs --{name}, and it has to be there")
+    if "quality" in chosen.only and chosen.every > min(chosen.release_steps, chosen.steps):
+        options.error("--every is more than --release-steps or --steps, so a run would have no measure")
     return chosen
 
 

@@ -18,7 +18,7 @@ from ..adiff.backbone.autoencoder import SingleFile, read_single_file
 from ..adiff.backbone.layout import UNET
 from ..adiff.datasets.surfaces import PRODUCTS, render, sample_seed
 from ..adiff.reweighting import fit_latent_rgb
-from .sockets import CATEGORY
+from .sockets import CATEGORY, seed_input
 
 PLACEHOLDER_VAE = {
     "embed_dim": 4,
@@ -111,10 +111,7 @@ class DrawSurface(io.ComfyNode):
                 io.Combo.Input("product", options=list(PRODUCTS), default=PRODUCTS[0], tooltip="Which surface"),
                 io.Int.Input("count", default=1, min=1, max=256, tooltip="Photos to draw"),
                 io.Int.Input("size", default=128, min=32, max=2048, step=8, tooltip="Side in pixels"),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=False,
-                    tooltip="The same seed draws the same photos",
-                ),
+                seed_input("The same seed draws the same photos", renewed=False),
             ],
             outputs=[io.Image.Output("IMAGE", display_name="image", tooltip="The photos")],
         )  # fmt: skip

@@ -31,6 +31,7 @@ from .sockets import (
     base_inputs,
     preview_input,
     seed_input,
+    training_seed,
 )
 from .train import training_state
 from .upstream import model_name
@@ -169,11 +170,7 @@ class DualSampler(io.ComfyNode):
                 *base_inputs("that the dual model was learned on", "the guidance"),
                 DualSocket.Input("dual", tooltip="From Load Dual or Train Dual"),
                 io.Int.Input("pairs", default=4, min=1, max=256, tooltip="Pairs to make, all as one batch"),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-                    tooltip="The same seed and inputs give the same pairs; a pair does not depend on how many there "
-                    "are",
-                ),
+                seed_input("The same seed and inputs give the same pairs; a pair does not depend on their number"),
                 io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Sampling steps"),
                 io.Float.Input(
                     "cfg", default=2.5, min=1.0, max=30.0, step=0.1, round=0.01,
@@ -265,7 +262,7 @@ def _learning_inputs() -> list[io.Input]:
             tooltip="Side in pixels of the images learned on and made; 0 is the model's own. Smaller is quicker and "
             "takes less memory",
         ),
-        seed_input(),
+        training_seed(),
         io.Boolean.Input(
             "early_stop", default=False,
             tooltip="With 4 photos or more: keep one aside and stop when its loss falls no further",

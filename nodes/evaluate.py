@@ -19,7 +19,7 @@ from .gradients import LearningProgress, normal_tensors
 from .host import GraphProgress, mask_batch, to_batch
 from .paste import image_levels
 from .pictures import as_image, loss_curve
-from .sockets import CATEGORY, IN_GRAPH, DatasetSocket, DefectDataset, LoadedLocalizer, LocalizerSocket
+from .sockets import CATEGORY, IN_GRAPH, DatasetSocket, DefectDataset, LoadedLocalizer, LocalizerSocket, training_seed
 from .tables import overlaid, sheet, table_picture
 
 SHOWN, COLUMNS = 12, 6
@@ -57,10 +57,7 @@ class TrainLocalizer(io.ComfyNode):
                 ),
                 io.Int.Input("steps", default=300, min=1, max=100_000, tooltip="Training steps"),
                 io.Int.Input("batch", default=8, min=2, max=256, tooltip="Images a step, half of them without defects"),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=False,
-                    tooltip="The same seed and inputs learn the same",
-                ),
+                training_seed(),
                 io.String.Input("name", default="", tooltip="Name of a file to keep it in; empty keeps none"),
                 io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of this name; off: an error"),
                 DatasetSocket.Input("shots", optional=True, tooltip="Real defects to learn from as well"),

@@ -16,7 +16,7 @@ from ..adiff.masks import MaskRules, check_mask
 from ..adiff.outline import enlarge_mask
 from ..adiff.variation import MaskVariation
 from .host import ComfyBackbone, GraphProgress
-from .sockets import CATEGORY, DefectSocket, LearnedDefect, base_inputs
+from .sockets import CATEGORY, DefectSocket, LearnedDefect, base_inputs, seed_input
 
 
 class GenerateMasks(io.ComfyNode):
@@ -35,10 +35,7 @@ class GenerateMasks(io.ComfyNode):
                 DefectSocket.Input("defect", tooltip="From Load Defect; its masks must have been learned"),
                 *base_inputs("that the defect was learned on", "guidance"),
                 io.Int.Input("count", default=4, min=1, max=256, tooltip="Masks to make"),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-                    tooltip="The same seed and inputs give the same masks",
-                ),
+                seed_input("The same seed and inputs give the same masks"),
                 io.Int.Input("steps", default=12, min=1, max=1000, tooltip="Sampling steps"),
                 io.Float.Input("cfg", default=2.0, min=0.0, max=30.0, step=0.1, tooltip="Guidance; 5 as published"),
                 io.Float.Input(
@@ -97,10 +94,7 @@ class VaryShotMasks(io.ComfyNode):
             inputs=[
                 DefectSocket.Input("defect", tooltip="From Load Defect, Pick Defect or Train Defects"),
                 io.Int.Input("count", default=4, min=1, max=256, tooltip="Masks to make"),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-                    tooltip="The same seed and inputs give the same masks",
-                ),
+                seed_input("The same seed and inputs give the same masks"),
                 io.Image.Input("image", optional=True, tooltip="Masks take its size; else that of the real masks"),
             ],
             outputs=[

@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from .host import GraphProgress, levels_of, mask_batch
-from .sockets import CATEGORY, DatasetSocket, DefectDataset
+from .sockets import CATEGORY, DatasetSocket, DefectDataset, seed_input
 
 METHODS = ("crop-paste", "cutpaste", "draem")
 """Of `adiff.baselines`, which takes seconds to import; a test compares them."""
@@ -34,10 +34,7 @@ class PasteBaseline(io.ComfyNode):
                     "or make their own",
                 ),
                 io.Int.Input("count", default=8, min=1, max=4096, tooltip="Pairs to make"),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-                    tooltip="The same seed and inputs give the same pairs",
-                ),
+                seed_input("The same seed and inputs give the same pairs"),
                 DatasetSocket.Input(
                     "shots", optional=True, tooltip="From Load Defect Dataset: the real defects that crop-paste pastes"
                 ),

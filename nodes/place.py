@@ -12,7 +12,7 @@ from ..adiff.errors import InputError
 from ..adiff.foreground import WAYS, find_foregrounds
 from ..adiff.placement import EDGES, Placed, Placing, ShotSpread, place_masks
 from .mask import binary_masks, real_masks
-from .sockets import CATEGORY, DefectSocket, LearnedDefect
+from .sockets import CATEGORY, DefectSocket, LearnedDefect, seed_input
 
 
 class PlaceMasks(io.ComfyNode):
@@ -34,10 +34,7 @@ class PlaceMasks(io.ComfyNode):
                     "count", default=0, min=0, max=256,
                     tooltip="Masks to place; 0 is one for each mask or each normal image, whichever are more",
                 ),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-                    tooltip="The same seed and inputs give the same places",
-                ),
+                seed_input("The same seed and inputs give the same places"),
                 io.Float.Input(
                     "turn", default=0.0, min=0.0, max=180.0, step=1.0,
                     tooltip="Degrees that a mask is turned to either side, at most; 180 is any direction",

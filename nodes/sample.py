@@ -16,7 +16,7 @@ from ..adiff.errors import InputError
 from ..adiff.reweighting import DISTANCES, LEVEL, MODES, dilated_mask
 from .host import cells_of, check_context, check_sd1, mask_batch, to_batch
 from .reweight import ReweightingRun, fresh_outside, patch_reweighting
-from .sockets import CATEGORY
+from .sockets import CATEGORY, seed_input
 
 log = logging.getLogger("adiff")
 BLENDING = tuple(f"{kind} noise" for kind in KINDS)
@@ -107,10 +107,7 @@ class AnomalyKSampler(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="The empty prompt, or what to stay away from"),
                 io.Latent.Input("normal", tooltip="The normal image, encoded; one for each mask, or one for all"),
                 io.Mask.Input("mask", tooltip="Where to paint: one mask, or one for each image"),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-                    tooltip="The same seed and inputs give the same image",
-                ),
+                seed_input("The same seed and inputs give the same image"),
                 io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps"),
                 io.Float.Input(
                     "cfg", default=2.0, min=0.0, max=30.0, step=0.1, round=0.01,

@@ -40,12 +40,17 @@ def base_inputs(model: str, empty: str) -> list[io.Input]:
     ]
 
 
-def seed_input() -> io.Input:
-    """The seed of a training, which stays when the graph is run again: so a cancelled one goes on."""
-    return io.Int.Input(
-        "seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=False,
-        tooltip="The same seed and inputs learn the same",
-    )  # fmt: skip
+def seed_input(tooltip: str, renewed: bool = True) -> io.Input:
+    """A seed. renewed: it is another one when the graph is run again; one of a training stays, so a cancelled one goes
+    on.
+    """
+    most = 0xFFFFFFFFFFFFFFFF if renewed else 0xFFFFFFFF
+    return io.Int.Input("seed", default=0, min=0, max=most, control_after_generate=renewed, tooltip=tooltip)
+
+
+def training_seed() -> io.Input:
+    """The seed of a training."""
+    return seed_input("The same seed and inputs learn the same", renewed=False)
 
 
 def preview_input(every: int) -> io.Input:

@@ -35,7 +35,7 @@ from .sockets import (
     LoadedLibrary,
     base_inputs,
     preview_input,
-    seed_input,
+    training_seed,
 )  # fmt: skip
 from .upstream import identity_of, model_name
 
@@ -53,7 +53,7 @@ def _learning_inputs(steps: int, learning_rate: float) -> list[io.Input]:
             "learning_rate", default=learning_rate, min=1e-5, max=1.0, step=1e-5, round=False,
             tooltip="Peak learning rate of the embeddings",
         ),
-        seed_input(),
+        training_seed(),
         io.Boolean.Input(
             "early_stop", default=True,
             tooltip="With 4 shots or more of each defect: keep one aside and stop when its loss falls no further",

@@ -11,11 +11,9 @@ import typer
 
 from ..errors import InputError
 from ..object_storage import ObjectFolder, ObjectRun, is_url
-from ..run_record import settled_ids
+from ..run_record import RUN_PARTS, settled_ids
 from ..storage import LOCK, clear_folder, run_lock
-from ..workers import CLAIMS
 
-RUN_PARTS = {"run.json", "image", "mask", "part", "pairs", "rejects", "broken", "report.html", CLAIMS}
 LOOK_EVERY = 10.0
 """Seconds between two looks at what there is in object storage."""
 
@@ -76,7 +74,10 @@ class Destination:
     def clear(self, folders: Sequence[Path]) -> None:
         """Remove runs to begin them anew; raises InputError, and removes nothing, if one holds what is not a run's."""
         if self.remote is not None:
-            for run in [self.run(folder) for folder in folders]:
+            runs = [self.run(folder) for folder in folders]
+            for run in runs:
+                run.check_clearable()
+            for run in runs:
                 run.clear()
         else:
             clear_runs(folders)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import InputError
 from ..storage import read_json_object
 from .destination import Destination
-from .masks import RECORD, check_has_masks, shots_of
+from .masks import RECORD, check_has_masks, shot_masks_of
 from .normals import normals_of
 from .train import encoder_beside
 
@@ -132,7 +132,7 @@ def mask_source(
     if files is not None:
         return FolderMasks(files, placed_on(files, normals))
     if vary:
-        return ShotMasks(shots_of(entry))
+        return ShotMasks(shot_masks_of(entry))
     check_has_masks(entry)
     shots = list(entry.shot_masks)
     return LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots)

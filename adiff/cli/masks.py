@@ -102,7 +102,7 @@ def masks(
     opened = load_library(library)
     entry = opened.get(defect)
     if vary_shots:
-        shots_of(entry)
+        shot_masks_of(entry)
     else:
         check_has_masks(entry)
     _check_free(out)
@@ -192,7 +192,7 @@ def check_has_masks(entry: Defect) -> None:
                          "--vary-shots does without")  # fmt: skip
 
 
-def shots_of(entry: Defect) -> list[np.ndarray]:
+def shot_masks_of(entry: Defect) -> list[np.ndarray]:
     """The masks of a defect's shots; InputError for one that was saved without."""
     if entry.shot_masks is None:
         raise InputError(f"the library does not hold the shots' masks of {entry.name}; learn it from its photos, or "
@@ -275,7 +275,7 @@ def _vary(entry: Defect, count: int, seed: tuple[int, int], progress) -> list[Ge
     from ..masks import best_aligned_iou
     from ..variation import MaskVariation
 
-    shots, found = shots_of(entry), []
+    shots, found = shot_masks_of(entry), []
     variation = MaskVariation(shots)
     progress.start(count, "masks")
     for number in range(count):

@@ -13,7 +13,9 @@ import typer
 from fsspec.implementations.memory import MemoryFileSystem
 
 from adiff.cli import app
+from adiff.cli.destination import Destination
 from adiff.datasets.images import write_png
+from adiff.errors import InputError
 from adiff.generation.worker import Worker
 from adiff.object_storage import ObjectFolder, ObjectRun, _ObjectClaims, is_url
 
@@ -185,6 +187,21 @@ def test_a_restart_begins_anew_and_leaves_what_is_not_its_own(start, run):
     refused = start(URL, "--restart")
     assert refused.exit_code == 2 and "notes.txt beside its run" in refused.stderr
     assert stored()["notes.txt"] == b"mine" and sum(name.startswith("image/") for name in stored()) == 2
+
+
+def test_of_several_runs_all_are_removed_or_none():
+    system = fsspec.filesystem("memory")
+    for name in ("a/run.json", "b/run.json", "b/notes.txt"):
+        system.pipe_file(f"/bucket/run/{name}", b"{}")
+    with typer.Context(typer.main.get_command(app)) as ctx:
+        place = Destination(ctx, URL)
+        runs = [place.folder / name for name in "ab"]
+        with pytest.raises(InputError, match="run/b holds notes.txt"):
+            place.clear(runs)
+        assert len(stored()) == 3
+        system.rm("/bucket/run/b/notes.txt")
+        place.clear(runs)
+    assert not stored()
 
 
 def test_rejects_and_broken_pairs_are_stored_too(start, run, data, tmp_path):

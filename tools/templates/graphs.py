@@ -5,7 +5,7 @@ from .dual import both_methods, generate_dual, train_a_dual_model
 from .evaluation import train_a_localizer
 from .filtering import filter_pairs
 from .graph import Graph
-from .painting import BUILT_IN, SIZE, condition, drawn, finish, load, load_defect, paint, photos
+from .painting import BUILT_IN, SIZE, complete, condition, drawn, finish, load, load_defect, photos
 from .placing import place_masks, vary_masks
 
 OWN_MODEL = """
@@ -265,12 +265,9 @@ learned. Raise `steps` to 500 or more. Photos should be 512 pixels or more.
     made = graph.node("ADiffGenerateMasks", defect=defect, model=model, vae=vae, empty=empty, image=normal, seed=1)
     mask = made["masks"]
     graph.stage("5. Paint")
-    sampler = paint(
-        graph, model=model, vae=vae, empty=empty, defect=defect, encoder=encoder, normal=normal, mask=mask, seed=1
-    )
-    finish(
-        graph, "metal", "scratch", normal=normal, samples=sampler["latent"], mask=mask, vae=vae, defect=defect,
-        model=model,
+    complete(
+        graph, "metal", "scratch", 1, model=model, vae=vae, empty=empty, defect=defect, encoder=encoder, normal=normal,
+        mask=mask,
     )  # fmt: skip
     return graph
 

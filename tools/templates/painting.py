@@ -58,6 +58,16 @@ def paint(graph: Graph, *, model, vae, empty, defect, encoder, normal, mask, see
     )
 
 
+def complete(
+    graph: Graph, product: str, name: str, seed: int, *, title: str = "6. Finish and save", model, vae, empty, defect,
+    encoder, normal, mask,
+) -> None:  # fmt: skip
+    """`paint` and, in a stage of this title, `finish`."""
+    given = {"vae": vae, "defect": defect, "normal": normal, "mask": mask, "model": model}
+    painted = paint(graph, empty=empty, encoder=encoder, seed=seed, **given)
+    finish(graph, product, name, title=title, samples=painted["latent"], **given)
+
+
 def finish(
     graph: Graph, product: str, name: str, weights: Output | None = None, title: str = "6. Finish and save",
     **painted: Output,

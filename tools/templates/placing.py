@@ -1,7 +1,7 @@
 """Graphs whose masks are made of others; their docstrings are no more than the files' names."""
 
 from .graph import Graph
-from .painting import SIZE, drawn, finish, load, paint, photos
+from .painting import SIZE, complete, drawn, load, photos
 
 PRODUCT, DEFECT, COUNT = "wood", "hole", 4
 OBJECT = {"left": 48, "top": 24, "width": 32, "height": 80, "grow": 16}
@@ -42,12 +42,9 @@ were learned on it.
     graph.column()
     graph.node("PreviewAny", "What was done to each mask", source=placed["report"])
     graph.stage("6. Paint")
-    samples = paint(
-        graph, model=model, vae=vae, empty=empty, defect=defect, encoder=encoder, normal=normal, mask=mask, seed=1
-    )["latent"]
-    finish(
-        graph, PRODUCT, DEFECT, title="7. Finish and save", normal=normal, samples=samples, mask=mask, vae=vae,
-        defect=defect, model=model,
+    complete(
+        graph, PRODUCT, DEFECT, 1, title="7. Finish and save", model=model, vae=vae, empty=empty, defect=defect,
+        encoder=encoder, normal=normal, mask=mask,
     )  # fmt: skip
     return graph
 
@@ -77,11 +74,8 @@ were learned on it.
     graph.column()
     graph.node("PreviewAny", "Which real mask each one was", source=varied["report"])
     graph.stage("4. Paint")
-    samples = paint(
-        graph, model=model, vae=vae, empty=empty, defect=defect, encoder=encoder, normal=normal, mask=mask, seed=3
-    )["latent"]
-    finish(
-        graph, "metal", "scratch", title="5. Finish and save", normal=normal, samples=samples, mask=mask, vae=vae,
-        defect=defect, model=model,
+    complete(
+        graph, "metal", "scratch", 3, title="5. Finish and save", model=model, vae=vae, empty=empty, defect=defect,
+        encoder=encoder, normal=normal, mask=mask,
     )  # fmt: skip
     return graph
