@@ -33,6 +33,8 @@ LARGEST = 2**21
 """Pixels of a foreground beyond which all its places are looked at in blocks: a tight one may then be missed."""
 FINE = 4
 """Cells to a pixel of the source in which a turned mask is drawn, at least, so that a scratch does not fall to dots."""
+SLACK = 3
+"""Pixels, its own if they are larger, that a turned mask may lack of what its corners tell: ends are cut or rounded."""
 ELONGATED = 1.5
 """Length over width from which a mask has a direction."""
 LEAST_TURN = 5.0
@@ -336,6 +338,7 @@ def place_mask(
     size = ground.allowed.shape
     fitted = 1.0 if mask.shape == size else min(size) / min(mask.shape)
     shape = transform_mask(mask, 0, fitted)
+    outer = _outermost(shape)
     fixed = spread is None and placing.turn == 0 and placing.scale[0] == placing.scale[1]
     reasons: Counter[str] = Counter()
     for _ in range(1 if fixed else placing.tries):
@@ -345,7 +348,8 @@ def place_mask(
             turn = float(rng.uniform(-placing.turn, placing.turn))
             scale = math.exp(rng.uniform(*(math.log(side) for side in placing.scale)))
         bounds = ground.bounds
-        if max(shape.shape) * scale > math.hypot(bounds.width, bounds.height):  # spare the work
+        height, width = scale * _extent(outer, turn) - SLACK * max(1, scale)
+        if height > bounds.height or width > bounds.width:  # spare the work
             reasons["larger than the object"] += 1
             continue
         new = shape if (turn, scale) == (0, 1) else transform_mask(mask, turn, fitted * scale)
@@ -359,6 +363,19 @@ def place_mask(
             return whole, turn, scale
         reasons[f"no place {ground.where}"] += 1
     return reasons.most_common(1)[0][0]
+
+
+def _outermost(shape: np.ndarray) -> np.ndarray:
+    """Corners (y, x) of the first and the last pixel of each row that has any, (N, 2): the others lie between."""
+    rows = np.flatnonzero(shape.any(1))
+    left, right = shape[rows].argmax(1), shape.shape[1] - shape[rows, ::-1].argmax(1)
+    return np.array([(y, x) for y in (rows, rows + 1) for x in (left, right)]).transpose(0, 2, 1).reshape(-1, 2)
+
+
+def _extent(points: np.ndarray, turn: float) -> np.ndarray:
+    """Height and width of points (y, x) that are turned, degrees counterclockwise."""
+    cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    return np.ptp(points @ np.array([[cosine, sine], [-sine, cosine]]), axis=0)
 
 
 def _limits(mask: np.ndarray, shape: np.ndarray, size: tuple[int, int], move: float) -> Box:

@@ -14,9 +14,12 @@ from adiff.masks import aligned_iou, count_components
 from adiff.placement import (
     AWAY,
     NEAR,
+    SLACK,
     Ground,
     Placing,
     ShotSpread,
+    _extent,
+    _outermost,
     direction,
     place_mask,
     place_masks,
@@ -83,6 +86,21 @@ def test_the_area_follows_the_scale(turn, scale):
     assert transform_mask(disc(31, 12) | block(9, 0, 13, 31, (31, 31)), turn, scale).sum() == pytest.approx(
         (disc(31, 12) | block(9, 0, 13, 31, (31, 31))).sum() * scale**2, rel=0.12
     )
+
+
+@given(seed=st.integers(0, 999), turn=st.floats(-180, 180), scale=st.floats(0.15, 8))
+@settings(deadline=None, max_examples=60)
+def test_no_mask_is_held_for_larger_than_it_gets(seed, turn, scale):
+    """Specks, bars and lines; what is told of their size before they are drawn decides which are not drawn at all."""
+    rng = np.random.default_rng(seed)
+    speckled = rng.random((30, 40)) < 0.02
+    speckled[rng.integers(30), rng.integers(40)] = True
+    for mask in (speckled, block(3, 2, *rng.integers(1, 30, 2), (40, 40)), np.eye(25, dtype=bool)):
+        shape = transform_mask(mask, 0, 1)
+        height, width = scale * _extent(_outermost(shape), turn) - SLACK * max(1, scale)
+        rows, columns = transform_mask(shape, turn, scale).shape
+        assert height <= rows <= height + 2 * SLACK * max(1, scale) + 1
+        assert width <= columns <= width + 2 * SLACK * max(1, scale) + 1
 
 
 # direction and spread of the shots
