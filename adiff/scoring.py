@@ -6,7 +6,7 @@
 | y, normal | the defect-free image it was made from | alike |
 | round trip | y encoded and decoded by the model's VAE | alike |
 | m | mask, 1 = defect | (H, W) bool |
-| z | latents of the mask's surroundings (`context_box`) | (C, h, w) |
+| z | latents of the mask's surroundings (`context_box`), or another network's map of them | (C, h, w) |
 | a | share of each latent cell that the mask covers | (h, w) |
 | f | descriptor of a region: mean and deviation of z under a | (2C,) float32 |
 
@@ -18,10 +18,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .errors import InputError
 from .geometry import area_resize, context_box, crop_mask, crop_resize, mask_box, resize_mask
@@ -30,6 +31,7 @@ from .refinement import VISIBLE, overlap, refined
 
 if TYPE_CHECKING:
     from .backbone import Backbone
+    from .features import FeatureNetwork
     from .library import Key, Library
 
 BAND = 2
@@ -133,21 +135,32 @@ def novelty(mask: np.ndarray, shots: Sequence[np.ndarray]) -> float:
     return 1 - max(best_aligned_iou(resize_mask(mask.astype(bool), *one), shots) for one in sizes)
 
 
-@torch.no_grad()
-def describe(backbone: Backbone, images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
-    """Describe regions of images by the frozen VAE encoder: f = (mean, deviation) of each channel of z under a.
+class Eye(Protocol):
+    """What describes regions: a base model, whose z is scaled to about 1 over photos, or a `features.FeatureNetwork`.
 
-    Each mask is seen in its surroundings at the model's own size, whatever the photo's size, so that real and generated
-    regions compare; cells count by the share of them that the mask covers, which cuts thin defects out too.
-
-    images: (H, W, 3) uint8. masks: (H, W) bool, not empty (InputError). Returns (n, 2C) float32; z is scaled to a
-    deviation of about 1 over photos, and so is f.
+    native_size: side in pixels of what it looks at.
     """
-    size, rows = backbone.native_size, []
+
+    native_size: int
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [-1, 1] -> z (B, C, h, w)."""
+
+
+@torch.no_grad()
+def describe(eye: Eye, images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Describe regions of images by a frozen network: f = (mean, deviation) of each channel of z under a.
+
+    Each mask is seen in its surroundings at the network's own size, whatever the photo's size, so that real and
+    generated regions compare; cells count by the share of them that the mask covers, which cuts thin defects out too.
+
+    images: (H, W, 3) uint8. masks: (H, W) bool, not empty (InputError). Returns (n, 2C) float32.
+    """
+    size, rows = eye.native_size, []
     for image, mask in zip(images, masks, strict=True):  # one at a time: no number depends on what else is in a batch
         box = context_box(mask, size)
         view = torch.from_numpy(crop_resize(image, box, size)).permute(2, 0, 1)[None].float() / 127.5 - 1
-        z = backbone.encode(view)[0].float()
+        z = eye.encode(view)[0].float()
         on = torch.from_numpy(crop_mask(mask, box, size))[None, None].to(z)
         a = area_resize(on, tuple(z.shape[1:]))[0, 0]
         a = a / a.sum()
@@ -181,11 +194,14 @@ def spread(shots: np.ndarray) -> float | None:
 class ShotReference:
     """The real shots that pairs of a defect are compared with: masks (n, S, S) bool, descriptors (n, 2C) float32.
 
-    Either is None where it is not known; the measures that need it are then None too.
+    Either is None where it is not known; the measures that need it are then None too. eye: the network that described
+    them, if it was not the base model; files: names of the photos that it saw.
     """
 
     masks: np.ndarray | None = None
     descriptors: np.ndarray | None = None
+    eye: FeatureNetwork | None = None
+    files: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, library: Library, key: Key, backbone: Backbone) -> ShotReference:
@@ -197,6 +213,14 @@ class ShotReference:
         entry = library.defects[key]
         comparable = entry.likeness is not None and library.base_fingerprint == backbone.fingerprint
         return cls(entry.shot_masks, entry.likeness.numpy() if comparable else None)
+
+    def describe(self, backbone: Eye, image: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+        """f of a region to be compared with these, (2C,), by the same network; None if there is nothing to compare."""
+        return None if self.descriptors is None else describe(self.eye or backbone, [image], [mask])[0]
+
+    def record(self) -> dict[str, Any] | None:
+        """What tells the network and what it saw, for a run's record; None for the base model."""
+        return None if self.eye is None else {**self.eye.record(), "shots": list(self.files)}
 
     @cached_property
     def spread(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import struct
 import warnings
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from .errors import InputError
 from .storage import check_readable
@@ -53,6 +55,28 @@ def read_pickled(path: Path) -> Any:
             f"{path} holds more than weights or is damaged ({reason(error)}); it is not opened: "
             "convert it to .safetensors"
         ) from None
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A table of weights by name, of a .safetensors, .pt or .pth file; raises FileNotFoundError and InputError."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of weights at {path}")
+    if path.suffix == ".safetensors":
+        with open_safetensors(path, "file of weights") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}
+    table = read_pickled(path)
+    if not isinstance(table, dict) or not all(isinstance(value, Tensor) for value in table.values()):
+        raise InputError(f"{path} is no table of weights, name -> tensor")
+    return table
+
+
+def sha256_of(path: Path) -> str:
+    """Digest of a file of weights, hex, for records."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def reason(error: Exception) -> str:

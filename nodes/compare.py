@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 
-from ..adiff.scoring import ShotReference, describe, measure_pair
+from ..adiff.scoring import ShotReference, measure_pair
 from .host import ComfyBackbone
 from .sockets import LearnedDefect
 
@@ -38,7 +38,6 @@ class Comparison:
         asked: np.ndarray | None = None,
     ) -> dict[str, float]:
         """`scoring.measure_pair` without what cannot be measured; images (H, W, 3) uint8, masks (H, W) bool."""
-        comparable = self._shots.descriptors is not None
-        descriptor = describe(self._eye, [image], [mask])[0] if comparable else None
+        descriptor = self._shots.describe(self._eye, image, mask)
         found = measure_pair(image, normal, round_trip, mask, self._shots, descriptor, asked)
         return {name: value for name, value in found.items() if value is not None}

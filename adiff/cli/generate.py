@@ -36,10 +36,12 @@ from .options import (
     parse_loras,
 )
 from .progress import CliProgress
+from .references import Features, Photos, read_references
 
 if TYPE_CHECKING:
     from ..backbone import Backbone
     from ..generation import GenerationSettings, RunResult
+    from ..generation.run import References
 
 logger = logging.getLogger("adiff")
 
@@ -132,6 +134,8 @@ def generate(
     min_novelty: MinNovelty = None,
     auto_filter: AutoFilter = False,
     tries: Tries = None,
+    features: Features = None,
+    photos: Photos = None,
     refine: Refine = False,
     ray: Ray = None,
     workers: Workers = None,
@@ -152,6 +156,7 @@ def generate(
         _check_decoder(preview_decoder)
     place = Destination(ctx, out)
     given = read_jobs(library, defects or [], normals, masks or [], vary_shots, encoder, place)
+    references = read_references(given.library, given.keys, features, photos)
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
     from ..generation import GenerationSettings
     from ..library import check_base
@@ -163,7 +168,9 @@ def generate(
     )  # fmt: skip
     backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
     check_base(given.library, backbone)
-    plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, place), limits)
+    for reference in references.values():
+        reference.eye.to(backbone.device)
+    plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, place), limits, references)
     _check_jobs(given, backbone, plan)
     if not resume:
         place.clear([job.out for job in given.jobs])
@@ -176,13 +183,14 @@ def generate(
 
 
 class _Plan(NamedTuple):
-    """What every run is made by: its number of pairs, settings, seed, the command that asked for it, and limits."""
+    """What every run is made by: its number of pairs, settings, seed, the command that asked for it, limits, shots."""
 
     count: int
     settings: GenerationSettings
     seed: int
     command: str
     limits: Limits
+    references: References
 
 
 def _check_asked(
@@ -225,7 +233,8 @@ def _run_all(
             result = generate_run(
                 backbone, given.library, key, given.encoder, job.normals, masks, also=also, count=plan.count,
                 out=job.out, settings=plan.settings, seed=plan.seed, command=plan.command, progress=progress,
-                limits=plan.limits.of(given.library, job.keys, backbone), tries=plan.limits.tries,
+                limits=plan.limits.of(given.library, job.keys, backbone, plan.references), tries=plan.limits.tries,
+                references=plan.references or None,
                 shared=place.run(job.out),
             )  # fmt: skip
         if result.cancelled:
@@ -258,8 +267,10 @@ def _check_jobs(given: Given, backbone: Backbone, plan: _Plan) -> None:
 
     for job in given.jobs:
         with _naming(job, given):
-            limits = plan.limits.of(given.library, job.keys, backbone), plan.limits.tries
-            check_run(backbone, given.library, job.wanted, given.encoder, job.normals, plan.count, *limits)
+            limits = plan.limits.of(given.library, job.keys, backbone, plan.references), plan.limits.tries
+            check_run(
+                backbone, given.library, job.wanted, given.encoder, job.normals, plan.count, *limits, plan.references
+            )
 
 
 @contextmanager

@@ -47,6 +47,10 @@ class Given(NamedTuple):
     jobs: list[Job]
     encoder: SpatialEncoder | None
 
+    @property
+    def keys(self) -> list[Key]:
+        return [key for job in self.jobs for key in job.keys]
+
 
 def read_jobs(
     path: Path, defects: Sequence[str], normals: Path, masks: Sequence[Path], vary: bool, encoder: Path | None,

@@ -11,6 +11,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..backbone import Backbone
+    from ..generation.run import References
     from ..library import Key, Library
     from ..pair_filter import PairFilter
 
@@ -53,12 +54,14 @@ class Limits(NamedTuple):
     auto: bool
     tries: int
 
-    def of(self, library: Library, keys: Sequence[Key], backbone: Backbone) -> PairFilter | None:
-        """The limits of a run of the library's defects `keys`, None for none."""
+    def of(
+        self, library: Library, keys: Sequence[Key], backbone: Backbone, references: References | None
+    ) -> PairFilter | None:
+        """The limits of a run of the library's defects `keys`, None for none; references: as for `generate_run`."""
         from ..pair_filter import auto_filter
         from ..scoring import ShotReference
 
-        shots = [ShotReference.of(library, key, backbone) for key in keys]
+        shots = [(references or {}).get(key) or ShotReference.of(library, key, backbone) for key in keys]
         return (auto_filter(shots, self.given) if self.auto else self.given) or None
 
 

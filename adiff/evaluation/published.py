@@ -28,9 +28,9 @@ from ..datasets.readers import Shot
 from ..errors import InputError
 from ..geometry import resize_image
 from ..progress import NullProgress, Progress
-from ..tensor_files import read_pickled
+from ..tensor_files import read_pickled, sha256_of
 from .material import Run, open_examples
-from .quality import Features, RunFeatures, cluster_distance, parts_for, sha256_of
+from .quality import Features, RunFeatures, cluster_distance, parts_for
 
 PACKAGES = ("torch-fidelity", "lpips", "torchvision")
 LAYER = "logits_unbiased"

@@ -13,7 +13,6 @@ other, never with published ones, and go by other names.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from ..datasets.readers import Shot
 from ..errors import InputError
 from ..geometry import resize_image
 from ..progress import NullProgress, Progress
+from ..tensor_files import sha256_of
 from .material import Run, open_examples
 from .resnet import as_input, load_network
 
@@ -121,15 +121,6 @@ class FeatureReader:
 def parts_for(images: int) -> int:
     """Parts that a score is taken over: SPLITS, or one where there are fewer than ten images for each."""
     return SPLITS if images >= 10 * SPLITS else 1
-
-
-def sha256_of(path: Path) -> str:
-    """Digest of a file of weights, hex, for the record."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def measure_quality(

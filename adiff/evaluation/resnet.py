@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..features import DEVIATION, MEAN
 from ..generation.seeds import derived_seed
-from ..tensor_files import open_safetensors, read_pickled
+from ..tensor_files import read_weights
 
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of torchvision's input."""
 LAST = "fc."
 
 
@@ -50,15 +49,7 @@ def _read(weights: Path) -> dict[str, Tensor]:
     """A file's weights, checked against the network's names and shapes, the last layer's aside."""
     from torchvision.models import resnet34
 
-    if weights.suffix == ".safetensors":
-        with open_safetensors(weights, "file of weights") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}
-    elif weights.is_file():
-        state = read_pickled(weights)
-    else:
-        raise FileNotFoundError(f"there is no file of weights at {weights}")
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{weights} is no table of weights; give torchvision's resnet34")
+    state = read_weights(weights)
     with torch.device("meta"):
         own = resnet34(weights=None).state_dict()
     shapes, due = ({n: t.shape for n, t in table.items() if not n.startswith(LAST)} for table in (state, own))

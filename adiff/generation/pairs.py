@@ -17,7 +17,7 @@ from ..embedding import join_condition
 from ..errors import InputError
 from ..geometry import Box, box_of, context_box, crop_resize, latent_mask, needs_crop, resize_image, resize_mask
 from ..refinement import refined
-from ..scoring import ShotReference, describe, measure_pair
+from ..scoring import ShotReference, measure_pair
 from ..spatial_encoder import SpatialEncoder
 from .memory import Parts
 from .sampler import make_reweighter, sample_blended
@@ -179,8 +179,7 @@ def _finish(
     # the round trip goes the same way back, so that neither the feather nor a photo's grey counts as a change
     seen, reference = (Photo(pixels, photo.path).rgb for pixels in (image, unchanged))
     asked, mask = mask, refined(seen, reference, mask) if settings.refine else mask
-    comparable = shots is not None and shots.descriptors is not None
-    descriptor = describe(backbone, [seen], [mask])[0] if comparable else None
+    descriptor = None if shots is None else shots.describe(backbone, seen, mask)
     measures = measure_pair(seen, rgb, reference, mask, shots, descriptor, asked)
     box = box_of([one.crop.box for one in painted])
     return Pair(image, mask, box, measures, asked if settings.refine else None)

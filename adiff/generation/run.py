@@ -40,6 +40,7 @@ from .worker import Worker
 
 logger = logging.getLogger("adiff")
 
+References = Mapping[Key, ShotReference]
 TRIES = 4
 """Paintings of a pair that breaks a limit, unless told otherwise."""
 
@@ -72,6 +73,7 @@ def generate_run(
     out: Path,
     also: Sequence[tuple[Key, MaskSource]] = (),
     settings: GenerationSettings | None = None,
+    references: References | None = None,
     limits: PairFilter | None = None,
     tries: int = TRIES,
     seed: int = 0,
@@ -84,18 +86,19 @@ def generate_run(
 
     Other processes may do the same at the same time, here or on other machines: they share the work, and each returns
     when the run is whole. also: further defects of the product that every image shows beside the first, each with its
-    masks. limits: what a pair must keep, each of several defects by itself; one that does not is painted again, `tries`
-    times in all, and kept apart as a reject. command: what makes the run again, for run.json; it may be another one
-    when the run goes on. shared: the place in object storage where the run lies; `out`, its local stand-in, then gets
-    the records alone. A normal image that does not open costs its pairs, which are listed as broken, until it does
-    and the run goes on; a mask that cannot be had costs its pair for good. Ctrl-C or Cancelled ends the run with the
-    pairs done so far. Raises InputError when `out` holds something else, a run of other settings (saying which), or a
-    run at all with resume=False, and when no pair at all has a mask.
+    masks. references: the shots that pairs are compared with, as another network than the base model sees them
+    (`features`), in place of what the library says of them. limits: what a pair must keep, each of several defects by
+    itself; one that does not is painted again, `tries` times in all, and kept apart as a reject. command: what makes
+    the run again, for run.json; it may be another one when the run goes on. shared: the place in object storage where
+    the run lies; `out`, its local stand-in, then gets the records alone. A normal image that does not open costs its
+    pairs, which are listed as broken, until it does and the run goes on; a mask that cannot be had costs its pair for
+    good. Ctrl-C or Cancelled ends the run with the pairs done so far. Raises InputError when `out` holds something
+    else, a run of other settings (saying which), or a run at all with resume=False, and when no pair at all has a mask.
     """
     settings, progress = settings or GenerationSettings(), progress or NullProgress()
     wanted = [(key, masks), *also]
-    check_run(backbone, library, wanted, encoder, normals, count, limits, tries)
-    layers = _layers(library, backbone, wanted)
+    check_run(backbone, library, wanted, encoder, normals, count, limits, tries, references)
+    layers = _layers(library, backbone, wanted, references)
     filters = [limits.settled(layer.shots, "/".join(layer.key)) for layer in layers] if limits else []
     task = Task(backbone, layers, encoder, normals, settings, seed, count, filters, tries if filters else 1)
     identity, told = _identity(task), {} if command is None else {"command": command}
@@ -135,6 +138,7 @@ def _identity(task: Task) -> dict[str, Any]:
         "base": {"name": base.name, "fingerprint": base.fingerprint},
         "embedding": _alone([embedding_fingerprint(layer.embedding) for layer in layers]),
         "encoder": None if task.encoder is None else encoder_fingerprint(task.encoder), **several(layers),
+        "likeness": _alone(seen) if any(seen := [layer.shots.record() for layer in layers]) else None,
     }  # fmt: skip
 
 
@@ -147,6 +151,7 @@ def check_run(
     count: int,
     limits: PairFilter | None = None,
     tries: int = TRIES,
+    references: References | None = None,
 ) -> None:
     """Raise InputError for what would stop `generate_run` later on, so that nothing old is removed for it.
 
@@ -174,16 +179,16 @@ def check_run(
             source.check(count, normals)
     if tries < 1:
         raise InputError(f"{tries} tries for each pair; give at least 1")
-    for layer in _layers(library, backbone, wanted) if limits else ():
+    for layer in _layers(library, backbone, wanted, references) if limits else ():
         limits.settled(layer.shots, "/".join(layer.key))
 
 
-def _layers(library: Library, backbone: Backbone, wanted: Sequence[tuple[Key, MaskSource]]) -> list[Layer]:
+def _layers(
+    library: Library, backbone: Backbone, wanted: Sequence[tuple[Key, MaskSource]], references: References | None
+) -> list[Layer]:
     """The run's defects, in the order in which they are painted."""
-    return [
-        Layer(key, library.defects[key].anomaly, masks, ShotReference.of(library, key, backbone))
-        for key, masks in wanted
-    ]
+    shots = {key: (references or {}).get(key) or ShotReference.of(library, key, backbone) for key, _ in wanted}
+    return [Layer(key, library.defects[key].anomaly, masks, shots[key]) for key, masks in wanted]
 
 
 def _alone(values: list[Any]) -> Any:

@@ -26,8 +26,8 @@ OPTIONS = {
     "preview_decoder": ("--preview-decoder", AWKWARD), "resume": ("--restart",), "seed": ("--seed", 9),
     "min_fill": ("--min-fill", 0.25), "max_seam": ("--max-seam", 3.5), "max_likeness": ("--max-likeness", "auto"),
     "min_novelty": ("--min-novelty", 0.125), "auto_filter": ("--auto-filter",), "tries": ("--tries", 5),
-    "refine": ("--refine",), "vary_shots": ("--vary-shots",), "ray": ("--ray", "10.0.0.1:6379"),
-    "workers": ("--workers", 3),
+    "features": ("--features", f"{AWKWARD}.pth"), "photos": ("--photos", AWKWARD), "refine": ("--refine",),
+    "vary_shots": ("--vary-shots",), "ray": ("--ray", "10.0.0.1:6379"), "workers": ("--workers", 3),
 }  # fmt: skip
 
 

@@ -6,13 +6,18 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
+import torchvision
+from PIL import Image
 
 import adiff.generation
 import adiff.report
 from adiff.datasets.images import write_png
 from adiff.errors import InputError
+from adiff.features import load_features
 from adiff.library import load_library, save_library
 from adiff.pair_filter import PairFilter
+from adiff.scoring import describe, likeness, spread
 from adiff.spatial_encoder import SpatialEncoder, fingerprint, save_encoder
 
 
@@ -339,3 +344,59 @@ def test_the_shots_masks_are_varied_if_asked_for(start, runs, refused, run, libr
     assert "does not hold the shots' masks of metal/scratch" in refused(
         "generate", library, "metal/scratch", *out, "--vary-shots"
     )
+
+
+@pytest.fixture
+def network(tmp_path):
+    """A random network of torchvision's in a file named after it."""
+    path = tmp_path / "shufflenet_v2_x0_5-random.pth"
+    torch.manual_seed(0)
+    torch.save(torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict(), path)
+    return path
+
+
+def test_likeness_by_a_network_of_the_users(start, refused, library, data, tmp_path, network):
+    """The shots are those that the library records; of what it does not know, all of the data."""
+    opened = load_library(library)
+    entry = opened.defects["metal", "scratch"]
+    entry = dataclasses.replace(entry, info={"shots": [f"metal/test/scratch/00{i}.png" for i in (1, 2)]})
+    save_library(library, dataclasses.replace(opened, defects={entry.key: entry}))
+    given = ("--features", network, "--photos", data)
+    made = ("--masks", data / "metal/ground_truth/hole", "-n", "2", "--steps", "1")
+    assert start(*made, *given, "--max-likeness", "1000").exit_code == 0
+    run = tmp_path / "run"
+    plan, record = (json.loads((run / name).read_text()) for name in ("run.json", "pairs/000001.json"))
+    assert plan["likeness"]["network"] == "shufflenet_v2_x0_5" and plan["likeness"]["shots"] == entry.info["shots"]
+    eye = load_features(network)
+    shots = [read_shot_files(data / "metal", "scratch", f"00{i}") for i in (1, 2)]
+    seen = describe(eye, *zip(*shots, strict=True))
+    pair = np.asarray(Image.open(run / "image/000001.png")), np.asarray(Image.open(run / "mask/000001_mask.png")) > 0
+    assert record["likeness"] == pytest.approx(likeness(describe(eye, [pair[0]], [pair[1]])[0], seen), rel=1e-4)
+    assert record["likeness_shots"] == pytest.approx(spread(seen), rel=1e-4)
+    out = ("generate", library, "metal/scratch", "--normals", data / "metal/train/good", "--out", run)
+    assert "likeness differs" in refused(*out, *made)
+    for bad, said in (
+        (given[:2], "--features and --photos go together"),
+        (given[2:], "--features and --photos go together"),
+        (("--features", network, "--photos", tmp_path / "none"), "does not exist"),
+        (("--features", library, "--photos", data), "does not begin with the name"),
+    ):
+        assert said in refused(*out, *made, *bad)
+    (data / "metal/test/scratch/001.png").rename(data / "metal/test/scratch/009.png")
+    (data / "metal/ground_truth/scratch/001_mask.png").rename(data / "metal/ground_truth/scratch/009_mask.png")
+    assert "001.png is not among the 4 shots of" in refused(*out, *made, *given)
+
+
+def read_shot_files(folder, defect, name):
+    """(image, mask) of one shot in MVTec's layout."""
+    mask = np.asarray(Image.open(folder / "ground_truth" / defect / f"{name}_mask.png"))
+    return np.asarray(Image.open(folder / "test" / defect / f"{name}.png")), mask > 0
+
+
+def test_without_limits_a_network_is_only_recorded(start, runs, data, network):
+    assert start("--features", network, "--photos", data).exit_code == 0
+    (call,) = runs
+    (reference,) = call["references"].values()
+    assert len(reference.descriptors) == len(reference.files) == 4 and call["limits"] is None
+    runs.clear()
+    assert start().exit_code == 0 and runs[0]["references"] is None
