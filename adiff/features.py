@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .tensor_files import read_weights, reason, sha256_of
+from .storage import read_json_object
+from .tensor_files import open_safetensors, read_weights, reason, sha256_of, shown
 
 SIDE = 224
 LEAST = 14
@@ -32,6 +33,10 @@ EXTRA = 8
 HEADS = ("fc.", "classifier.", "head.", "heads.", "AuxLogits.", "aux1.", "aux2.")
 """Layers of torchvision's networks behind the maps; they may be of other classes, or not there."""
 CONFIG = "config.json"
+LARGEST, MOST_LAYERS, LAYERS = 1 << 18, 256, ("num_hidden_layers", "num_layers", "n_layer", "depth")
+"""Bounds of what a folder's config.json may tell, and where it tells the number of layers."""
+MOST_MISSING = 1.5
+"""Weights of a network to those in its file, at most; its pooling may be missing."""
 
 
 class FeatureNetwork:
@@ -157,21 +162,46 @@ def _fill(network: nn.Module, state: dict[str, Tensor], fault: str) -> None:
 
 
 def _from_folder(path: Path) -> FeatureNetwork:
-    """A network as Hugging Face's libraries save it."""
-    from transformers import AutoModel
+    """A network as Hugging Face's libraries save it; every weight but its pooling's has to be in the file."""
+    from transformers import AutoConfig, AutoModel
     from transformers.utils import logging
 
     weights = path / "model.safetensors"
     if not (path / CONFIG).is_file() or not weights.is_file():
         raise InputError(f"{path} lacks {CONFIG} or {weights.name}; expected a network as Hugging Face's hub has it")
+    _check_sizes(read_json_object(path / CONFIG), path)
+    with open_safetensors(weights, "file of weights") as file:
+        stored = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
+    said = logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity(logging.CRITICAL)  # what it warns of is refused here
+    own = {"local_files_only": True, "trust_remote_code": False}
     try:
-        network = AutoModel.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        ).float()
+        with torch.device("meta"):
+            wanted = AutoModel.from_config(AutoConfig.from_pretrained(path, **own), trust_remote_code=False)
+        if sum(value.numel() for value in wanted.parameters()) > MOST_MISSING * stored:
+            raise InputError(f"{weights.name} holds {stored:,} numbers, far fewer than {CONFIG} tells of")
+        network, told = AutoModel.from_pretrained(path, use_safetensors=True, output_loading_info=True, **own)
     except Exception as error:  # whatever an architecture raises at a stranger's file
         raise InputError(f"{path} cannot be loaded: {reason(error)}") from None
-    return FeatureNetwork(network, type(network).__name__, sha256_of(weights), _scale_of(path))
+    finally:
+        logging.set_verbosity(said)
+    if lacking := sorted(name for name in told["missing_keys"] if not name.startswith("pooler")):
+        raise InputError(f"{weights} lacks {len(lacking)} of the network's weights, the first is {lacking[0]}")
+    return FeatureNetwork(network.float(), type(network).__name__, sha256_of(weights), _scale_of(path))
+
+
+def _check_sizes(told: Any, path: Path) -> None:
+    """Raise InputError for a number that no network has, and that would take all time or memory to build."""
+    for value in told.values() if isinstance(told, dict) else told if isinstance(told, list) else ():
+        if isinstance(value, (dict, list)):
+            _check_sizes(value, path)
+        elif isinstance(value, int) and abs(value) > LARGEST:
+            raise InputError(f"{path / CONFIG} has a number of {shown(str(value), 20)}; no network is that large")
+    if isinstance(told, dict):
+        layers = [told.get(name) for name in LAYERS] + (told["depths"] if isinstance(told.get("depths"), list) else [])
+        if any(isinstance(value, int) and value > MOST_LAYERS for value in layers):
+            raise InputError(f"{path / CONFIG} tells of more than {MOST_LAYERS} layers; no network has as many")
 
 
 def _scale_of(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

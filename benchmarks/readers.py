@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torchvision
 from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import save_file
+from transformers import Dinov2Config, Dinov2Model
 
 from adiff.backbone.loading import load_single_file
 from adiff.backbone.lora import merge_lora
@@ -30,6 +32,7 @@ from adiff.evaluation.networks import new_network
 from adiff.evaluation.splits import read_groups
 from adiff.export import read_runs
 from adiff.export.runs import pairs_of
+from adiff.features import load_features
 from adiff.foreign import read_embedding
 from adiff.learning import open_shots
 from adiff.library import Defect, Library, check_name, load_library, parse_name, save_library
@@ -123,6 +126,16 @@ def _run(folder: Path) -> None:
             "id": name, "product": "metal", "defect": "scratch", "normal": "n.png", "mask": {"kind": "folder"},
             "seed": 3, "box": [0, 0, 10, 12], "fill": 0.5, "leak": 0.0, "seam": 1.0, "area": 0.1,
         })  # fmt: skip
+
+
+def _features(folder: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.save(torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict(), folder / "shufflenet_v2_x0_5.pth")
+
+
+def _vision(folder: Path) -> None:
+    settings = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 14}
+    Dinov2Model(Dinov2Config(**settings, image_size=28)).save_pretrained(folder)
 
 
 def _groups(folder: Path) -> None:
@@ -228,6 +241,9 @@ def all_readers() -> list[Reader]:
         Reader("LoRA", "lora.safetensors", _lora, _merged()),
         Reader("dual model", "dual.safetensors", _dual, load_dual),
         Reader("localizer", "loc.safetensors", _localizer, load_localizer),
+        Reader("network's weights", "shufflenet_v2_x0_5.pth", _features, load_features),
+        Reader("network's config.json", "config.json", _vision, lambda path: load_features(path.parent)),
+        Reader("network in a folder", "model.safetensors", _vision, lambda path: load_features(path.parent)),
         Reader("photo", "a.png", _image, read_photo),
         Reader("photo with a palette", "a.png", _palette, read_photo),
         *images,

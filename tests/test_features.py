@@ -1,6 +1,7 @@
 """Networks of the user's that describe defects: which layer is taken, what it gives, files that are refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -163,5 +164,22 @@ def test_what_is_no_network_is_refused(shufflenet, dinov2, tmp_path):
     with pytest.raises(InputError, match="BertModel cannot look at an image of 224 pixels"):
         load_features(tmp_path / "bert")
     (tmp_path / "bert" / "model.safetensors").write_bytes(b"x" * 100)
-    with pytest.raises(InputError, match="bert cannot be loaded"):
+    with pytest.raises(InputError, match="is not a whole safetensors file"):
         load_features(tmp_path / "bert")
+
+
+@pytest.mark.parametrize("changed, said", [
+    ({"hidden_size": 10**9}, "has a number of 1000000000; no network is that large"),
+    ({"num_hidden_layers": 10_000}, "more than 256 layers"),
+    ({"hidden_size": 2048}, "far fewer than config.json tells of"),
+    ({"num_hidden_layers": 3, "hidden_size": 32}, r"lacks \d+ of the network's weights, the first is encoder.layer.2."),
+    ({"model_type": "nothing"}, "cannot be loaded"),
+])  # fmt: skip
+def test_a_folder_whose_config_is_anothers_is_refused(dinov2, tmp_path, changed, said):
+    """Without building what it tells of, and nothing is left random."""
+    folder = tmp_path / "dinov2"
+    shutil.copytree(dinov2[0], folder)
+    told = json.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_text(json.dumps({**told, **changed}))
+    with pytest.raises(InputError, match=said):
+        load_features(folder)
