@@ -6,6 +6,7 @@ from .condition import AnomalyConditioning
 from .crop import CropToMask, Stitch
 from .dataset import LoadDefectDataset
 from .demo import DrawSurface, LoadDemoModel
+from .describe import DescribeShots
 from .dual import DualSampler, LoadDual, TrainDual
 from .evaluate import LoadLocalizer, Localize, ScoreDataset, TrainLocalizer
 from .export import ExportPairs
@@ -33,5 +34,5 @@ class AnomalyDiffusion(ComfyExtension):
             CropToMask, Stitch, PlaceMasks, FilterPairs,
             TrainDual, LoadDual, DualSampler,
             PasteBaseline, TrainLocalizer, LoadLocalizer, Localize, ScoreDataset,
-            ExportPairs, VaryShotMasks,
+            ExportPairs, VaryShotMasks, DescribeShots,
         ]  # fmt: skip

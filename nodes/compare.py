@@ -14,12 +14,15 @@ log = logging.getLogger("adiff")
 
 
 class Comparison:
-    """The measures of pairs of a defect; without one, those that need no shots. The likeness needs the MODEL too."""
+    """The measures of pairs of a defect; without one, those that need no shots.
+
+    The likeness needs the MODEL too, unless a network of the user's has described the shots.
+    """
 
     def __init__(self, defect: LearnedDefect | None, model, vae):
         masks = None if defect is None else defect.entry.shot_masks
-        self._shots, self._eye = ShotReference(masks), None
-        if defect is None or model is None:
+        self._shots, self._eye = (defect and defect.shots) or ShotReference(masks), None
+        if defect is None or defect.shots is not None or model is None:
             return
         self._eye = ComfyBackbone(model, vae, native_size=512 if masks is None else masks.shape[-1])
         self._shots = ShotReference.of(defect.library, defect.entry.key, self._eye)

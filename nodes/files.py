@@ -18,7 +18,7 @@ from .sockets import LearnedDefect, LoadedLibrary
 
 log = logging.getLogger("adiff")
 LIBRARIES, ENCODERS, LOCALIZERS = "adiff_libraries", "adiff_encoders", "adiff_localizers"
-DUALS = "adiff_dual"
+DUALS, FEATURES = "adiff_dual", "adiff_features"
 BUILT_IN = "demo (built in)"
 """The library and the encoder that come with the pack, in the lists."""
 BETWEEN, MARK = " / ", " @"
@@ -31,11 +31,12 @@ NO_DATA = frozenset(("3d", "clipspace"))
 
 def register_folders() -> None:
     """Add models/adiff_libraries and the like, keeping what extra_model_paths.yaml says of them."""
-    for name in (LIBRARIES, ENCODERS, LOCALIZERS, DUALS):
+    for name in (LIBRARIES, ENCODERS, LOCALIZERS, DUALS, FEATURES):
         own = os.path.join(folder_paths.models_dir, name)
         folder_paths.add_model_folder_path(name, own)
         paths, _ = folder_paths.folder_names_and_paths[name]
-        folder_paths.folder_names_and_paths[name] = (paths, {".safetensors"})  # an empty set would mean any file
+        suffixes = {SUFFIX, ".pth", ".pt"} if name == FEATURES else {SUFFIX}  # an empty set would mean any file
+        folder_paths.folder_names_and_paths[name] = (paths, suffixes)
         try:
             os.makedirs(own, exist_ok=True)
         except OSError as error:  # a models folder that may not be written is no reason to stay away
@@ -142,10 +143,7 @@ def localizer_names() -> list[str]:
 
 def find_localizer(name: str) -> Path:
     """Return the file of a localizer in the list; raises InputError for another name."""
-    if name not in localizer_names():
-        there = ", ".join(localizer_names()) or "none is there"
-        raise InputError(f"there is no localizer {name!r} in models/{LOCALIZERS}; put it there and refresh ({there})")
-    return Path(folder_paths.get_full_path_or_raise(LOCALIZERS, name))
+    return _find(LOCALIZERS, "localizer", name)
 
 
 def dual_names() -> list[str]:
@@ -155,10 +153,21 @@ def dual_names() -> list[str]:
 
 def find_dual(name: str) -> Path:
     """Return the file of a dual model in the list; raises InputError for another name."""
-    if name not in dual_names():
-        there = ", ".join(dual_names()) or "none is there"
-        raise InputError(f"there is no dual model {name!r} in models/{DUALS}; put it there and refresh ({there})")
-    return Path(folder_paths.get_full_path_or_raise(DUALS, name))
+    return _find(DUALS, "dual model", name)
+
+
+def feature_names() -> list[str]:
+    """Return the feature networks to choose from."""
+    return folder_paths.get_filename_list(FEATURES)
+
+
+def find_features(name: str) -> Path:
+    """Return the file of a feature network in the list, or its folder, of one of Hugging Face's.
+
+    Raises InputError for another name.
+    """
+    path = _find(FEATURES, "feature network", name)
+    return path.parent if (path.parent / "config.json").exists() else path
 
 
 def dataset_folders() -> list[str]:
@@ -187,6 +196,14 @@ def dataset_folder(name: str) -> Path:
             "the same name for each in masks/, and refresh"
         )
     return root / name
+
+
+def _find(kind: str, what: str, name: str) -> Path:
+    there = folder_paths.get_filename_list(kind)
+    if name not in there:
+        told = ", ".join(there) or "none is there"
+        raise InputError(f"there is no {what} {name!r} in models/{kind}; put it there and refresh ({told})")
+    return Path(folder_paths.get_full_path_or_raise(kind, name))
 
 
 def _folders_in(folder: Path) -> list[Path]:

@@ -93,7 +93,8 @@ def _limits(given: PairFilter, defect: LearnedDefect | None, records: list[dict]
     if defect is None:
         return given
     entry = defect.entry
-    shots = ShotReference(entry.shot_masks, None if entry.likeness is None else entry.likeness.numpy())
+    seen = None if entry.likeness is None else entry.likeness.numpy()
+    shots = defect.shots or ShotReference(entry.shot_masks, seen)
     measured = {name for name in ("likeness", "novelty") if all(name in record for record in records)}
     auto = {limit: AUTO for limit in settable(shots)
             if limit.split("_")[1] in measured and getattr(given, limit) is None}  # fmt: skip

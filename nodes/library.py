@@ -205,7 +205,8 @@ def _edited(library: Library, name: str, gone: bool, new_name: str, tags: str, *
     if not gone:
         return revise(library, name, new_name=new_name or None, notes=given, tags=words)
     if new_name or given or words is not None:
-        raise InputError(f"{library.get(name).name} is to be removed and to be changed; turn remove off, or empty the other fields")
+        known = library.get(name).name
+        raise InputError(f"{known} is to be removed and to be changed; turn remove off, or empty the other fields")
     return remove(library, [name])
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..adiff.crops import Crop
 from ..adiff.learning import Shots
 from ..adiff.library import Defect, Key, Library
+from ..adiff.scoring import ShotReference
 from ..adiff.spatial_encoder import SpatialEncoder
 
 if TYPE_CHECKING:
@@ -62,11 +63,15 @@ def preview_input(every: int) -> io.Input:
 
 @dataclass(frozen=True, eq=False)
 class LearnedDefect:
-    """source: the library's name in the list; library: all of it; entry: the defect chosen."""
+    """source: the library's name in the list; library: all of it; entry: the defect chosen.
+
+    shots: what its pairs are compared with, if not what the library says of them.
+    """
 
     source: str
     library: Library
     entry: Defect
+    shots: ShotReference | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,8 @@ const GRAPHS = {
     columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
   },
   "Keep the good pairs": {
-    help: ["ADiffFilterPairs", "ADiffExportPairs"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
+    help: ["ADiffFilterPairs", "ADiffExportPairs", "ADiffDescribeShots"],
+    columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
   },
   "Place masks on an object": {
     help: ["ADiffPlaceMasks"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
