@@ -17,7 +17,7 @@ from .generate import PAIRS
 from .normals import PLACES, normals_of
 from .options import Base, Data, Loras, Precision, PrecisionName, Resume, Seed, parse_loras
 from .progress import CliProgress
-from .train import state_folder
+from .train import begin_anew, is_anew, state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,8 +142,12 @@ def train_dual(
     backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
     begin = None if start is None else read_release(start, backbone.attentions)
     given = {"shots": found, "foregrounds": objects, "start": begin, "settings": settings, "seed": seed}
-    if resume and out.exists():
+    folder = state_folder(out)
+    if resume and out.exists() and not is_anew(folder):
         _check_same(out, backbone, key, **given)
+        if folder.exists():
+            with run_lock(folder):
+                clear_folder(folder)  # the command that wrote it was killed before it could
         typer.echo(f"{out} holds it already; --restart learns it again")
         return
     _say_what_was_learned(out, _learn(out, resume, backbone, key, checkpoint=checkpointing, **given))
@@ -218,7 +222,7 @@ def _learn(out: Path, resume: bool, backbone: EditableBackbone, key: Key, **give
     with run_lock(folder):
         remove_leftovers(out)  # of the same command, killed
         if not resume:
-            clear_folder(folder)
+            begin_anew(folder)
         kept = f"what is learned is in {folder}; the same command without --restart goes on"
         with CliProgress() as progress, keeping(kept):
             model = learn_dual(backbone, key, progress=progress, state=folder / "dual.safetensors", **given)

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from ..spatial_encoder import SpatialEncoder
 
 
+ANEW = "restarted"
+"""File in a state's folder that says that the training began anew."""
+
+
 class Timesteps(str, Enum):
     """How noise levels are drawn and weighted (`training.LAWS`)."""
 
@@ -143,6 +147,17 @@ def state_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.state")
 
 
+def begin_anew(folder: Path) -> None:
+    """Empty a state's folder for a training that begins anew, and note that it does: the old file is still there."""
+    clear_folder(folder)
+    (folder / ANEW).touch()
+
+
+def is_anew(folder: Path) -> bool:
+    """Whether the training whose state lies in a folder began anew, whatever its old file holds."""
+    return (folder / ANEW).exists()
+
+
 def encoder_beside(library: Path) -> Path:
     """Where a library's own spatial encoder lies unless told otherwise."""
     return library.with_suffix(f".encoder{library.suffix}")
@@ -159,10 +174,23 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool, resume: b
     wait_for_all()  # until --restart has cleared the state that the others would go on from
     todo = _missing(library, task.shots, what, task.backbone)
     if not any(todo):
+        if is_first():
+            _discard_learned(folder, library)
         typer.echo(f"{out} holds all of it already; --restart learns it again")
         return library, todo
     with keeping(f"what is learned is in {out} and {folder}; the same command without --restart goes on"):
         return _learn(task, library, todo, encoder, freeze), todo
+
+
+def _discard_learned(folder: Path, library: Library) -> None:
+    """Remove the states of what the library holds: the command that wrote it was killed before it could."""
+    from ..training.loop import discard_state
+    from ..training.state import names_in
+
+    for name, part in (("anomalies", "anomaly"), ("masks", "mask")):
+        learned = names_in(folder / f"{name}.safetensors")
+        if learned and learned <= {e.name for e in library.defects.values() if getattr(e, part) is not None}:
+            discard_state(folder / f"{name}.safetensors")
 
 
 @contextmanager
@@ -189,15 +217,14 @@ def _check_paths(out: Path, encoder: Path | None, freeze_encoder: bool, resume: 
 
 
 def _begin(out: Path, backbone: Backbone, resume: bool) -> Library:
-    """The library to add to; with --restart an empty one, the old file and state being put aside."""
+    """The library to add to; with --restart, and until that has ended, an empty one: the old file is put aside."""
     from ..learning import open_library
     from ..training.processes import is_first
 
-    if not resume:
-        if is_first():
-            clear_folder(state_folder(out))
-        return open_library(out.with_name(f".{out.name}.none"), backbone)
-    return open_library(out, backbone)
+    folder = state_folder(out)
+    if not resume and is_first():
+        begin_anew(folder)
+    return open_library(out.with_name(f".{out.name}.none") if not resume or is_anew(folder) else out, backbone)
 
 
 def _missing(library: Library, opened: dict[Key, Shots], what: What, backbone: Backbone) -> _Todo:

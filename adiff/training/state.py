@@ -204,6 +204,15 @@ def save_state(run: Run, state: Path, identity: str) -> None:
     write_whole(state, lambda temporary: temporary.write_bytes(save(tensors, metadata=metadata)))
 
 
+def names_in(state: Path) -> set[str]:
+    """The defects "product/defect" that a stored state has learned from so far; none if there is no whole one."""
+    try:
+        with open_safetensors(state, "training state", "use --restart") as file:
+            return set(json.loads((file.metadata() or {})["told"])["notes"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return set()
+
+
 def resume(run: Run, state: Path | None, identity: str) -> None:
     """Bring a run to the stored state of the same run, if there is one.
 

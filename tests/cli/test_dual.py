@@ -12,6 +12,7 @@ from adiff.datasets.images import write_png
 from adiff.dual import load_dual
 from adiff.dual.layers import BCM, SAIM, new_weights
 from adiff.dual.training import FLIPS, DualSettings
+from adiff.training.state import Run
 
 
 @pytest.fixture
@@ -75,6 +76,28 @@ def drawn(small, monkeypatch):
         return new_weights(shapes, torch.Generator().manual_seed(int(path.name)), rank=2, saim="low")
 
     monkeypatch.setattr(dual_package, "read_release", read)
+
+
+def test_a_restart_that_was_broken_off_goes_on_though_the_old_file_is_there(run, small, asked, tmp_path, monkeypatch):
+    out, states = tmp_path / "dual.safetensors", tmp_path / "dual.safetensors.state"
+    assert run(*asked, "--steps", "1").exit_code == 0
+    old, whole, steps = out.read_bytes(), Run.step, []
+
+    def break_off(run, loss):
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+        steps.append(run.done)
+        return whole(run, loss)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "step", break_off)
+        assert run(*asked, "--steps", "3", "--restart").exit_code == 130
+    assert out.read_bytes() == old and (states / "dual.safetensors").exists()
+    result = run(*asked, "--steps", "3")
+    assert result.exit_code == 0 and "3 steps" in result.stdout and not states.exists()
+    states.mkdir()
+    (states / "dual.safetensors").write_bytes(b"left by a command that was killed at its end")
+    assert "holds it already" in run(*asked, "--steps", "3").stdout and not states.exists()
 
 
 def test_another_start_is_another_training(run, refused, drawn, asked):

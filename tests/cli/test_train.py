@@ -1,5 +1,6 @@
 """`adiff train`: what it learns goes into the library, what it is given wrongly stays out of it."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -9,8 +10,9 @@ from adiff import backbone as backbone_module
 from adiff import training
 from adiff.cli.train import Normalisation, Timesteps
 from adiff.datasets.images import write_png
-from adiff.library import load_library
+from adiff.library import load_library, save_library
 from adiff.spatial_encoder import load_encoder
+from adiff.training import loop
 
 FEW = ("--shots", "2", "--steps", "3")
 
@@ -110,6 +112,55 @@ def test_ctrl_c_keeps_the_state_and_the_same_command_ends_alike(run, tiny, data,
     ours, unbroken = (load_library(path).get("metal/hole") for path in (out, tmp_path / "unbroken.safetensors"))
     assert np.allclose(ours.anomaly, unbroken.anomaly, atol=1e-6) and np.allclose(ours.mask, unbroken.mask, atol=1e-6)
     assert not list(tmp_path.glob("*.state"))
+
+
+def test_a_restart_that_was_broken_off_goes_on_though_the_old_library_is_there(run, tiny, data, tmp_path, monkeypatch):
+    out, given = tmp_path / "lib.safetensors", ("--shots", "2", "--defect", "hole", "--steps")
+    assert run("train", data, *given, "3", "--out", out).exit_code == 0
+    run("train", data, *given, "6", "--out", tmp_path / "unbroken.safetensors")
+    old, whole = out.read_bytes(), tiny.predict_noise
+    for calls in (4, 5):  # while the defects are learned, then the masks
+        steps = []
+
+        def break_off(*given, steps=steps, calls=calls):
+            steps.append(given)
+            if len(steps) == calls:
+                raise KeyboardInterrupt
+            return whole(*given)
+
+        monkeypatch.setattr(tiny, "predict_noise", break_off)
+        result = run("train", data, *given, "6", "--out", out, *(["--restart"] if calls == 4 else []))
+        assert result.exit_code == 130 and "without --restart goes on" in result.stderr.replace("\n", " ")
+        assert (out.read_bytes() == old) == (calls == 4)
+    monkeypatch.setattr(tiny, "predict_noise", whole)
+    result = run("train", data, *given, "6", "--out", out)
+    assert result.exit_code == 0 and "holds all of it" not in result.stdout
+    ours, unbroken = (load_library(path).get("metal/hole") for path in (out, tmp_path / "unbroken.safetensors"))
+    assert np.allclose(ours.anomaly, unbroken.anomaly, atol=1e-6) and np.allclose(ours.mask, unbroken.mask, atol=1e-6)
+    assert not list(tmp_path.glob("*.state")) and (tmp_path / "lib.previous.safetensors").exists()
+
+
+def test_what_a_finished_training_could_not_remove_is_removed_next_time(run, tiny, data, tmp_path, monkeypatch):
+    """Killed after the library was written and before its states were gone; those of other defects stay."""
+    out, given = tmp_path / "lib.safetensors", ("--shots", "2", "--steps", "3")
+    with monkeypatch.context() as patch:
+        patch.setattr("adiff.cli.train.clear_folder", lambda _: None)
+        patch.setitem(loop.fit.__kwdefaults__, "save_every", -1.0)
+        assert run("train", data, "--defect", "hole", *given, "--out", out).exit_code == 0
+    states = tmp_path / "lib.safetensors.state"
+    written = {path.name: path.read_bytes() for path in states.iterdir()}
+    assert "holds all of it already" in run("train", data, "--defect", "hole", *given, "--out", out).stdout
+    assert len(written) == 2 and not states.exists()
+    states.mkdir()
+    for name, content in written.items():
+        (states / name).write_bytes(content)
+    library = load_library(out)
+    save_library(out, dataclasses.replace(library, defects={("metal", "dent"): dataclasses.replace(
+        library.get("metal/hole"), defect="dent", info={})}))  # fmt: skip
+    for path in (data / "metal/test/hole", data / "metal/ground_truth/hole"):
+        path.rename(path.with_name("dent"))
+    assert "holds all of it already" in run("train", data, "--defect", "dent", *given, "--out", out).stdout
+    assert {path.name for path in states.iterdir()} == set(written)
 
 
 @pytest.mark.parametrize(("good_calls", "kept"), [(0, False), (2, True)])
