@@ -80,5 +80,7 @@ def test_a_training_ends_with_the_same_library_wherever_it_was_killed(inputs, un
     # the library has the defects; the masks' third state has its name: resumed at step 1, so 3 + 1 writes before
     assert not finish(start(arguments, tmp_path, Kill(7, "after")))
     assert out.exists() and (states / "masks.safetensors").exists()
+    # before the copy of the library as it was has its name
+    assert not finish(start(arguments, tmp_path, Kill(1, "before")))
     assert finish(start(arguments, tmp_path))
     assert listing(tmp_path) == unbroken["train"] and set(unbroken["train"]) == {"new.safetensors"}

@@ -158,6 +158,11 @@ def is_anew(folder: Path) -> bool:
     return (folder / ANEW).exists()
 
 
+def _previous(out: Path) -> Path:
+    """Where a library is kept as it was before the training that changes it."""
+    return out.with_suffix(f".previous{out.suffix}")
+
+
 def encoder_beside(library: Path) -> Path:
     """Where a library's own spatial encoder lies unless told otherwise."""
     return library.with_suffix(f".encoder{library.suffix}")
@@ -169,7 +174,7 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool, resume: b
 
     out, folder = task.out, state_folder(task.out)
     if is_first():
-        remove_leftovers(out, encoder or encoder_beside(out))  # of the same command, killed
+        remove_leftovers(out, _previous(out), encoder or encoder_beside(out))  # of the same command, killed
     library = _begin(out, task.backbone, resume)
     wait_for_all()  # until --restart has cleared the state that the others would go on from
     todo = _missing(library, task.shots, what, task.backbone)
@@ -265,7 +270,7 @@ def _learn(task: _Task, library: Library, todo: _Todo, encoder: Path | None, fre
         for key in dict.fromkeys(todo.anomalies + todo.masks)
     }
     if is_first() and task.out.exists():
-        write_whole(task.out.with_suffix(f".previous{task.out.suffix}"), lambda path: shutil.copy2(task.out, path))
+        write_whole(_previous(task.out), lambda path: shutil.copy2(task.out, path))
     if todo.anomalies:
         library = _learn_anomalies(task, library, {key: entries[key] for key in todo.anomalies}, encoder, freeze)
     if todo.masks:
