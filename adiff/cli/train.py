@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ..spatial_encoder import SpatialEncoder
 
 
+ANOMALIES, MASKS = "anomalies.safetensors", "masks.safetensors"
+STATES = {ANOMALIES: "anomaly", MASKS: "mask"}
+"""Files of a state's folder, and what each learns of a defect."""
 ANEW = "restarted"
 """File in a state's folder that says that the training began anew."""
 
@@ -175,7 +178,7 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool, resume: b
     out, folder = task.out, state_folder(task.out)
     if is_first():
         remove_leftovers(out, _previous(out), encoder or encoder_beside(out))  # of the same command, killed
-    library = _begin(out, task.backbone, resume)
+    library = _begin(task, resume)
     wait_for_all()  # until --restart has cleared the state that the others would go on from
     todo = _missing(library, task.shots, what, task.backbone)
     if not any(todo):
@@ -192,10 +195,10 @@ def _discard_learned(folder: Path, library: Library) -> None:
     from ..training.loop import discard_state
     from ..training.state import names_in
 
-    for name, part in (("anomalies", "anomaly"), ("masks", "mask")):
-        learned = names_in(folder / f"{name}.safetensors")
+    for state, part in STATES.items():
+        learned = names_in(folder / state)
         if learned and learned <= {e.name for e in library.defects.values() if getattr(e, part) is not None}:
-            discard_state(folder / f"{name}.safetensors")
+            discard_state(folder / state)
 
 
 @contextmanager
@@ -221,15 +224,18 @@ def _check_paths(out: Path, encoder: Path | None, freeze_encoder: bool, resume: 
         raise InputError(f"{encoder} exists; --freeze-encoder uses it, --restart learns a new one in its place")
 
 
-def _begin(out: Path, backbone: Backbone, resume: bool) -> Library:
+def _begin(task: _Task, resume: bool) -> Library:
     """The library to add to; with --restart, and until that has ended, an empty one: the old file is put aside."""
     from ..learning import open_library
     from ..training.processes import is_first
+    from ..training.state import names_in
 
-    folder = state_folder(out)
+    out, folder = task.out, state_folder(task.out)
     if not resume and is_first():
         begin_anew(folder)
-    return open_library(out.with_name(f".{out.name}.none") if not resume or is_anew(folder) else out, backbone)
+    asked = {"/".join(key) for key in task.shots}
+    anew = not resume or (is_anew(folder) and any(asked & names_in(folder / state) for state in STATES))
+    return open_library(out.with_name(f".{out.name}.none") if anew else out, task.backbone)
 
 
 def _missing(library: Library, opened: dict[Key, Shots], what: What, backbone: Backbone) -> _Todo:
@@ -278,7 +284,7 @@ def _learn(task: _Task, library: Library, todo: _Todo, encoder: Path | None, fre
         learned = learn_masks(
             task.backbone, {key: entries[key] for key in todo.masks}, task.shots,
             settings=MaskSettings.for_types(len(todo.masks), **task.chosen),
-            seed=task.seed, progress=task.progress, state=state_folder(task.out) / "masks.safetensors",
+            seed=task.seed, progress=task.progress, state=state_folder(task.out) / MASKS,
         )  # fmt: skip
         library = _saved(task.out, library, learned)
     return library
@@ -297,7 +303,7 @@ def _learn_anomalies(
     learned, network = learn_anomalies(
         task.backbone, entries, task.shots, network, freeze_encoder=freeze,
         settings=AnomalySettings.for_types(len(entries), **task.chosen, normalisation=task.normalisation),
-        seed=task.seed, progress=task.progress, state=state_folder(task.out) / "anomalies.safetensors",
+        seed=task.seed, progress=task.progress, state=state_folder(task.out) / ANOMALIES,
     )  # fmt: skip
     if not freeze and is_first():
         save_encoder(path, network, {"shots": {entry.name: entry.info["shots"] for entry in learned.values()}})

@@ -133,6 +133,8 @@ def test_a_restart_that_was_broken_off_goes_on_though_the_old_library_is_there(r
         assert result.exit_code == 130 and "without --restart goes on" in result.stderr.replace("\n", " ")
         assert (out.read_bytes() == old) == (calls == 4)
     monkeypatch.setattr(tiny, "predict_noise", whole)
+    other = run("train", data, "--defect", "scratch", "--shots", "2", "--steps", "3", "--out", out)
+    assert other.exit_code == 2 and "belongs to a training with other settings or shots" in other.stderr
     result = run("train", data, *given, "6", "--out", out)
     assert result.exit_code == 0 and "holds all of it" not in result.stdout
     ours, unbroken = (load_library(path).get("metal/hole") for path in (out, tmp_path / "unbroken.safetensors"))
