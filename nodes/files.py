@@ -143,7 +143,7 @@ def localizer_names() -> list[str]:
 
 def find_localizer(name: str) -> Path:
     """Return the file of a localizer in the list; raises InputError for another name."""
-    return _find(LOCALIZERS, "localizer", name)
+    return _find(LOCALIZERS, "there is no localizer", name)
 
 
 def dual_names() -> list[str]:
@@ -153,7 +153,7 @@ def dual_names() -> list[str]:
 
 def find_dual(name: str) -> Path:
     """Return the file of a dual model in the list; raises InputError for another name."""
-    return _find(DUALS, "dual model", name)
+    return _find(DUALS, "there is no dual model", name)
 
 
 def feature_names() -> list[str]:
@@ -166,7 +166,7 @@ def find_features(name: str) -> Path:
 
     Raises InputError for another name.
     """
-    path = _find(FEATURES, "feature network", name)
+    path = _find(FEATURES, "there is no feature network", name)
     return path.parent if (path.parent / "config.json").exists() else path
 
 
@@ -198,11 +198,11 @@ def dataset_folder(name: str) -> Path:
     return root / name
 
 
-def _find(kind: str, what: str, name: str) -> Path:
+def _find(kind: str, otherwise: str, name: str) -> Path:
     there = folder_paths.get_filename_list(kind)
     if name not in there:
         told = ", ".join(there) or "none is there"
-        raise InputError(f"there is no {what} {name!r} in models/{kind}; put it there and refresh ({told})")
+        raise InputError(f"{otherwise} {name!r} in models/{kind}; put it there and refresh ({told})")
     return Path(folder_paths.get_full_path_or_raise(kind, name))
 
 
