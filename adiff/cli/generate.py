@@ -170,7 +170,7 @@ def generate(
     check_base(given.library, backbone)
     for reference in references.values():
         reference.eye.to(backbone.device)
-    plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, place), limits, references)
+    plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, place), limits, references or None)
     _check_jobs(given, backbone, plan)
     if not resume:
         place.clear([job.out for job in given.jobs])
@@ -190,7 +190,7 @@ class _Plan(NamedTuple):
     seed: int
     command: str
     limits: Limits
-    references: References
+    references: References | None = None
 
 
 def _check_asked(
@@ -234,7 +234,7 @@ def _run_all(
                 backbone, given.library, key, given.encoder, job.normals, masks, also=also, count=plan.count,
                 out=job.out, settings=plan.settings, seed=plan.seed, command=plan.command, progress=progress,
                 limits=plan.limits.of(given.library, job.keys, backbone, plan.references), tries=plan.limits.tries,
-                references=plan.references or None,
+                references=plan.references,
                 shared=place.run(job.out),
             )  # fmt: skip
         if result.cancelled:
