@@ -20,6 +20,8 @@ MAX_BORDER = 1 / 3
 """Share of one border line of the image that a mask may cover (the release)."""
 SPECK = 4
 """Pixels below which a part of a real mask is taken for noise."""
+LEAST_SHARE = 0.02
+"""Share of its mask below which it is too: a droplet beside one stain would let the sampler's noise through for all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,8 @@ class MaskRules:
     def from_shots(cls, masks: Sequence[np.ndarray], slack: float = 0.5) -> MaskRules:
         """The range of real masks, widened by `slack` (0.5: from half the least to one and a half times the most).
 
-        Parts smaller than half the smallest real part are noise of the sampler (real parts below SPECK do not count).
+        Parts smaller than half the smallest real part are noise of the sampler (real parts below SPECK and LEAST_SHARE
+        do not count).
         The border rule is the release's, unless a shot itself covers more of a border line. Raises InputError for an
         empty list or an empty mask.
         """
@@ -55,7 +58,7 @@ class MaskRules:
             mask_box(mask)
         areas = [float(mask.mean()) for mask in masks]
         sizes = [_part_sizes(mask) for mask in masks]
-        parts_of_size = [part for of_one in sizes for part in of_one if part >= SPECK]
+        parts_of_size = [part for of_one in sizes for part in of_one if part >= max(SPECK, LEAST_SHARE * sum(of_one))]
         speck = max(int(min(parts_of_size, default=1) * max(1 - slack, 0)), 1)
         parts = max(int((sizes_of_one >= speck).sum()) for sizes_of_one in sizes)
         return cls(

@@ -74,6 +74,16 @@ def test_specks_of_the_shots_do_not_loosen_the_rules():
     assert MaskRules.from_shots([speckled], slack=0).max_components == 1
 
 
+def test_a_droplet_beside_a_large_part_does_not_loosen_them_either():
+    """5 of 405 pixels; 16 of 416 are a part of its own."""
+    large, droplet = np.zeros((40, 40), bool), np.zeros((40, 40), bool)
+    large[:20, :20], droplet[30, 30:35] = True, True
+    rules = MaskRules.from_shots([large, large | droplet])
+    assert (rules.min_component, rules.max_components) == (200, 2)
+    droplet[30:34, 30:34] = True
+    assert MaskRules.from_shots([large, large | droplet]).min_component == 8
+
+
 def test_shots_on_the_border_widen_its_rule():
     assert MaskRules.from_shots([block(0, 0, 3, 15)]).max_border == 0.75
 
