@@ -26,6 +26,8 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Pillow's names of them."""
 LARGEST = 2**27
 """Pixels of the largest photo that is opened; what claims more is taken for a decompression bomb."""
+RUN = 256
+"""Pixels that a byte of a BMP tells, at most; for more, a damaged header, Pillow would look for half a minute."""
 LUMA = np.array((0.299, 0.587, 0.114))
 """Weights of red, green and blue in grey (ITU-R BT.601)."""
 LEVELS_16 = 257
@@ -116,6 +118,8 @@ def _open(path: Path) -> np.ndarray:
         width, height = image.size
         if width * height > LARGEST:
             raise InputError(f"{path} is {width}x{height} pixels; at most {LARGEST} pixels are opened: cut it up")
+        if image.format == "BMP" and width * height > RUN * path.stat().st_size:
+            raise InputError(f"{path} is damaged or cut short: {width}x{height} pixels in {path.stat().st_size} bytes")
         _refuse_unfaithful(image, path)
         image.load()
         return _pixels(ImageOps.exif_transpose(image), path)

@@ -154,6 +154,17 @@ def test_a_phones_jpeg_is_its_first_picture(tmp_path):
     assert read_photo(tmp_path / "x.jpg").size == (6, 9)
 
 
+def test_runs_of_a_bmp_that_claims_more_than_its_bytes_can_tell_are_not_looked_for(tmp_path):
+    """438 bytes, run-length encoded by their header, of 8,388,618 x 12 pixels: half a minute of Pillow's."""
+    path = tmp_path / "a.bmp"
+    Image.fromarray(np.zeros((12, 10, 3), np.uint8)).save(path)
+    content = bytearray(path.read_bytes())
+    content[18:22], content[30:34] = (8_388_618).to_bytes(4, "little"), (1).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged or cut short: 8388618x12 pixels in 438 bytes"):
+        read_photo(path)
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])
 def test_truncated_and_empty_files_are_named(tmp_path, suffix):
     path = tmp_path / f"x.{suffix}"
