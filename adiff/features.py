@@ -43,7 +43,7 @@ class FeatureNetwork:
     """A frozen network that describes views of `native_size` pixels (`scoring.describe`).
 
     name: torchvision's, or the architecture's of a folder. sha256: of the weights' file. layer: whose map is taken.
-    Raises InputError for a network that takes more than images, or has no map that is fine enough.
+    Raises InputError for a network that takes more than images, has no map that is fine enough, or gives no numbers.
     """
 
     native_size = SIDE
@@ -54,6 +54,8 @@ class FeatureNetwork:
         self._mean, self._deviation = (torch.tensor(values)[:, None, None] for values in scale)
         self.layer = self._find_layer()
         network.get_submodule(self.layer).register_forward_hook(self._keep)
+        if not self.encode(torch.zeros(1, 3, SIDE, SIDE)).isfinite().all():
+            raise InputError(f"{self.name} gives numbers that are not finite; its weights are damaged")
 
     def to(self, device: torch.device) -> FeatureNetwork:
         """Move it to a device."""
@@ -172,7 +174,7 @@ def _from_folder(path: Path) -> FeatureNetwork:
     _check_sizes(read_json_object(path / CONFIG), path)
     with open_safetensors(weights, "file of weights") as file:
         stored = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
-    said = logging.get_verbosity()
+    said, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     logging.set_verbosity(logging.CRITICAL)  # what it warns of is refused here
     own = {"local_files_only": True, "trust_remote_code": False}
@@ -186,6 +188,8 @@ def _from_folder(path: Path) -> FeatureNetwork:
         raise InputError(f"{path} cannot be loaded: {reason(error)}") from None
     finally:
         logging.set_verbosity(said)
+        if has_bars:  # others in this process may load models too
+            logging.enable_progress_bar()
     if lacking := sorted(name for name in told["missing_keys"] if not name.startswith("pooler")):
         raise InputError(f"{weights} lacks {len(lacking)} of the network's weights, the first is {lacking[0]}")
     return FeatureNetwork(network.float(), type(network).__name__, sha256_of(weights), _scale_of(path))

@@ -49,7 +49,8 @@ class DescribeShots(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, features: str) -> str:
         """Run again when the file has changed."""
-        about = find_features(features).stat()
+        path = find_features(features)
+        about = (path / "model.safetensors" if path.is_dir() else path).stat()
         return f"{about.st_mtime_ns} {about.st_size}"
 
     @classmethod

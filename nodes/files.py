@@ -167,7 +167,7 @@ def find_features(name: str) -> Path:
     Raises InputError for another name.
     """
     path = _find(FEATURES, "there is no feature network", name)
-    return path.parent if (path.parent / "config.json").exists() else path
+    return path.parent if path.name == "model.safetensors" else path
 
 
 def dataset_folders() -> list[str]:

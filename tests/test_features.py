@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torchvision import models
 from transformers import BertConfig, BertModel, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+from transformers.utils import logging
 
 from adiff.errors import InputError
 from adiff.features import DEVIATION, MEAN, SIDE, FeatureNetwork, as_map, load_features
@@ -140,6 +141,21 @@ def test_defects_are_described_by_it(shufflenet):
     shots = ShotReference(mask[None], found[None], features, ("a.png",))
     assert np.array_equal(shots.describe(None, image, mask), found) and shots.record()["shots"] == ["a.png"]
     assert ShotReference(mask[None]).record() is None
+
+
+def test_loading_leaves_the_bars_and_words_of_transformers_as_they_were(dinov2):
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    load_features(dinov2[0])
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before and before[1]
+
+
+def test_weights_that_are_not_finite_are_refused(shufflenet, tmp_path):
+    path, network = shufflenet
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    state["conv1.0.weight"][0] = float("nan")
+    torch.save(state, tmp_path / path.name)
+    with pytest.raises(InputError, match="shufflenet_v2_x0_5 gives numbers that are not finite"):
+        load_features(tmp_path / path.name)
 
 
 def test_what_is_no_network_is_refused(shufflenet, dinov2, tmp_path):

@@ -58,11 +58,12 @@ class Limits(NamedTuple):
         self, library: Library, keys: Sequence[Key], backbone: Backbone, references: References | None
     ) -> PairFilter | None:
         """The limits of a run of the library's defects `keys`, None for none; references: as for `generate_run`."""
+        from ..generation.run import references_of
         from ..pair_filter import auto_filter
-        from ..scoring import ShotReference
 
-        shots = [(references or {}).get(key) or ShotReference.of(library, key, backbone) for key in keys]
-        return (auto_filter(shots, self.given) if self.auto else self.given) or None
+        if not self.auto:
+            return self.given or None
+        return auto_filter(references_of(library, keys, backbone, references), self.given) or None
 
 
 def parse_limits(

@@ -187,8 +187,16 @@ def _layers(
     library: Library, backbone: Backbone, wanted: Sequence[tuple[Key, MaskSource]], references: References | None
 ) -> list[Layer]:
     """The run's defects, in the order in which they are painted."""
-    shots = {key: (references or {}).get(key) or ShotReference.of(library, key, backbone) for key, _ in wanted}
-    return [Layer(key, library.defects[key].anomaly, masks, shots[key]) for key, masks in wanted]
+    shots = references_of(library, [key for key, _ in wanted], backbone, references)
+    return [Layer(key, library.defects[key].anomaly, masks, of_key)
+            for (key, masks), of_key in zip(wanted, shots, strict=True)]  # fmt: skip
+
+
+def references_of(
+    library: Library, keys: Sequence[Key], backbone: Backbone, references: References | None
+) -> list[ShotReference]:
+    """What the pairs of each defect are compared with; references: as for `generate_run`."""
+    return [(references or {}).get(key) or ShotReference.of(library, key, backbone) for key in keys]
 
 
 def _alone(values: list[Any]) -> Any:
