@@ -2,10 +2,22 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from adiff.datasets.surfaces import render, sample_seed
 from adiff.errors import InputError
-from adiff.foreground import ALPHA, BORDER, CONSTANT, WHOLE, by_alpha, by_border_colour, by_constancy, find_foregrounds
+from adiff.foreground import (
+    ALPHA,
+    BORDER,
+    CONSTANT,
+    WHOLE,
+    ForegroundFinder,
+    _median,
+    by_alpha,
+    by_border_colour,
+    by_constancy,
+    find_foregrounds,
+)
 
 SIDE = 64
 DISC = np.hypot(*(np.indices((SIDE, SIDE)) - 30)) < 18
@@ -166,3 +178,35 @@ def test_bad_input():
         find_foregrounds([scene()], "magic")
     with pytest.raises(InputError, match="no normal images"):
         find_foregrounds([])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (2, 3), (31, 17)])
+def test_the_median_is_scipys(size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    assert np.array_equal(_median(image), ndimage.median_filter(image, size=(3, 3, 1)))
+
+
+def test_one_image_at_a_time_in_the_way_that_some_decided():
+    finder = ForegroundFinder.of([scene(), scene()])
+    other = scene((20, 20, 20), mask=np.roll(DISC, 5, 1))
+    assert finder.way == BORDER and iou(finder.find(other), np.roll(DISC, 5, 1)) > 0.95
+    with pytest.raises(InputError, match="nothing stands out|covers 0.0 %"):
+        finder.find(np.full((SIDE, SIDE, 3), 90, np.uint8))
+
+
+def test_most_images_decide_and_the_others_are_told():
+    flat = np.full((SIDE, SIDE, 3), 90, np.uint8)
+    finder = ForegroundFinder.of([flat, scene()])
+    with pytest.raises(InputError, match="what stands out in the image covers 0.0 % of the picture"):
+        finder.find(flat)
+    with pytest.raises(InputError, match="not found in 2 of 3 normals, the first: what stands out in the image"):
+        ForegroundFinder.of([flat, flat, scene()], BORDER)
+    with pytest.raises(InputError, match="foreground 'sideways' is unknown"):
+        ForegroundFinder.of([scene()], "sideways")
+
+
+def test_what_is_constant_is_the_object_in_all_images_of_its_size():
+    finder = ForegroundFinder.of([scene(background=RNG.integers(0, 256, 3)) for _ in range(5)], CONSTANT)
+    assert iou(finder.find(scene()), DISC) > 0.9
+    with pytest.raises(InputError, match="it is 64 x 32, the images whose constant part is the object are 64 x 64"):
+        finder.find(scene()[:32])

@@ -24,16 +24,17 @@ LEARNED, RUNS = "learned", "runs"
 class Bench:
     """What all cells share: the base model, the budget, the folder.
 
-    encoder: file of a trained E, or None (`Workshop`). weights: of networks learned elsewhere. turns: this process's
-    part in the work, which others may share.
+    encoder: file of a trained E, or None; foreground: folder of masks of the object, or None (`Workshop`). weights: of
+    networks learned elsewhere. turns: this process's part in the work, which others may share.
     """
 
     def __init__(
-        self, backbone: Backbone, encoder: Path | None, budget: Budget, out: Path, weights: Weights | None = None
-    ):
+        self, backbone: Backbone, encoder: Path | None, budget: Budget, out: Path, weights: Weights | None = None,
+        foreground: Path | None = None,
+    ):  # fmt: skip
         self.backbone, self.budget, self.out, self.weights = backbone, budget, out, weights or Weights()
         self.turns = Turns(out)
-        self.workshop = Workshop(backbone, encoder, budget, out / LEARNED, self.turns)
+        self.workshop = Workshop(backbone, encoder, budget, out / LEARNED, self.turns, foreground)
         self.real_look = RealLook(backbone)
 
     def measure(self, cell: Cell, progress: Progress) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ..datasets.readers import read_shots
 from ..errors import InputError
 from ..generation import GenerationSettings, LearnedMasks, MaskSource, ShotMasks
 from ..generation.batch import Task
+from ..generation.placing import Objects, PlacedMasks, find_objects, given_objects
 from ..generation.sources import Batch, Chosen, NoMask
 from ..learning import Shots, check_finite, learn_anomalies, learn_masks, new_defect
 from ..library import Defect, Key, Library, load_library, save_library
@@ -45,7 +46,8 @@ class Workshop:
     """Where cells get what they are painted with.
 
     encoder: file of a trained E that is used as it is; None: E is learned with each unit's embeddings. out: folder of
-    what was learned. turns: with other processes; what one of them is making raises Busy.
+    what was learned. turns: with other processes; what one of them is making raises Busy. foreground: folder of masks
+    of the object (`given_objects`), None where it is found; for masks that are placed.
     """
 
     backbone: Backbone
@@ -53,6 +55,7 @@ class Workshop:
     budget: Budget
     out: Path
     turns: Turns
+    foreground: Path | None = None
 
     def shots(self, unit: Unit, recipe: Recipe) -> dict[Key, Shots]:
         """Open the shots that a recipe learns from."""
@@ -83,27 +86,36 @@ class Workshop:
 
     def masks(self, unit: Unit, recipe: Recipe, seed: int, progress: Progress) -> dict[Key, MaskSource]:
         """Where the masks of each defect come from: e_m learned once, each mask sampled once for all cells."""
-        digest = digest_of(unit.record(), recipe.masks(), self.budget.pairs)
+        digest = digest_of(unit.record(), recipe.masks(), self.budget.pairs, *self.budget.places())
         folder = self.out / f"{unit.product}-{seed}-masks-{digest}"
-        there = self._kept(folder, recipe.varied) if (folder / LIBRARY).exists() else {}
+        there = self._kept(folder, unit, recipe.varied) if (folder / LIBRARY).exists() else {}
         if there and all(kept.has(range(self.budget.pairs)) for kept in there.values()):
             return there
         with self.turns.alone(folder.name):
             remove_leftovers(folder, *(folder / defect for defect in unit.defects))
             if not (folder / LIBRARY).exists():
                 self._learn_masks(folder, unit, recipe, seed, progress)
-            sources = self._kept(folder, recipe.varied)
+            sources = self._kept(folder, unit, recipe.varied)
             for key, kept in sources.items():
                 self._draw(kept, key, unit, recipe.generation, seed, progress)
         return sources
 
-    def _kept(self, folder: Path, varied: bool) -> dict[Key, KeptMasks]:
+    def _kept(self, folder: Path, unit: Unit, varied: bool) -> dict[Key, KeptMasks]:
         sources = {}
+        objects = self._objects(unit) if self.budget.places() else None
         for key, entry in load_library(folder / LIBRARY).defects.items():
             shots = list(entry.shot_masks)
             source = ShotMasks(shots) if varied else LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots)
+            if objects is not None:
+                source = PlacedMasks.of(source, objects, self.budget.place, shots)
             sources[key] = KeptMasks(source, folder / key[1])
         return sources
+
+    def _objects(self, unit: Unit) -> Objects:
+        normals = unit.split.train_normals
+        if self.foreground is None:
+            return find_objects(normals)
+        return given_objects(self.foreground, unit.product, normals)
 
     def _draw(
         self, kept: KeptMasks, key: Key, unit: Unit, settings: GenerationSettings, seed: int, progress: Progress

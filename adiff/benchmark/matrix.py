@@ -12,6 +12,7 @@ from ..embedding import K_ANOMALY, K_MASK
 from ..errors import InputError
 from ..evaluation.localizer import LocalizerSettings
 from ..generation import GenerationSettings
+from ..generation.placing import STAY
 
 if TYPE_CHECKING:
     from .target import Unit
@@ -99,11 +100,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Budget:
-    """What every cell may spend, the same for all.
+    """What every cell may spend, and where its masks lie, the same for all.
 
     pairs: of each defect. learn_steps, mask_steps: of an inversion, more for more than four defects that are learned
     together. dual_steps, dual_lr: of a dual model, and the rate that so few steps need.
-    shots: of each defect where the recipe says none, None for all that may teach. detector: of every detector.
+    shots: of each defect where the recipe says none, None for all that may teach. detector: of every detector. place:
+    how masks come onto the object (`generation.placing.PLACES`).
     """
 
     pairs: int = 48
@@ -113,11 +115,21 @@ class Budget:
     dual_lr: float = 1e-3
     shots: int | None = None
     detector: LocalizerSettings = field(default_factory=lambda: LocalizerSettings(steps=200))
+    place: str = STAY
 
     def __post_init__(self) -> None:
         for name in ("pairs", "learn_steps", "mask_steps", "dual_steps", "shots"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
+
+    def record(self) -> dict[str, Any]:
+        """The budget as JSON holds it, without what older benchmarks did not know and this one does not use."""
+        about = asdict(self)
+        return {name: value for name, value in about.items() if (name, value) != ("place", STAY)}
+
+    def places(self) -> list[str]:
+        """What of it decides where masks lie."""
+        return [] if self.place == STAY else [self.place]
 
 
 FULL = Budget()

@@ -42,7 +42,9 @@ def make_runs(workshop: Workshop, unit: Unit, recipe: Recipe, seed: int, out: Pa
         return [_baseline(workshop, unit, recipe, key, seed, out, progress) for key in unit.keys]
     learned = workshop.learn(unit, recipe, seed, progress)
     masks = workshop.masks(unit, recipe, seed, progress)
-    digest = digest_of(unit.record(), recipe.learning(), recipe.masks(), recipe.record()["generation"])
+    digest = digest_of(
+        unit.record(), recipe.learning(), recipe.masks(), recipe.record()["generation"], *workshop.budget.places()
+    )
     runs = []
     for key, library in _alone(learned.library):
         folder = out / f"{'-'.join(key)}-{seed}-{digest}"
@@ -66,6 +68,8 @@ def _baseline(
     """Make a baseline's pairs; their record is that of a run, so that everything reads them alike."""
     shots, count = workshop.shots(unit, recipe)[key], workshop.budget.pairs
     about = {"method": recipe.source, "learning": recipe.learning(), "shots": shots.files, "unit": unit.record()}
+    if recipe.source in PAINTING and workshop.budget.places():
+        about["place"] = workshop.budget.place
     folder = out / f"{'-'.join(key)}-{seed}-{digest_of(about)}"
     with workshop.turns.alone(folder.name):
         if not record_path(folder, count - 1).exists():

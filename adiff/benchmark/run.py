@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -195,7 +195,7 @@ def identity_of(bench: Bench, target: str, cells: Sequence[Cell]) -> dict[str, A
     """What must be the same in a benchmark that goes on: the files of every part, the base model, the budget."""
     units = {cell.unit.name: cell.unit.record() for cell in cells}
     base = {"name": bench.backbone.name, "fingerprint": bench.backbone.fingerprint}
-    return {"format": FORMAT, "target": target, "base": base, "budget": asdict(bench.budget), "units": units}
+    return {"format": FORMAT, "target": target, "base": base, "budget": bench.budget.record(), "units": units}
 
 
 def read_rows(out: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from ..workers import join_run
 from .app import keeping
 from .command import given_command
 from .evaluate import Network, NetworkOption
+from .objects import Foreground, OnObject, Place
 from .options import Base, Precision, PrecisionName, Resume
 from .progress import CliProgress, duration
 from .surfaces import CAPTIONS, write_surfaces
@@ -95,6 +96,11 @@ Pairs = Annotated[
 Seeds = Annotated[
     int | None, typer.Option("--seeds", min=1, help="Times that each cell is measured anew.  [dim]default: 3[/dim]")
 ]
+Placed = Annotated[
+    Place,
+    typer.Option("--place", help="For products that do not fill the picture: masks come onto the object, which is "
+                 "found in the normal images; moved, or turned and scaled too, as the shots show."),
+]  # fmt: skip
 Features = Annotated[
     Path | None,
     typer.Option("--features", metavar="FILE", help="Suite [b]paper[/b]: torchvision's resnet34, from which the "
@@ -126,6 +132,8 @@ def benchmark(
     quick: Quick = False,
     pairs: Pairs = None,
     seeds: Seeds = None,
+    place: Placed = Place.stay,
+    foreground: Foreground = None,
     features: Features = None,
     inception: Inception = None,
     lpips: Lpips = None,
@@ -138,6 +146,7 @@ def benchmark(
     OMP_NUM_THREADS=1.
     """
     _check_asked(target, data, base, ctx)
+    OnObject(place, foreground)  # refuses one without the other
     from ..benchmark import Bench, cells_of, run_matrix, variants_of
 
     names = tuple(one.value for one in dict.fromkeys(suite or DEFAULTS.get(target, (Suites.uplift,))))
@@ -154,7 +163,7 @@ def benchmark(
     backbone = load_backbone(base, precision=precision.value)
     encoder = demo_encoder_path() if base == "demo" else None
     cells = cells_of(units, seeds or (1 if quick else 3), wanted)
-    bench = Bench(backbone, encoder, _budget(given, pairs, network.value), out, weights)
+    bench = Bench(backbone, encoder, _budget(given, pairs, network.value, place.value), out, weights, foreground)
     root, told = cells[0].unit.split.root, given_command(ctx, out=out.resolve().name or out, resume=None)
     places = dict.fromkeys(cell.unit.name for cell in cells)
     typer.echo(f"{len(cells)} cells: {', '.join(names)} on {', '.join(places)}", err=True)
@@ -270,7 +279,7 @@ def _weights(features: Path | None, inception: Path | None, lpips: Path | None) 
     return Weights(features, inception, lpips)
 
 
-def _budget(given: _Given, pairs: int | None, network: str) -> Budget:
+def _budget(given: _Given, pairs: int | None, network: str, place: str) -> Budget:
     from ..benchmark import FULL, QUICK
     from ..evaluation.localizer import LocalizerSettings
 
@@ -278,7 +287,7 @@ def _budget(given: _Given, pairs: int | None, network: str) -> Budget:
     shots = given.shots if given.shots is not None or given.target != SURFACES else SHOTS
     small = budget.detector
     detector = LocalizerSettings(network, small.size, steps=small.steps)
-    return replace(budget, pairs=pairs or budget.pairs, shots=shots, detector=detector)
+    return replace(budget, pairs=pairs or budget.pairs, shots=shots, detector=detector, place=place)
 
 
 def _clear(out: Path) -> None:

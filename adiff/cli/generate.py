@@ -20,6 +20,7 @@ from .destination import Destination
 from .jobs import Given, Job, read_jobs
 from .limits import AutoFilter, Limits, MaxLikeness, MaxSeam, MinFill, MinNovelty, Refine, Tries, parse_limits
 from .normals import PLACES
+from .objects import Foreground, Found, OnObject, Place, Placed
 from .options import (
     Base,
     Blending,
@@ -103,6 +104,9 @@ def generate(
     per_defect: PerDefect = None,
     masks: Masks = None,
     vary_shots: VaryShots = False,
+    place: Placed = Place.stay,
+    foreground: Foreground = None,
+    find: Found = None,
     base: Base = "demo",
     lora: Loras = None,
     precision: PrecisionName = Precision.auto,
@@ -154,8 +158,8 @@ def generate(
     limits = parse_limits(min_fill, max_seam, max_likeness, min_novelty, auto_filter, tries)
     if preview_decoder is not None:
         _check_decoder(preview_decoder)
-    place = Destination(ctx, out)
-    given = read_jobs(library, defects or [], normals, masks or [], vary_shots, encoder, place)
+    on, target = OnObject(place, foreground, find, bool(masks)), Destination(ctx, out)
+    given = read_jobs(library, defects or [], normals, masks or [], vary_shots, on, encoder, target)
     references = read_references(given.library, given.keys, features, photos)
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
     from ..generation import GenerationSettings
@@ -170,16 +174,16 @@ def generate(
     check_base(given.library, backbone)
     for reference in references.values():
         reference.eye.to(backbone.device)
-    plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, place), limits, references or None)
+    plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, target), limits, references or None)
     _check_jobs(given, backbone, plan)
     if not resume:
-        place.clear([job.out for job in given.jobs])
+        target.clear([job.out for job in given.jobs])
     with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):
         if ray is not None:
-            _work_on_cluster(ctx, ray, workers, given, plan, place, progress)
-        results = _run_all(given, backbone, plan, place, progress)
+            _work_on_cluster(ctx, ray, workers, given, plan, target, progress)
+        results = _run_all(given, backbone, plan, target, progress)
     _tell(given.jobs, results, out, every)
-    _tell_missing(results, plan, place.told_of)
+    _tell_missing(results, plan, target.told_of)
 
 
 class _Plan(NamedTuple):

@@ -11,6 +11,7 @@ from ..storage import read_json_object
 from .destination import Destination
 from .masks import RECORD, check_has_masks, shot_masks_of
 from .normals import normals_of
+from .objects import OnObject
 from .train import encoder_beside
 
 if TYPE_CHECKING:
@@ -53,12 +54,12 @@ class Given(NamedTuple):
 
 
 def read_jobs(
-    path: Path, defects: Sequence[str], normals: Path, masks: Sequence[Path], vary: bool, encoder: Path | None,
-    place: Destination,
+    path: Path, defects: Sequence[str], normals: Path, masks: Sequence[Path], vary: bool, on: OnObject,
+    encoder: Path | None, place: Destination,
 ) -> Given:  # fmt: skip
     """Open and check everything but the base model; raises InputError or FileNotFoundError. No defects: all.
 
-    vary: whether masks are the shots' own, varied.
+    vary: whether masks are the shots' own, varied. on: whether and how they are placed.
     """
     from ..datasets.readers import list_images
     from ..library import load_library
@@ -67,9 +68,9 @@ def read_jobs(
     if defects:
         entries = [library.get(name) for name in defects]
         files = [list_images(folder) for folder in masks] or [None] * len(entries)
-        jobs = [_job(entries, files, vary, normals, place.folder)]
+        jobs = [_job(entries, files, vary, on, normals, place.folder)]
     else:
-        jobs = [_job([entry], [None], vary, normals, folder) for entry, folder in _folders(library, place)]
+        jobs = [_job([entry], [None], vary, on, normals, folder) for entry, folder in _folders(library, place)]
     return Given(library, jobs, read_encoder(path, library, jobs[0].name, encoder))
 
 
@@ -92,14 +93,17 @@ def _folders(library: Library, place: Destination) -> list[tuple[Defect, Path]]:
 
 
 def _job(
-    entries: list[Defect], files: Sequence[Sequence[Path] | None], vary: bool, normals: Path, out: Path
+    entries: list[Defect], files: Sequence[Sequence[Path] | None], vary: bool, on: OnObject, normals: Path, out: Path
 ) -> Job:
     """One run; files: the masks of each defect, None for learned ones."""
     for entry in entries:
         if entry.anomaly is None:
             raise InputError(f"the appearance of {entry.name} was not learned; `adiff train --what defects` adds it")
     paths = normals_of(entries[0].product, normals)
-    sources = [mask_source(entry, of_entry, paths, vary) for entry, of_entry in zip(entries, files, strict=True)]
+    sources = [
+        on.source(mask_source(entry, of_entry, paths, vary), entry, paths)
+        for entry, of_entry in zip(entries, files, strict=True)
+    ]
     return Job(entries, sources, paths, out)
 
 

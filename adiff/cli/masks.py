@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import Enum
 from functools import partial
@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..storage import LOCK, TEMPORARY, clear_folder, read_json_object, run_lock, write_json
 from .app import keeping
 from .normals import PLACES, normals_of
+from .objects import Find, Place
 from .options import Base, DefectName, LibraryFile, Loras, Precision, PrecisionName, Seed, VaryShots, parse_loras
 from .progress import CliProgress
 
@@ -32,18 +33,8 @@ FOUND = "foreground"
 """Folder of the objects that were found by themselves, beside the masks."""
 MASK_NAME = re.compile(r"\d{3,}\.png")
 """A mask's file: its number."""
-SEEN = 16
-"""Normals that are looked at, at least, for what is constant in them."""
 ROUNDS = 8
 """Times that more masks are sampled because too few lay on a foreground."""
-
-
-class Place(str, Enum):
-    """How a mask comes onto the object: as it is, moved, or turned and scaled too, as the shots show."""
-
-    stay = "stay"
-    move = "move"
-    learned = "learned"
 
 
 class Edge(str, Enum):
@@ -52,16 +43,6 @@ class Edge(str, Enum):
     anywhere = "anywhere"
     near = "near"
     away = "away"
-
-
-class Find(str, Enum):
-    """How the object is found in normal images (`foreground.WAYS`, a hyphen for a space)."""
-
-    automatic = "automatic"
-    alpha = "alpha"
-    border_colour = "border-colour"
-    constant_part = "constant-part"
-    whole_picture = "whole-picture"
 
 
 def masks(
@@ -235,36 +216,16 @@ def _objects(foreground: Path | None, normals: list[Path] | None, find: Find, co
         raise InputError("both --foreground and --normals given; give masks of the object, or images to find it in")
     if normals is not None:
         from ..foreground import find_foregrounds
+        from ..generation.placing import SEEN, Pictures
 
-        pictures = _Pictures(normals[: max(count, SEEN)])
-        found = find_foregrounds(pictures, find.value.replace("-", " ")).masks
+        found = find_foregrounds(Pictures(normals[: max(count, SEEN)]), find.way).masks
         return {path.name: mask for path, mask in zip(normals[:count], found, strict=False)}
     if foreground is None:
         return {}
     from ..datasets.readers import list_images
+    from ..generation.placing import read_foreground
 
-    paths = list_images(foreground)[:count]
-    objects = {path.name: mask[..., :3].max(-1) >= 128 for path, mask in zip(paths, _Pictures(paths), strict=True)}
-    empty = [name for name, mask in objects.items() if not mask.any()]
-    if empty:
-        raise InputError(f"the foreground {foreground / empty[0]} is empty; mark the object in white on black")
-    return objects
-
-
-class _Pictures(Sequence):
-    """Images (H, W, 3) or, with transparency, (H, W, 4) uint8, each read when it is looked at."""
-
-    def __init__(self, paths: Sequence[Path]):
-        self._paths = paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        from ..datasets.images import read_photo
-
-        photo = read_photo(self._paths[index])
-        return photo.pixels if photo.pixels.ndim == 3 and photo.pixels.shape[2] == 4 else photo.rgb
+    return {path.name: read_foreground(path) for path in list_images(foreground)[:count]}
 
 
 def _vary(entry: Defect, count: int, seed: tuple[int, int], progress) -> list[GeneratedMask]:

@@ -61,6 +61,11 @@ class Photo:
             return np.repeat(pixels[:, :, None], 3, axis=2)
         return np.ascontiguousarray(pixels[:, :, :3])
 
+    @property
+    def rgba(self) -> np.ndarray:
+        """The photo with its transparency, (H, W, 4) uint8, where it has one; else as `rgb`."""
+        return self.pixels if self.pixels.ndim == 3 and self.pixels.shape[2] == 4 else self.rgb
+
     def composite(self, generated: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         """Lay a generated image over the photo, in the photo's own kind; bit-identical where alpha is 0.
 

@@ -93,7 +93,7 @@ class FolderMasks:
         found = []
         for number, photo in zip(batch.ids, photos, strict=True):
             path = self.paths[number % len(self.paths)]
-            mask = _fitted(read_mask(path).mask, photo, path)
+            mask = fitted(read_mask(path).mask, photo, path)
             found.append(mask if isinstance(mask, NoMask) else (mask, {"kind": "file", "path": path.name}))
         return found
 
@@ -102,7 +102,8 @@ class FolderMasks:
         return {"kind": "folder", "files": [p.name for p in self.paths], "normals": list(self.normals) or None}
 
 
-def _fitted(mask: np.ndarray, photo: Photo, path: Path) -> np.ndarray | NoMask:
+def fitted(mask: np.ndarray, photo: Photo, path: Path) -> np.ndarray | NoMask:
+    """Resize a file's mask (h, w) bool to its photo; one of another aspect is none for it."""
     height, width = photo.size
     if abs(mask.shape[0] * width - mask.shape[1] * height) > 0.01 * width * mask.shape[0]:
         return NoMask(

@@ -178,7 +178,12 @@ def rebuilt_command(plan: Mapping[str, Any]) -> str:
     names = [f"{plan.get('product')}/{defect}" for defect in _defects(plan)]
     parts = ["adiff", "generate", "LIB", *names, "--base", "demo" if base == "demo" else "BASE", "--normals", "NORMALS"]
     for masks in _listed(plan.get("masks")):
-        kind = _table(masks).get("kind")
+        placed = _table(masks) if _table(masks).get("kind") == "placed" else {}
+        kind = _table(placed.get("source", masks)).get("kind")
+        if placed:
+            on, found = _table(placed.get("on")), str(_table(placed.get("on")).get("way")).replace(" ", "-")
+            parts += ["--place", "learned" if "spread" in placed else "move"]
+            parts += ["--foreground", "FOREGROUND"] if on.get("kind") == "files" else ["--find", found]
         parts += ["--masks", "MASKS"] if kind == "folder" else ["--vary-shots"] if kind == "shots" else []
     for option in _changed(plan, OPTIONS):
         value, word = plan["settings"][option], option.replace("_", "-")

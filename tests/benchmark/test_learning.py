@@ -9,10 +9,12 @@ import torch
 from adiff.benchmark import learning as module
 from adiff.benchmark.learning import KeptMasks
 from adiff.benchmark.matrix import Recipe
-from adiff.datasets.images import Photo
+from adiff.datasets.images import Photo, read_photo, write_png
 from adiff.generation.sources import Batch
 from adiff.progress import NullProgress
 from adiff.spatial_encoder import SpatialEncoder, fingerprint, load_encoder
+
+from .conftest import TINY
 
 
 class Source:
@@ -75,3 +77,23 @@ def test_what_was_learned_is_read_and_other_recipes_learn_their_own(work):
         embedding = workshop.learn(unit, other, seed, NullProgress()).library.defects[key].anomaly
         assert not torch.equal(first.library.defects[key].anomaly, embedding)
     assert len(set(workshop.out.iterdir())) == 4
+
+
+def test_masks_are_placed_on_the_object_if_the_budget_says_so(work, data, tmp_path):
+    """A dark part on grey: squares that are drawn elsewhere lie on it, in folders of their own."""
+    part = np.zeros((64, 64), bool)
+    part[30:62, 2:40] = True
+    for number in range(4):
+        write_png(data / "metal/train/good" / f"train{number}.png", np.where(part, 60, 200).astype(np.uint8))
+    unit, recipe = work.units[0], Recipe(spatial=False)
+    placed = work.bench(budget=replace(TINY, place="move")).workshop
+    photos = [read_photo(path) for path in unit.split.train_normals[:3]]
+    (source,) = placed.masks(unit, recipe, 0, NullProgress()).values()
+    masks = [mask for mask, _ in source.masks(placed.backbone, photos, Batch(0, 0, range(3)))]
+    assert all(mask.sum() == 24 * 24 and not (mask & ~part).any() for mask in masks)
+    folders = set(placed.out.iterdir())
+    stayed = work.bench().workshop
+    (source,) = stayed.masks(unit, recipe, 0, NullProgress()).values()
+    assert source.masks(stayed.backbone, photos, Batch(0, 0, range(3)))[0][0][10:34, 8:32].all()
+    assert len(set(stayed.out.iterdir()) - folders) == 1
+    assert "place" not in TINY.record() and placed.budget.record()["place"] == "move"

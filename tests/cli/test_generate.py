@@ -308,6 +308,10 @@ def test_several_defects_go_into_each_image(start, many, runs, data):
         (["--all", "--masks", "x"], "--all takes learned masks, not --masks"),
         (["metal/scratch", "--masks", "x", "--masks", "y"], "2 --masks for 1 PRODUCT/DEFECT"),
         (["metal/scratch", "metal/hole", "--masks", "x"], "1 --masks for 2 PRODUCT/DEFECT; give one for each"),
+        (["metal/scratch", "--find", "alpha"], "--find goes with --place move, or --place learned"),
+        (["metal/scratch", "--foreground", "x"], "--foreground goes with --place move, or --place learned"),
+        (["metal/scratch", "--place", "move", "--masks", "x"], "--place is for learned or varied masks"),
+        (["metal/scratch", "--place", "move", "--find", "alpha", "--foreground", "x"], "both --foreground and --find"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(refused, library, data, tmp_path, asked, said):
@@ -344,6 +348,46 @@ def test_the_shots_masks_are_varied_if_asked_for(start, runs, refused, run, libr
     assert "does not hold the shots' masks of metal/scratch" in refused(
         "generate", library, "metal/scratch", *out, "--vary-shots"
     )
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Normal images of a dark part on grey, and the same as masks; where the part is, (64, 64) bool."""
+    part = np.zeros((64, 64), bool)
+    part[8:44, 20:60] = True
+    for number in range(3):
+        write_png(tmp_path / "parts" / f"{number:03d}.png", np.where(part, 60, 200 + number).astype(np.uint8))
+        write_png(tmp_path / "where" / f"{number:03d}.png", part)
+    return part
+
+
+def test_masks_are_placed_on_the_object_as_pairs_are_made(run, refused, library, parts, tmp_path):
+    out = tmp_path / "run"
+    normals = ("--normals", tmp_path / "parts")
+    options = ("--vary-shots", "--place", "move", "-n", "3")
+    made = run("generate", library, "metal/scratch", *normals, "--out", out, *options)
+    assert made.exit_code == 0, made.stderr
+    for path in sorted((out / "mask").iterdir()):
+        mask = np.asarray(Image.open(path)) > 0
+        assert mask.any() and not (mask & ~parts).any()
+    plan = json.loads((out / "run.json").read_text())
+    assert plan["masks"]["kind"] == "placed" and plan["masks"]["on"] == {"kind": "found", "way": "border colour"}
+    assert "--vary-shots --place move" in plan["command"]
+    (tmp_path / "where" / "002.png").unlink()
+    given = ("--place", "learned", "--foreground", tmp_path / "where")
+    said = refused("generate", library, "metal/scratch", *normals, "--out", tmp_path / "other", "--vary-shots", *given)
+    assert "none of 2 masks of the object" in said and not (tmp_path / "other").exists()
+
+
+def test_how_masks_are_placed_reaches_the_run(start, runs, parts, tmp_path):
+    normals = ("--normals", tmp_path / "parts")
+    for options in (("move",), ("move", "--find", "whole-picture"), ("learned", "--foreground", tmp_path / "where")):
+        assert start(*normals, "--place", *options).exit_code == 0
+    found, whole, given = (call["masks"] for call in runs)
+    assert [type(one.source).__name__ for one in (found, whole, given)] == ["LearnedMasks"] * 3
+    assert [one.objects.record()["kind"] for one in (found, whole, given)] == ["found", "found", "files"]
+    assert whole.objects.finder.way == "whole picture"
+    assert found.spread is None and given.spread is not None
 
 
 @pytest.fixture

@@ -125,6 +125,21 @@ def test_the_command_holds_what_is_not_the_default_and_parses(tmp_path):
     assert "--eta" not in words and "--guidance" not in words
 
 
+@pytest.mark.parametrize(
+    ("about", "options"),
+    [
+        ({"source": {"kind": "learned"}, "on": {"kind": "found", "way": "border colour"}},
+         ["--place", "move", "--find", "border-colour"]),
+        ({"source": {"kind": "shots"}, "on": {"kind": "files"}, "spread": {}},
+         ["--place", "learned", "--foreground", "FOREGROUND", "--vary-shots"]),
+    ],
+)  # fmt: skip
+def test_the_command_of_placed_masks(about, options):
+    words = shlex.split(rebuilt_command({**PLAN, "masks": {"kind": "placed", **about}}))
+    assert words[words.index("--normals") + 2 :][: len(options)] == options
+    typer.main.get_command(app).commands["generate"].make_context("generate", words[2:])
+
+
 def test_settings_without_an_option_are_named(folder, read_page):
     write_json(folder / "run.json", {**PLAN, "settings": {**PLAN["settings"], "eta": 0.5, "unheard of": 1}})
     assert "without an option of the command: eta." in read_page(report_of_run(folder)).words

@@ -1,0 +1,92 @@
+"""Where the object is, for masks that are placed on it: options, and what they say, opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..generation import MaskSource
+    from ..generation.placing import Objects
+    from ..library import Defect
+
+
+class Place(str, Enum):
+    """How a mask comes onto the object (`generation.placing.PLACES`)."""
+
+    stay = "stay"
+    move = "move"
+    learned = "learned"
+
+
+class Find(str, Enum):
+    """How the object is found in normal images (`foreground.WAYS`, a hyphen for a space)."""
+
+    automatic = "automatic"
+    alpha = "alpha"
+    border_colour = "border-colour"
+    constant_part = "constant-part"
+    whole_picture = "whole-picture"
+
+    @property
+    def way(self) -> str:
+        """Its name in `foreground.WAYS`."""
+        return self.value.replace("-", " ")
+
+
+Placed = Annotated[
+    Place,
+    typer.Option("--place", help="Masks that are not given with --masks come onto the object in their normal image: "
+                 "moved, or turned and scaled too, as the shots show. More ways: [b]adiff masks[/b]."),
+]  # fmt: skip
+Foreground = Annotated[
+    Path | None,
+    typer.Option("--foreground", metavar="DIR", help="With --place: masks of the object in DIR or DIR/PRODUCT, named "
+                 "as the normal images; a single one is for all.  [dim]default: it is found[/dim]"),
+]  # fmt: skip
+Found = Annotated[
+    Find | None,
+    typer.Option("--find", help="With --place: how the object is found.  [dim]default: automatic[/dim]"),
+]
+
+
+class OnObject:
+    """What a command was told of placing masks; the objects of the same normal images are looked for once.
+
+    Raises InputError for options that do not go together. masks: whether masks are given as files.
+    """
+
+    def __init__(self, place: Place, foreground: Path | None, find: Find | None = None, masks: bool = False):
+        asked = {"--foreground": foreground is not None, "--find": find is not None}
+        if place is Place.stay and any(asked.values()):
+            option = next(option for option, given in asked.items() if given)
+            raise InputError(f"{option} goes with --place move, or --place learned")
+        if place is not Place.stay and masks:
+            raise InputError("--place is for learned or varied masks; `adiff masks --normals` places such for --masks")
+        if all(asked.values()):
+            raise InputError("both --foreground and --find given; give masks of the object, or how to find it")
+        self.place, self.foreground, self.find = place, foreground, find or Find.automatic
+        self._objects: dict[tuple[Path, ...], Objects] = {}
+
+    def source(self, source: MaskSource, entry: Defect, normals: Sequence[Path]) -> MaskSource:
+        """The source of a defect's masks, placed if that was asked for."""
+        if self.place is Place.stay:
+            return source
+        from ..generation.placing import PlacedMasks
+
+        return PlacedMasks.of(source, self._of(entry.product, tuple(normals)), self.place.value, list(entry.shot_masks))
+
+    def _of(self, product: str, normals: tuple[Path, ...]) -> Objects:
+        from ..generation.placing import find_objects, given_objects
+
+        if self.foreground is not None:
+            return given_objects(self.foreground, product, normals)
+        if normals not in self._objects:
+            self._objects[normals] = find_objects(normals, self.find.way)
+        return self._objects[normals]
