@@ -16,7 +16,7 @@ from .app import keeping
 from .command import given_command
 from .evaluate import Network, NetworkOption
 from .objects import Foreground, OnObject, Place
-from .options import Base, Precision, PrecisionName, Resume
+from .options import Base, Precision, PrecisionName, Resume, of_masks
 from .progress import CliProgress, duration
 from .surfaces import CAPTIONS, write_surfaces
 
@@ -98,8 +98,8 @@ Seeds = Annotated[
 ]
 Placed = Annotated[
     Place,
-    typer.Option("--place", help="For products that do not fill the picture: masks come onto the object, which is "
-                 "found in the normal images; moved, or turned and scaled too, as the shots show."),
+    of_masks("--place", help="For products that do not fill the picture: masks come onto the object, which is "
+             "found in the normal images; moved, or turned and scaled too, as the shots show."),
 ]  # fmt: skip
 Features = Annotated[
     Path | None,

@@ -34,6 +34,9 @@ from .options import (
     Reweighting,
     Seed,
     VaryShots,
+    of_masks,
+    of_painting,
+    of_work,
     parse_loras,
 )
 from .progress import CliProgress
@@ -67,29 +70,29 @@ PerDefect = Annotated[
 ]
 Masks = Annotated[
     list[Path] | None,
-    typer.Option("--masks", metavar="DIR", help="Masks to use, once for each PRODUCT/DEFECT; those that "
-                 "[b]adiff masks[/b] placed go onto their own images.  "
-                 "[dim]default: sampled from the learned ones[/dim]"),
+    of_masks("--masks", metavar="DIR", help="Masks to use, once for each PRODUCT/DEFECT; those that "
+             "[b]adiff masks[/b] placed go onto their own images.  "
+             "[dim]default: sampled from the learned ones[/dim]"),
 ]  # fmt: skip
 Crop = Annotated[
     bool | None,
-    typer.Option("--crop/--no-crop", help="Paint in a crop around the mask.  [dim]default: for small masks[/dim]"),
+    of_painting("--crop/--no-crop", help="Paint in a crop around the mask.  [dim]default: for small masks[/dim]"),
 ]
 Severity = Annotated[
-    float, typer.Option("--severity", min=0.0, max=2.0, help="How strong the defect is: 0 none, 1 as learned.")
+    float, of_painting("--severity", min=0.0, max=2.0, help="How strong the defect is: 0 none, 1 as learned.")
 ]
 Ray = Annotated[
     str | None,
-    typer.Option("--ray", metavar="ADDRESS", help="Share the work on a Ray cluster: its address, [b]auto[/b], or "
-                 "[b]local[/b] for one on this machine."),
+    of_work("--ray", metavar="ADDRESS", help="Share the work on a Ray cluster: its address, [b]auto[/b], or "
+            "[b]local[/b] for one on this machine."),
 ]  # fmt: skip
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", metavar="N", min=1, help="With --ray: processes.  [dim]default: one a GPU, or CPU[/dim]"),
+    of_work("--workers", metavar="N", min=1, help="With --ray: processes.  [dim]default: one a GPU, or CPU[/dim]"),
 ]
 PreviewDecoder = Annotated[
     Path | None,
-    typer.Option("--preview-decoder", metavar="FILE", help="TAESD decoder, for the distance [b]preview[/b]."),
+    of_painting("--preview-decoder", metavar="FILE", help="TAESD decoder, for the distance [b]preview[/b]."),
 ]
 
 
@@ -114,23 +117,23 @@ def generate(
     crop: Crop = None,
     severity: Severity = 1.0,
     reweighting: Annotated[
-        Reweighting, typer.Option("--reweighting", help="Attention re-weighting inside the mask.")
+        Reweighting, of_painting("--reweighting", help="Attention re-weighting inside the mask.")
     ] = Reweighting.balanced,
-    strength: Annotated[float, typer.Option("--strength", min=0.0, help="Of the re-weighting.")] = 1.0,
+    strength: Annotated[float, of_painting("--strength", min=0.0, help="Of the re-weighting.")] = 1.0,
     level: Annotated[
         float,
-        typer.Option("--level", min=0.0, max=4.0, help="Mean weight inside the mask, with [b]balanced[/b] and "
-                     "[b]uniform[/b]; 1 is a plain model's."),
+        of_painting("--level", min=0.0, max=4.0, help="Mean weight inside the mask, with [b]balanced[/b] and "
+                    "[b]uniform[/b]; 1 is a plain model's."),
     ] = 1.25,
     distance: Annotated[
-        Distance, typer.Option("--distance", help="What the re-weighting measures the change by.")
+        Distance, of_painting("--distance", help="What the re-weighting measures the change by.")
     ] = Distance.latent,
     blending: Annotated[
-        Blending, typer.Option("--blending", help="Noise outside the mask: one for all steps, or new at each.")
+        Blending, of_painting("--blending", help="Noise outside the mask: one for all steps, or new at each.")
     ] = Blending.fresh,
-    steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Sampling steps.")] = 20,
-    guidance: Annotated[float, typer.Option("--guidance", min=0.0, help="Classifier-free guidance; 1 is none.")] = 2.0,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Pairs at a time.")] = 8,
+    steps: Annotated[int, of_painting("--steps", min=1, max=1000, help="Sampling steps.")] = 20,
+    guidance: Annotated[float, of_painting("--guidance", min=0.0, help="Classifier-free guidance; 1 is none.")] = 2.0,
+    batch: Annotated[int, of_painting("--batch", min=1, help="Pairs at a time.")] = 8,
     preview_decoder: PreviewDecoder = None,
     min_fill: MinFill = None,
     max_seam: MaxSeam = None,

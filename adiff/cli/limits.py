@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-import typer
-
 from ..errors import InputError
+from .options import of_filter
 
 if TYPE_CHECKING:
     from ..backbone import Backbone
@@ -20,30 +19,30 @@ TRIES = 4
 
 MinFill = Annotated[
     str | None,
-    typer.Option("--min-fill", metavar="SHARE|auto", help="Paint again pairs with a lower fill: share of the mask "
-                 "that changed."),
+    of_filter("--min-fill", metavar="SHARE|auto", help="Paint again pairs with a lower fill: share of the mask "
+              "that changed."),
 ]  # fmt: skip
 MaxSeam = Annotated[
-    float | None, typer.Option("--max-seam", metavar="RATIO", help="Paint again pairs with a steeper seam.")
+    float | None, of_filter("--max-seam", metavar="RATIO", help="Paint again pairs with a steeper seam.")
 ]
 MaxLikeness = Annotated[
     str | None,
-    typer.Option("--max-likeness", metavar="DISTANCE|auto", help="Paint again pairs that are farther from every shot."),
+    of_filter("--max-likeness", metavar="DISTANCE|auto", help="Paint again pairs that are farther from every shot."),
 ]
 MinNovelty = Annotated[
     str | None,
-    typer.Option("--min-novelty", metavar="SHARE|auto", help="Paint again pairs whose mask is nearer to a shot's."),
+    of_filter("--min-novelty", metavar="SHARE|auto", help="Paint again pairs whose mask is nearer to a shot's."),
 ]
 AutoFilter = Annotated[
-    bool, typer.Option("--auto-filter", help="All limits that the shots set; those given by a number hold.")
+    bool, of_filter("--auto-filter", help="All limits that the shots set; those given by a number hold.")
 ]
 Tries = Annotated[
     int | None,
-    typer.Option("--tries", metavar="K", min=1, help="Paintings of a pair that breaks a limit, before it is given up; "
-                 f"each is kept under RUN/rejects.  [dim]default: {TRIES}[/dim]"),
+    of_filter("--tries", metavar="K", min=1, help="Paintings of a pair that breaks a limit, before it is given up; "
+              f"each is kept under RUN/rejects.  [dim]default: {TRIES}[/dim]"),
 ]  # fmt: skip
 Refine = Annotated[
-    bool, typer.Option("--refine", help="Write masks of what really changed in place of those painted.")
+    bool, of_filter("--refine", help="Write masks of what really changed in place of those painted.")
 ]
 
 

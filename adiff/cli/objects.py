@@ -7,9 +7,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ..errors import InputError
+from .options import of_masks
 
 if TYPE_CHECKING:
     from ..generation import MaskSource
@@ -42,17 +41,17 @@ class Find(str, Enum):
 
 Placed = Annotated[
     Place,
-    typer.Option("--place", help="Masks that are not given with --masks come onto the object in their normal image: "
-                 "moved, or turned and scaled too, as the shots show. More ways: [b]adiff masks[/b]."),
+    of_masks("--place", help="Masks that are not given with --masks come onto the object in their normal image: "
+             "moved, or turned and scaled too, as the shots show. More ways: [b]adiff masks[/b]."),
 ]  # fmt: skip
 Foreground = Annotated[
     Path | None,
-    typer.Option("--foreground", metavar="DIR", help="With --place: masks of the object in DIR or DIR/PRODUCT, named "
-                 "as the normal images; a single one is for all.  [dim]default: it is found[/dim]"),
+    of_masks("--foreground", metavar="DIR", help="With --place: masks of the object in DIR or DIR/PRODUCT, named "
+             "as the normal images; a single one is for all.  [dim]default: it is found[/dim]"),
 ]  # fmt: skip
 Found = Annotated[
     Find | None,
-    typer.Option("--find", help="With --place: how the object is found.  [dim]default: automatic[/dim]"),
+    of_masks("--find", help="With --place: how the object is found.  [dim]default: automatic[/dim]"),
 ]
 
 

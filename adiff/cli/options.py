@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import math
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import InputError
+
+of_masks, of_model, of_painting, of_filter, of_work = (
+    partial(typer.Option, rich_help_panel=panel)
+    for panel in ("Masks", "Base model", "Painting", "Which pairs are kept", "Work")
+)
+"""Options in panels of a command's help of their own; what is in none of them comes first."""
 
 
 class What(str, Enum):
@@ -60,25 +67,25 @@ class Precision(str, Enum):
 
 VaryShots = Annotated[
     bool,
-    typer.Option("--vary-shots", help="Masks are the shots' own, mirrored, stretched, turned, scaled and moved, "
-                 "instead of learned ones."),
+    of_masks("--vary-shots", help="Masks are the shots' own, mirrored, stretched, turned, scaled and moved, "
+             "instead of learned ones."),
 ]  # fmt: skip
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
+Seed = Annotated[int, of_work("--seed", min=0, help="Everything random follows from it.")]
 Base = Annotated[
     str,
-    typer.Option("--base", metavar="BASE", help="Base model: [b]demo[/b], an SD 1.x checkpoint or a diffusers folder."),
+    of_model("--base", metavar="BASE", help="Base model: [b]demo[/b], an SD 1.x checkpoint or a diffusers folder."),
 ]
 PrecisionName = Annotated[
     Precision,
-    typer.Option("--precision", help="Number format of the base model; [b]auto[/b]: bfloat16 where the device computes "
-                 "in it, else float16 on a GPU, else float32."),
+    of_model("--precision", help="Number format of the base model; [b]auto[/b]: bfloat16 where the device computes "
+             "in it, else float16 on a GPU, else float32."),
 ]  # fmt: skip
 Loras = Annotated[
     list[str] | None,
-    typer.Option("--lora", metavar="FILE[:WEIGHT]", help="LoRA to merge into the base model, once for each."),
+    of_model("--lora", metavar="FILE[:WEIGHT]", help="LoRA to merge into the base model, once for each."),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume/--restart", help="Go on with what an interrupted run has left, or begin anew.")
+    bool, of_work("--resume/--restart", help="Go on with what an interrupted run has left, or begin anew.")
 ]
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="MVTec layout, or a folder with images/ and masks/.")]
 Shots = Annotated[
@@ -89,7 +96,7 @@ LibraryFile = Annotated[Path, typer.Argument(metavar="LIB", help="Library, as `a
 DefectName = Annotated[str, typer.Argument(metavar="PRODUCT/DEFECT", help="Which of the library's defects.")]
 EncoderFile = Annotated[
     Path | None,
-    typer.Option("--encoder", metavar="ENC", help="Spatial encoder.  [dim]default: beside LIB, or the demo's[/dim]"),
+    of_model("--encoder", metavar="ENC", help="Spatial encoder.  [dim]default: beside LIB, or the demo's[/dim]"),
 ]
 
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ..errors import InputError
+from .options import of_filter
 
 if TYPE_CHECKING:
     from ..generation.run import References
@@ -16,14 +15,14 @@ if TYPE_CHECKING:
 
 Features = Annotated[
     Path | None,
-    typer.Option("--features", metavar="FILE", help="Likeness by a network of yours: torchvision's weights, named as "
-                 "resnet50-11ad3fa6.pth, or a folder of Hugging Face's, as of DINOv2.  [dim]default: the base model's "
-                 "autoencoder[/dim]"),
+    of_filter("--features", metavar="FILE", help="Likeness by a network of yours: torchvision's weights, named as "
+              "resnet50-11ad3fa6.pth, or a folder of Hugging Face's, as of DINOv2.  [dim]default: the base model's "
+              "autoencoder[/dim]"),
 ]  # fmt: skip
 Photos = Annotated[
     Path | None,
-    typer.Option("--photos", metavar="DATA", help="With [b]--features[/b]: the data that the library was learned from, "
-                 "for the shots to compare with."),
+    of_filter("--photos", metavar="DATA", help="With [b]--features[/b]: the data that the library was learned from, "
+              "for the shots to compare with."),
 ]  # fmt: skip
 
 

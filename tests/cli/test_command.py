@@ -27,6 +27,7 @@ OPTIONS = {
     "min_fill": ("--min-fill", 0.25), "max_seam": ("--max-seam", 3.5), "max_likeness": ("--max-likeness", "auto"),
     "min_novelty": ("--min-novelty", 0.125), "auto_filter": ("--auto-filter",), "tries": ("--tries", 5),
     "features": ("--features", f"{AWKWARD}.pth"), "photos": ("--photos", AWKWARD), "refine": ("--refine",),
+    "place": ("--place", "learned"), "foreground": ("--foreground", AWKWARD), "find": ("--find", "border-colour"),
     "vary_shots": ("--vary-shots",), "ray": ("--ray", "10.0.0.1:6379"), "workers": ("--workers", 3),
 }  # fmt: skip
 

@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 import adiff.generation
-from adiff.cli.masks import Edge, Find
+from adiff.cli.masks import Edge
+from adiff.cli.objects import Find, Place
 from adiff.datasets.images import write_png
 from adiff.foreground import WAYS
 from adiff.generation import GeneratedMask
+from adiff.generation.placing import PLACES
 from adiff.masks import best_aligned_iou
 from adiff.placement import EDGES
 
@@ -181,7 +183,8 @@ def test_options_that_do_not_go_together(refused, library, sampled, tmp_path, mo
 
 def test_choices_are_the_library_s():
     assert tuple(one.value for one in Edge) == EDGES
-    assert tuple(one.value.replace("-", " ") for one in Find) == WAYS
+    assert tuple(one.way for one in Find) == WAYS
+    assert tuple(one.value for one in Place) == PLACES
 
 
 @pytest.mark.parametrize("broken", [OSError(28, "No space left on device"), KeyboardInterrupt()])
