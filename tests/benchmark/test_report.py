@@ -112,6 +112,18 @@ def test_dual_tells_its_steps_its_differences_and_what_alignment_is(folder, line
     assert "| dual alone |" in text and "*alignment*: overlap (IoU, 0 for a mask at random)" in text
 
 
+def test_where_masks_lie_is_told_if_they_were_placed(folder, line):
+    out = folder([line("all")])
+    page, text = written(out)
+    assert "placed on the object" not in page.text + text
+    plan = json.loads((out / "benchmark.json").read_text())
+    plan["budget"]["place"] = "move"
+    (out / "benchmark.json").write_text(json.dumps(plan))
+    page, text = written(out)
+    told = "48 pairs of each defect, masks placed on the object (move), 200 steps"
+    assert told in page.text and told in text
+
+
 def test_nothing_measured_is_no_report(folder):
     with pytest.raises(InputError, match="no finished cell"):
         write_report(folder([]))
