@@ -86,14 +86,14 @@ class Block:
 
 
 def read_pair(run: Path, record: Mapping[str, Any], normals: Path | None) -> Pair:
-    """Open a pair of a run: its image and mask there, its normal image in the folder `normals`, if that is given.
+    """Open a pair of a run: its image and mask there, its normal image in the folder `normals`, if both are given.
 
     Raises InputError for files that are missing or damaged, and for a normal image of another size than the pair's.
     """
     name = name_in(record, "id")
     generated = read_photo(run / "image" / f"{name}.png")
     mask = read_mask(run / "mask" / f"{name}_mask.png", generated.size).mask
-    if normals is None:
+    if normals is None or record.get("normal", "") is None:
         return Pair(None, mask, generated.rgb, record)
     normal = read_photo(normals / name_in(record, "normal"))
     if normal.size != generated.size:

@@ -193,7 +193,7 @@ def _read_tree(path: Path) -> None:
     try:
         root.mkdir()
         for name in path.read_bytes().split(b"\n")[:40]:
-            with contextlib.suppress(OSError, ValueError):  # what no system takes for a name
+            with contextlib.suppress(OSError, ValueError, RecursionError):  # what nobody takes for a name
                 file = Path(os.path.normpath(root / os.fsdecode(name)))
                 if file.is_relative_to(root):
                     file.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..generation.seeds import rng_for
-from ..geometry import resize_mask
+from ..geometry import mask_box, resize_mask
 from .crop_paste import crop_paste
 from .cutpaste import cutpaste
 from .draem import draem
@@ -42,14 +42,16 @@ def paste_pairs(
 
     shots: (image (H, W, 3) uint8, mask (H, W) bool). masks: (H, W) bool, taken in turn and resized to their normal
     image; none: the method's own places and shapes. textures: (H, W, 3) uint8. Raises InputError for a method that is
-    not there, no normal image, and crop-paste without shots.
+    not there, no normal image, an empty mask, and crop-paste without shots.
     """
     if method not in METHODS:
         raise InputError(f"there is no baseline {method!r}; choose from {', '.join(METHODS)}")
-    if not normals:
+    if not len(normals):
         raise InputError(f"no normal images for {method}; give at least one")
-    if method == "crop-paste" and not shots:
+    if method == "crop-paste" and not len(shots):
         raise InputError("no shots for crop-paste; give at least one image of the defect with its mask")
+    for mask in masks[:count]:
+        mask_box(mask)  # raises for an empty one, before the first pair is made
     sources = Sources(shots, textures)
     for number in range(count):
         rng = rng_for(seed, method, number)

@@ -139,7 +139,7 @@ def uplift(
         )  # fmt: skip
     table = summarise_rows(found, REAL)
     _write(out, "report", {"rows": table, "seconds": sum(row["seconds"] for row in found)}, [opened], split, settings,
-           markdown(table))  # fmt: skip
+           markdown(table, REAL))  # fmt: skip
 
 
 @evaluate.command(epilog="Example:  adiff evaluate classification surfaces run-hole run-stain --shots 3 --out kinds")

@@ -41,7 +41,8 @@ def measure(scorer: Scorer, defective: Sequence[Example], normals: Sequence[np.n
     """Score images and compare with their masks, at each image's own size.
 
     The image's score is taken at the detector's own size (`metrics.image_score`), so that it means the same for photos
-    of any size. normals: (H, W, 3) uint8. Metrics that have one class only are None, and said so in a warning.
+    of any size. normals: (H, W, 3) uint8; so is an image whose mask is empty. Metrics that have one class only are
+    None, and said so in a warning.
     """
     scores, masks, of_images = [], [], []
     good = (Example(image, np.zeros(image.shape[:2], bool)) for image in normals)
@@ -50,11 +51,11 @@ def measure(scorer: Scorer, defective: Sequence[Example], normals: Sequence[np.n
         scores.append(large)
         masks.append(example.mask)
         of_images.append(image_score(own))
-    labels = [True] * len(defective) + [False] * len(normals)
+    labels = [bool(mask.any()) for mask in masks]
     metrics = pixel_metrics(scores, masks) | image_metrics(of_images, labels)
     undefined = [name for name in METRICS if metrics[name] is None]
     if undefined:
-        logger.warning("undefined for %d defective and %d normal images: %s", len(defective), len(normals),
+        logger.warning("undefined for %d defective and %d normal images: %s", sum(labels), labels.count(False),
                        ", ".join(undefined))  # fmt: skip
     alone = [average_precision(s.ravel(), m.ravel()) for s, m in zip(scores, masks, strict=True)]
     return Measured({name: metrics[name] for name in METRICS}, tuple(alone[: len(defective)]))

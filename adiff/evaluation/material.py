@@ -48,7 +48,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's records. Raises InputError for a folder that is no run and for one that is not finished.
+    """Read a run's records. Raises InputError for a folder that is no run, one that is not finished or has no pair.
 
     Pairs whose tries are spent, or whose normal image does not open, are not waited for.
     """
@@ -59,7 +59,11 @@ def read_run(folder: Path) -> Run:
         raise InputError(f"{folder} shows several defects in one image; give a run of one defect")
     if len(settled_ids(folder, tries_of(plan))) < plan["count"]:
         raise InputError(f"{folder} has {len(made_ids(folder))} of {plan['count']} pairs: {_unfinished(folder)}")
-    return Run(folder, plan, read_records(folder))  # after the count: a pair may have come since
+    records = read_records(folder)  # after the count: a pair may have come since
+    if not records:
+        raise InputError(f"{folder} has none of {plan['count']} pairs: all broke a limit or could not be made; "
+                         "`adiff run status` says why")  # fmt: skip
+    return Run(folder, plan, records)
 
 
 def _unfinished(folder: Path) -> str:

@@ -85,6 +85,7 @@ class RunFeatures(Sequence[Features]):
 
     def __init__(self, run: Run, features_of: Callable[[int, np.ndarray], Features], progress: Progress):
         self._run, self._features_of, self._progress = run, features_of, progress
+        self._seen = 0
         progress.start(len(run.records), "features")
 
     def __len__(self) -> int:
@@ -93,7 +94,8 @@ class RunFeatures(Sequence[Features]):
     def __getitem__(self, number: int) -> Features:
         record = self._run.records[number]  # an IndexError here is what ends a loop over the images
         found = self._features_of(number, read_pair(self._run.folder, record, None).generated)
-        self._progress.update(number + 1)
+        self._seen = max(self._seen, number + 1)
+        self._progress.update(self._seen)
         return found
 
 

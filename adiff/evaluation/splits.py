@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from ..datasets.images import SUFFIXES
 from ..datasets.readers import Dataset, Shot, few_shot_split, list_images, read_dataset
 from ..errors import InputError
 from ..storage import read_json_object
@@ -31,8 +32,8 @@ Item = TypeVar("Item")
 class Split:
     """The files of a product's defects and of its normal images, by what they are for.
 
-    dropped: shots and normal images for training that share a group with a test image or, if they are shots for
-    testing, with a shot that teaches.
+    dropped: normal images for training that share a group with a test image, and what would test, shots or normal
+    images, but shares one with a shot that teaches.
     """
 
     root: Path
@@ -58,8 +59,8 @@ def read_split(
 
     wanted: defect -> how many of its shots teach, those with the lowest ids (None: the paper's third), or their paths
     relative to the root, as a library records them. The others test, unless they share a group with one that teaches.
-    Normal images test from test/good and teach from train/good; where there is one folder only, every TEST_SHARE-th of
-    it tests. rule: a regular expression in place of groups.json.
+    Normal images test from test/good, with the same exception, and teach from train/good; where there is one folder
+    only, every TEST_SHARE-th of it tests. rule: a regular expression in place of groups.json.
     Raises InputError if a part that is needed is left empty.
     """
     dataset = read_dataset(root, [product], list(wanted))
@@ -74,14 +75,16 @@ def read_split(
             rest = resting[defect]
             left = f"the other {len(rest)} share a group with shots that do" if rest else "there are no others"
             raise InputError(f"no shot of {product}/{defect} is left to test on: {len(teaching[defect])} teach, {left}")
-    normals, test_normals = _normals(root, product, dataset.normals.get(product, ()), group_of)
+    normals, good = _normals(root, product, dataset.normals.get(product, ()), group_of, known)
+    test_normals = tuple(path for path in good if group_of(path) not in known)
     seen = {group_of(shot.image) for test in testing.values() for shot in test} | {group_of(p) for p in test_normals}
     train_normals = tuple(path for path in normals if group_of(path) not in seen)
     if not train_normals:
         why = f"all {len(normals)} share a group with a test image" if normals else "there are none"
         raise InputError(f"no normal images of {product} to learn from: {why}; expected them in train/good or normal")
     train, test, rest = (tuple(shot for of in parts.values() for shot in of) for parts in (teaching, testing, resting))
-    dropped = {shot.image for shot in rest} - {shot.image for shot in test} | set(normals) - set(train_normals)
+    dropped = {shot.image for shot in rest} - {shot.image for shot in test}
+    dropped |= set(normals) - set(train_normals) | set(good) - set(test_normals)
     return Split(root, train, test, train_normals, test_normals, tuple(sorted(dropped)))
 
 
@@ -154,12 +157,19 @@ def _named(found: Sequence[Shot], names: Sequence[str], root: Path) -> tuple[tup
 
 
 def _normals(
-    root: Path, product: str, normals: Sequence[Path], group_of: Callable[[Path], Hashable]
+    root: Path, product: str, normals: Sequence[Path], group_of: Callable[[Path], Hashable], known: set[Hashable]
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Normal images to learn from and to test on; of a single folder whole groups are set aside for testing."""
+    """Normal images to learn from and to test on; of a single folder whole groups are set aside for testing.
+
+    known: groups of the shots that teach, of which none is set aside.
+    """
     for folder in (root / product, root):
-        if (folder / "train" / "good").is_dir() and (folder / "test" / "good").is_dir():
+        if all(_holds_images(folder / part / "good") for part in ("train", "test")):
             return tuple(normals), list_images(folder / "test" / "good")
-    groups = list(dict.fromkeys(group_of(path) for path in normals))
+    groups = list(dict.fromkeys(group for path in normals if (group := group_of(path)) not in known))
     aside = set(groups[TEST_SHARE - 1 :: TEST_SHARE])
     return (tuple(p for p in normals if group_of(p) not in aside), tuple(p for p in normals if group_of(p) in aside))
+
+
+def _holds_images(folder: Path) -> bool:
+    return folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())

@@ -20,8 +20,10 @@ def summarise_rows(rows: Sequence[Mapping[str, Any]], control: str) -> list[dict
     """One entry for each kind of row, in their order: mean and standard deviation of each metric over the seeds.
 
     A metric that is undefined for a seed is left out of the mean; None where it is for all. difference: of MAIN to the
-    control, seed by seed: mean, standard deviation, how many seeds are better. p: paired, two-sided Wilcoxon
-    signed-rank test over the defective test images, each one's AP averaged over the seeds; None without a difference.
+    control, seed by seed: mean, standard deviation, how many seeds are better. by_image: mean difference of the
+    defective test images, each one's own AP averaged over the seeds, and p: its paired, two-sided Wilcoxon signed-rank
+    test; None without a difference. It may have the other sign than that of all pixels together, for which false alarms
+    in normal images count too.
     """
     kinds = list(dict.fromkeys(row["row"] for row in rows))
     by_kind = {kind: {row["seed"]: row for row in rows if row["row"] == kind} for kind in kinds}
@@ -50,7 +52,9 @@ def _compare(rows: Mapping[int, Mapping[str, Any]], control: Mapping[int, Mappin
         np.array([of[seed]["per_image"] for seed in seeds], float).reshape(len(seeds), -1) for of in (rows, control)
     )
     ours, theirs = (values.mean(0) for values in by_image)
-    return {"difference": _spread(gains), "better": sum(gain > 0 for gain in gains), "p": paired_test(ours - theirs)}
+    known = (ours - theirs)[np.isfinite(ours - theirs)]
+    return {"difference": _spread(gains), "better": sum(gain > 0 for gain in gains),
+            "by_image": float(known.mean()) if len(known) else None, "p": paired_test(known)}  # fmt: skip
 
 
 def paired_test(differences: np.ndarray) -> float | None:
@@ -59,17 +63,19 @@ def paired_test(differences: np.ndarray) -> float | None:
     return float(stats.wilcoxon(known).pvalue) if (known != 0).any() else None
 
 
-def markdown(entries: Sequence[Mapping[str, Any]]) -> str:
-    """The table, metrics in hundredths, mean ± standard deviation over seeds."""
-    head = ["learned from", *SHOWN.values(), f"{SHOWN[MAIN]} against the first", "better seeds", "p"]
+def markdown(entries: Sequence[Mapping[str, Any]], control: str) -> str:
+    """The table of `summarise_rows`, metrics in hundredths, mean ± standard deviation over seeds."""
+    tested = f"{SHOWN[MAIN]} against {control}", "better seeds", "image by image", "its p"
+    head = ["learned from", *SHOWN.values(), *tested]
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     for entry in entries:
         cells = [entry["row"], *(_cell(entry["metrics"][name]) for name in SHOWN)]
         if "difference" in entry:
             p = "-" if entry["p"] is None else f"{entry['p']:.3f}"
-            cells += [_cell(entry["difference"], "+"), f"{entry['better']}/{entry['seeds']}", p]
+            by_image = UNDEFINED if entry["by_image"] is None else f"{100 * entry['by_image']:+.1f}"
+            cells += [_cell(entry["difference"], "+"), f"{entry['better']}/{entry['seeds']}", by_image, p]
         else:
-            cells += ["", "", ""]
+            cells += [""] * 4
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -103,8 +103,10 @@ def _write_all(writer: Writer, samples: chain[Sample], total: int, progress: Pro
 
 
 def _number(counts: dict[str, int], what: str) -> str:
+    """How many of what, in the plural, and how many of them in each split."""
     parts = ", ".join(f"{count} {split}" for split, count in counts.items())
-    return f"{sum(counts.values())} {what}" + (f" ({parts})" if all(counts.values()) else "")
+    total = sum(counts.values())
+    return f"{total} {what if total > 1 else what[:-1]}" + (f" ({parts})" if all(counts.values()) else "")
 
 
 def _count(numbers: Iterable[int], share: float, seed: int) -> dict[str, int]:

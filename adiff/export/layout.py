@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from PIL import Image
+
+from ..datasets.images import write_png
 from ..storage import write_whole
 from .runs import Sample
 
 PROVENANCE = "provenance.json"
 """Where the images come from, for formats that have no place of their own for it."""
+ORIENTATION = 0x0112
+"""EXIF's tag of how a photo is turned; 1 is upright."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +43,25 @@ class Writer(Protocol):
 
 
 def copy_image(sample: Sample, folder: Path, suffix: str | None = None) -> Path:
-    """Copy an image's file, byte for byte, to folder/stem; one that is there is whole. Returns its path.
+    """Copy an image's file, byte for byte, to folder/stem, unless it is there; returns its path.
 
-    suffix: of its name there, the file's own by default.
+    A photo that is upright only by its EXIF tag, which not every reader heeds, becomes an upright PNG. suffix: of the
+    name there, the file's own by default.
     """
     source = sample.photo.path
+    if sample.defect is None and _is_turned(source):  # a pair's image has no such tag
+        path = folder / f"{sample.stem}{suffix or '.png'}"
+        write_png(path, sample.photo.pixels)
+        return path
     path = folder / f"{sample.stem}{suffix or source.suffix.lower()}"
-    if not path.exists():
+    if not path.exists() or not filecmp.cmp(source, path, shallow=False):
         write_whole(path, lambda temporary: shutil.copyfile(source, temporary))
     return path
+
+
+def _is_turned(photo: Path) -> bool:
+    with Image.open(photo) as image:
+        return image.getexif().get(ORIENTATION, 1) != 1
 
 
 def lines_of(items: Sequence[str]) -> str:

@@ -160,7 +160,8 @@ def _read_run(folder: Path, name: str) -> Run:
         check_name(one, f"the name in {path},")
     ids = tuple(path.stem for path in record_paths(folder))
     if not ids:
-        raise InputError(f"{folder} holds no finished pair yet; `adiff generate` makes them")
+        raise InputError(f"{folder} holds no finished pair yet; `adiff generate` makes them, `adiff run status` "
+                         "says if none can be made")  # fmt: skip
     parts = (folder / part for part in ("image", "mask", "pairs"))
     return Run(folder, name, names[0], tuple(names[1:]), ids, plan, *parts)
 

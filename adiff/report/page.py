@@ -108,6 +108,7 @@ def _content(report: Report, limit: int) -> dict[str, Any]:
         "drawing": (WIDTH, HEIGHT),
         "facts": _facts(overall, total),
         "comparable": any("normal" in pair["pictures"] for pair in shown),
+        "whole": all(pair["is_whole"] for pair in shown),
         "columns": COLUMNS,
         "orders": [(name, way) for name, way in ORDERS if overall[name] is not None],
         "total_seconds": total,
@@ -122,7 +123,10 @@ def _facts(overall: Mapping[str, Any], seconds: float) -> list[tuple[str, str]]:
     """The numbers at the head of the page, each with what it is; what was not measured is left out."""
     text = {measure.name: measure.text(overall[measure.name]) for measure in MEASURES}
     facts = [(str(overall["pairs"]), "image-mask pair" if overall["pairs"] == 1 else "image-mask pairs")]
-    facts += [(text["fill"], "median fill of the masks"), (text["leak"], "levels changed outside, at most")]
+    if overall["fill"] is not None:
+        facts.append((text["fill"], "median fill of the masks"))
+    if overall["leak"] is not None:
+        facts.append((text["leak"], "levels changed outside, at most"))
     if overall["seam"] is not None:
         facts.append((text["seam"], "median seam, 1 as in the normal image"))
     if overall["likeness"] is not None:
@@ -185,7 +189,7 @@ def _shown(pair: Pair) -> dict[str, Any]:
     told = {measure.name: measure.text(measures[measure.name]) for measure in MEASURES}
     if (among := measure_of(record, "likeness_shots")) is not None:
         told["likeness"] += f" (shots {among:.2f})"
-    facts = [(name, str(record[name])) for name in ("normal", "seed") if name in record]
+    facts = [(name, str(record[name])) for name in ("normal", "seed") if record.get(name) is not None]
     return {
         "id": str(record.get("id", "")),
         "facts": [text for _, text in facts],
@@ -196,6 +200,7 @@ def _shown(pair: Pair) -> dict[str, Any]:
         "outline": _as_it_is(outline_tile(pair, TILE)),
         "fill": measures["fill"],
         "told": [(name, text) for name, text in told.items() if text != NOTHING] + facts,
+        "is_whole": record.get("normal", "") is None,
         "order": {name: "" if measures[name] is None else repr(measures[name]) for name, _ in ORDERS},
     }
 

@@ -24,6 +24,8 @@ LIMIT = 48
 OPTIONS = ("severity", "reweighting", "strength", "level", "distance", "blending", "steps", "guidance", "batch",
            "crop", "preview_decoder", "refine")  # fmt: skip
 """Settings that `adiff generate` has options for, by the same names."""
+DUAL_OPTIONS = ("steps", "guidance", "batch")
+"""Settings that `adiff generate-dual` has options for."""
 APART = ("format", "command", "seconds", "environment", "settings", "base", "masks")
 """What run.json holds beside the plain facts of a run."""
 LONG = 6
@@ -46,7 +48,8 @@ def report_of_run(
     normals: folder of the run's normal images, for the comparison of before and after; without it that is left out.
     limit: pairs shown, evenly picked. command: what makes the run again; without it, and unless run.json has one, it is
     put together from the run's settings. seconds: phase -> seconds, in place of run.json's, if they are known at all.
-    Raises InputError for a folder that is no run, a run without a finished pair, and files that are missing or damaged.
+    Raises InputError for a folder that is no run, a run with neither a finished pair nor a reject, and files that are
+    missing or damaged.
     """
     told = told_of(run, normals, command)
     if seconds is None:
@@ -54,7 +57,7 @@ def report_of_run(
         seconds = {name: float(spent) for name, spent in found if isinstance(spent, int | float)}
     report = Report(
         title=" and ".join(f"{block.product} / {block.defect}" for block in told.blocks),
-        lead=_lead(told.plan, sum(len(block.pairs) for block in told.blocks)),
+        lead=_lead(told),
         blocks=told.blocks,
         command=told.command,
         settings=settings_of(told.plan),
@@ -79,13 +82,15 @@ class Told:
 def told_of(run: Path, normals: Path | None, command: str | None = None) -> Told:
     """Read what a run has to tell; raises as `report_of_run`."""
     plan, records = read_plan(run), Records(run)
-    if not records:
+    rejects = _rejects(run, plan)
+    if not records and not rejects:
         raise InputError(f"{run} holds no finished pair yet; `adiff generate` makes them")
     blocks = [Block(*key, [], StoredPairs(run, of_kind, normals)) for key, of_kind in records.by_kind().items()]
+    blocks = blocks or [Block(str(plan.get("product")), str(plan.get("defect")), [], [])]  # all broke the limits
     recorded = plan.get("command")
     command = command or (recorded if isinstance(recorded, str) else None)
     notes = (*_notes(plan, command is None), *_broken(run))
-    return Told(plan, blocks, _rejects(run, plan), command or rebuilt_command(plan), notes)
+    return Told(plan, blocks, rejects, command or rebuilt_command(plan), notes)
 
 
 def _rejects(run: Path, plan: Mapping[str, Any]) -> tuple[Rejects, ...]:
@@ -114,20 +119,24 @@ def _table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _lead(plan: Mapping[str, Any], done: int) -> str:
+def _lead(told: Told) -> str:
     """What was done, in a paragraph."""
+    plan, done = told.plan, sum(len(block.pairs) for block in told.blocks)
+    lost = sum(one.given_up for one in told.rejects)
     wanted, normals, base = plan.get("count"), plan.get("normals"), _table(plan.get("base")).get("name", "?")
     several = isinstance(normals, list) and len(normals) != 1
-    into = f"{len(normals)} normal images" if several else "a normal image"
+    what = f"Painted into {len(normals)} normal images" if several else "Painted into a normal image"
+    what = "Whole images, made with their defects" if _is_dual(plan) else what
     is_short = isinstance(wanted, int) and wanted > done
-    unfinished = f" The run wants {wanted} pairs; {done} are finished." if is_short else ""
-    return f"Painted into {into} by the base model {base}, from seed {plan.get('seed')}.{unfinished}"
+    given_up = f", {lost} given up" if lost else ""
+    unfinished = f" The run wants {wanted} pairs; {done} are finished{given_up}." if is_short else ""
+    return f"{what} by the base model {base}, from seed {plan.get('seed')}.{unfinished}"
 
 
 def settings_of(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what run.json says as sections of name -> value, the empty ones left out."""
     base = _table(plan.get("base"))
-    facts = {name: _short(value) for name, value in plan.items() if name not in APART}
+    facts = _flat({name: value for name, value in plan.items() if name not in APART})
     sections = {
         "run": facts | {f"base {name}" if name != "name" else "base": _short(value) for name, value in base.items()},
         "generation": _flat(_table(plan.get("settings"))),
@@ -174,9 +183,15 @@ def _short(value: Any) -> Any:
 
 def rebuilt_command(plan: Mapping[str, Any]) -> str:
     """Return the command of a run from its settings; what a run does not record stands in capitals."""
-    base = _table(plan.get("base")).get("name")
+    base = "demo" if _table(plan.get("base")).get("name") == "demo" else "BASE"
+    end = ["-n", str(plan.get("count")), "--seed", str(plan.get("seed")), "--out", "RUN"]
+    if _is_dual(plan):
+        told = [text for name, value in _table(plan.get("settings")).items() if name in DUAL_OPTIONS
+                for text in (f"--{name}", str(value))]  # fmt: skip
+        photos = ["--normals", "NORMALS"] if _table(plan.get("backgrounds")).get("kind") == "photos" else []
+        return shlex.join(["adiff", "generate-dual", "DUAL", "--base", base, *photos, *told, *end])
     names = [f"{plan.get('product')}/{defect}" for defect in _defects(plan)]
-    parts = ["adiff", "generate", "LIB", *names, "--base", "demo" if base == "demo" else "BASE", "--normals", "NORMALS"]
+    parts = ["adiff", "generate", "LIB", *names, "--base", base, "--normals", "NORMALS"]
     for masks in _listed(plan.get("masks")):
         placed = _table(masks) if _table(masks).get("kind") == "placed" else {}
         kind = _table(placed.get("source", masks)).get("kind")
@@ -192,7 +207,11 @@ def rebuilt_command(plan: Mapping[str, Any]) -> str:
     for name, bound in limits.items():
         parts += [f"--{str(name).replace('_', '-')}", str(bound)]
     parts += ["--tries", str(tries_of(plan))] if limits else []
-    return shlex.join([*parts, "-n", str(plan.get("count")), "--seed", str(plan.get("seed")), "--out", "RUN"])
+    return shlex.join([*parts, *end])
+
+
+def _is_dual(plan: Mapping[str, Any]) -> bool:
+    return plan.get("method") == "dual"
 
 
 def _changed(plan: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -204,7 +223,8 @@ def _changed(plan: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 def _notes(plan: Mapping[str, Any], rebuilt: bool) -> tuple[str, ...]:
     if not rebuilt:
         return ()
-    notes = ["The run does not record the places in capitals: the library, the base model, folders of images."]
+    notes = ["The run does not record the places in capitals: the library or dual model, the base model, "
+             "folders of images."]  # fmt: skip
     known = set(vars(GenerationSettings()))
     if isinstance(_table(plan.get("filter")).get("limits"), list):
         notes.append("The limits of each defect stand under the settings, not in the command.")

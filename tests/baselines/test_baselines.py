@@ -134,3 +134,6 @@ def test_bad_input_is_refused():
         next(paste_pairs("draem", [], 1))
     with pytest.raises(InputError, match="no shots for crop-paste"):
         next(paste_pairs("crop-paste", normals(), 1))
+    for method in METHODS:
+        with pytest.raises(InputError, match="the mask .* is empty"):
+            next(paste_pairs(method, np.stack(normals()), 1, shots=[shot()], masks=[np.zeros((8, 8), bool)]))

@@ -32,7 +32,7 @@ def test_a_run_becomes_a_data_set(run, tmp_path):
     result = run("export", folder, "--format", "coco", "--validation", "0.2", "--polygons", "--out", out,
                  "--normals", tmp_path / "good")  # fmt: skip
     assert result.exit_code == 0
-    assert result.stdout.startswith("5 pairs (4 train, 1 val) of metal/rust and 1 normal images")
+    assert result.stdout.startswith("5 pairs (4 train, 1 val) of metal/rust and 1 normal image in ")
     content = json.loads((out / "annotations" / "instances_val.json").read_text())
     (only,) = content["annotations"]
     assert only["bbox"] == [3, 2, 3, 2] and isinstance(only["segmentation"], list)

@@ -98,6 +98,16 @@ def test_images_of_any_size_are_scored_at_their_own(trained, size):
         assert np.array_equal(own, large)
 
 
+def test_an_image_whose_mask_is_empty_counts_as_normal(trained):
+    empty = Example(grey(7), np.zeros((16, 16), bool))
+    with_normals, with_empty = (
+        measure(lambda image: score(trained, image), [bright(20), *one], normals)
+        for one, normals in (([], [grey(7)]), ([empty], []))
+    )
+    assert with_empty.metrics == with_normals.metrics and with_empty.metrics["image_auroc"] is not None
+    assert with_empty.per_image == (*with_normals.per_image, None)
+
+
 def test_undefined_metrics_are_none_and_said(trained, caplog):
     with caplog.at_level("WARNING", logger="adiff"):
         tested = measure(lambda image: score(trained, image), [bright(1)], [])

@@ -44,14 +44,17 @@ def test_the_distance_of_maps_by_hand():
     assert stage_distance(a, b) == pytest.approx((1 + 4) / 2 + 9)
 
 
-def test_a_run_is_measured_on_a_network_from_a_file(work, tmp_path):
+def test_a_run_is_measured_on_a_network_from_a_file(work, tmp_path, stopper):
     source, file = build_network(7, None, 5), tmp_path / "w.pth"
     torch.save(source.state_dict(), file)
     network = build_network(3, file, 0)
     assert torch.equal(network.conv1.weight, source.conv1.weight) and network.fc.out_features == 3
     dataset = read_dataset(work.data, ["metal"], ["scratch"])
     shots, _ = split_shots(dataset, ("metal", "scratch"), 2)
-    record = measure_quality(read_run(work.run), shots, file, size=32)
+    bar = stopper()
+    record = measure_quality(read_run(work.run), shots, file, size=32, progress=bar)
+    places = [done for done, _ in bar.told]
+    assert places == sorted(places) and places[-1] == 8  # it does not go back for the second round
     assert 1 <= record["class_score"] <= 7 and record["class_score_deviation"] is None
     assert sum(record["clusters"]) == record["images"] == 8 and record["cluster_distance"] > 0
     assert record["network"]["file"] == "w.pth" and len(record["network"]["sha256"]) == 64

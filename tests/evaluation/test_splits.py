@@ -37,7 +37,7 @@ def check_disjoint(split, group_of):
     testing = [shot.image for shot in split.test] + list(split.test_normals)
     assert not set(teaching) & set(testing) and not set(split.dropped) & set(teaching + testing)
     shots = {group_of(shot.image) for shot in split.train}
-    assert not shots & {group_of(shot.image) for shot in split.test}
+    assert not shots & {group_of(path) for path in testing}
     assert not {group_of(p) for p in split.train_normals} & {group_of(p) for p in testing}
 
 
@@ -102,6 +102,8 @@ def test_one_folder_of_normals_is_shared_out_by_group(tmp_path):
     (product / "groups.json").write_text(json.dumps({f"train/good/{i:03d}.png": f"g{i // 3}" for i in range(9)}))
     split = read_split(product, "metal", {"scratch": 2})
     assert [path.stem for path in split.test_normals] == ["006", "007", "008"] and len(split.train_normals) == 6
+    (product / "test" / "good").mkdir()
+    assert read_split(product, "metal", {"scratch": 2}) == split  # empty, as if it were not there
     (tmp_path / "plain").mkdir()
     for kind, content in (("images", IMAGE), ("masks", MASK), ("normal", IMAGE)):
         for index in range(3):

@@ -58,6 +58,17 @@ def test_a_pair_without_its_record_is_no_pair(make_run, tmp_path):
 
 
 @pytest.mark.parametrize("format", FORMATS)
+def test_the_same_export_again_takes_what_was_made_anew(make_run, tmp_path, format):
+    folder, options = make_run(), OPTIONS.get(format, {})
+    export_runs(read_runs([folder]), tmp_path / "out", format, **options)
+    for part, ending in (("image", ""), ("mask", "_mask")):
+        copyfile(folder / part / f"000001{ending}.png", folder / part / f"000003{ending}.png")
+    export_runs(read_runs([folder]), tmp_path / "out", format, **options)
+    export_runs(read_runs([folder]), tmp_path / "new", format, **options)
+    assert listing(tmp_path / "out") == listing(tmp_path / "new")
+
+
+@pytest.mark.parametrize("format", FORMATS)
 def test_a_stopped_export_lists_nothing_and_is_completed(make_run, tmp_path, stopper, format):
     runs, options = read_runs([make_run()]), OPTIONS.get(format, {})
     with pytest.raises(Cancelled):

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 
 from adiff.datasets.readers import read_dataset, read_shot
 from adiff.errors import InputError
-from adiff.export import export_runs, read_runs
+from adiff.export import FORMATS, export_runs, read_runs
 
 
 def pixels_of(path):
@@ -176,6 +176,19 @@ def test_mvtec_keeps_provenance_and_tests_on_some_normals(make_run, normals, tmp
     assert about == {"synthetic": True, "run": "run", "pair": "000004", "seed": 3, "normal": "n.png"}
     with Image.open(out / "metal/test/scratch/000004.png") as image:
         assert json.loads(image.text["adiff"]) == about
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_photo_that_its_exif_tag_turns_lies_upright_for_every_reader(make_run, tmp_path, format):
+    exif, turned = Image.Exif(), np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    exif[0x0112] = 6  # a quarter turn clockwise
+    (tmp_path / "normals").mkdir()
+    Image.fromarray(turned).save(tmp_path / "normals" / "n.png", exif=exif)
+    normals = {"metal": [tmp_path / "normals" / "n.png"]}
+    export_runs(read_runs([make_run()]), tmp_path / "out", format, normals=normals)
+    (path,) = (path for path in (tmp_path / "out").rglob("normal_000000.*") if path.suffix in (".png", ".jpg")
+               if "Segmentation" not in str(path))  # fmt: skip
+    assert np.array_equal(pixels_of(path), np.rot90(turned, -1))
 
 
 def test_folders_with_a_validation_share(make_run, tmp_path):

@@ -77,6 +77,18 @@ def test_only_the_pairs_shown_are_opened(folder, read_page):
         report_of_run(folder, limit=3)
 
 
+def test_a_run_whose_pairs_all_broke_the_limits_shows_why(folder, make_pair, read_page):
+    for number in range(3):
+        (folder / "pairs" / f"{number:06d}.json").unlink()
+    pair, reject = make_pair(), {"id": "000000-0", "reasons": ["fill 0.12 below 0.5"]}
+    write_png(folder / "rejects" / "image" / "000000-0.png", pair.generated)
+    write_png(folder / "rejects" / "mask" / "000000-0_mask.png", pair.mask)
+    write_json(folder / "rejects" / "pairs" / "000000-0.json", reject)
+    page = read_page(report_of_run(folder))
+    assert "metal / rust" in page.words and "1 fill below 0.5" in page.words
+    assert len(page.all("figure", class_="reject")) == 1 and not page.all("figure", class_="pair")
+
+
 def test_what_is_no_run_or_damaged_is_refused(folder, tmp_path):
     with pytest.raises(InputError, match="holds no run.json"):
         report_of_run(tmp_path)
@@ -104,8 +116,25 @@ def test_settings_are_laid_out_flat_and_short():
         "kind": "learned", "embedding": "c" * 12, "rules.min_area": 0.01, "sampling.steps": 25,
     }  # fmt: skip
     assert sections["generation"] == asdict(GenerationSettings())
+    limited = settings_of({"filter": {"limits": {"min_fill": 0.5}, "tries": 2}})
+    assert limited == {"run": {"filter.limits.min_fill": 0.5, "filter.tries": 2}}
     several = settings_of({"defects": ["a", "b"], "masks": [{"kind": "folder", "files": ["x"]}, {"kind": "learned"}]})
     assert several["masks of a"] == {"kind": "folder", "files": ["x"]} and several["masks of b"] == {"kind": "learned"}
+
+
+def test_a_dual_run_is_told_as_one(folder, read_page):
+    plan = {**PLAN, "method": "dual", "masks": {"kind": "part"}, "normals": [], "backgrounds": {"kind": "photos"},
+            "settings": {"steps": 20, "guidance": 1.5, "batch": 4, "tries": 8}}  # fmt: skip
+    write_json(folder / "run.json", plan)
+    for path in (folder / "pairs").iterdir():
+        write_json(path, {**json.loads(path.read_text()), "normal": None, "fill": None})
+    page = read_page(report_of_run(folder, normals=folder.parent / "normals"))
+    assert "Whole images, made with their defects by the base model demo" in page.words
+    assert "None" not in page.text and "No comparison" not in page.words and "median fill" not in page.words
+    words = shlex.split(rebuilt_command(plan))
+    made = typer.main.get_command(app).commands["generate-dual"].make_context("generate-dual", words[2:])
+    assert (made.params["count"], made.params["steps"], made.params["guidance"]) == (5, 20, 1.5)
+    assert str(made.params["normals"]) == "NORMALS" and str(made.params["dual"]) == "DUAL"
 
 
 @pytest.mark.parametrize("plan", [{}, {"base": 3, "masks": "x", "settings": [], "normals": 7, "defects": 1}])
@@ -176,6 +205,7 @@ def test_rejects_are_shown_with_their_reasons(filtered, read_page):
     page = read_page(report_of_run(filtered))
     assert page.astray == []
     assert [one["data-id"] for one in page.all("figure", class_="reject")] == ["000000-0", "000003-0", "000003-1"]
+    assert "The run wants 5 pairs; 3 are finished, 1 given up." in page.words
     assert "metal / rust: 3 tries that broke a limit; 1 pair given up" in page.words
     assert all(told in page.words for told in ("2 fill below 0.5", "2 seam above 2", "fill 0.2 below 0.5", "seam 3"))
     assert "Pairs that could not be made: 1, the first as 4.png is damaged." in page.words
