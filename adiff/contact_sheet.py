@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from .datasets.images import read_mask, read_photo, write_png
 from .errors import InputError
+from .fonts import font_for
 from .geometry import Box, context_box
 
 COLUMNS = ("normal", "mask", "generated", "change")
@@ -218,7 +219,7 @@ def contact_sheet(
     page = Image.new("RGB", (sheet.width, top + sum(heights) + BLOCK * max(len(blocks) - 1, 0) + EDGE), PAPER)
     draw = ImageDraw.Draw(page)
     if title:
-        draw.text((EDGE, EDGE), title, INK, _font(28), anchor="lt")
+        draw.text((EDGE, EDGE), title, INK, font_for(title, 28), anchor="lt")
     for block, height in zip(blocks, heights, strict=True):
         sheet.draw_block(page, top, block, limit)
         top += height + BLOCK
@@ -253,11 +254,12 @@ class _Sheet:
     def draw_block(self, page: Image.Image, top: int, block: Block, limit: int) -> None:
         draw = ImageDraw.Draw(page)
         draw.line((EDGE, top, self.width - EDGE, top), LINE, 1)
-        draw.text((EDGE, top + 12), f"{block.product} / {block.defect}", INK, _font(22), anchor="lt")
-        draw.text((self.width - EDGE, top + 17), _summary(block), FAINT, _font(14), anchor="rt")
+        name, summary = f"{block.product} / {block.defect}", _summary(block)
+        draw.text((EDGE, top + 12), name, INK, font_for(name, 22), anchor="lt")
+        draw.text((self.width - EDGE, top + 17), summary, FAINT, font_for(summary, 14), anchor="rt")
         top += self.HEADER
         if block.shots:
-            draw.text((EDGE, top + 4), "learned from these real shots", FAINT, _font(13), anchor="lt")
+            draw.text((EDGE, top + 4), "learned from these real shots", FAINT, font_for("", 13), anchor="lt")
             top += self.SHOT_LABEL
             for index, (image, mask) in enumerate(block.shots[: self.shots_per_line]):
                 left = EDGE + index * (self.tile + GAP)
@@ -267,7 +269,7 @@ class _Sheet:
         for column in range(min(self.columns, len(shown))):
             for index, name in enumerate(COLUMNS):
                 left = self._left(column) + index * (self.tile + GAP)
-                draw.text((left, top + 4), name, FAINT, _font(13), anchor="lt")
+                draw.text((left, top + 4), name, FAINT, font_for(name, 13), anchor="lt")
         for index, pair in enumerate(shown):
             line, column = divmod(index, self.columns)
             self._draw_pair(page, self._left(column), top + self.TITLES + line * (self.tile + CAPTION), pair)
@@ -278,7 +280,8 @@ class _Sheet:
     def _draw_pair(self, page: Image.Image, left: int, top: int, pair: Pair) -> None:
         for name, picture in tiles_of(pair, self.tile).items():
             self._paste(page, picture, left + COLUMNS.index(name) * (self.tile + GAP), top)
-        ImageDraw.Draw(page).text((left, top + self.tile + 5), caption_of(pair), FAINT, _font(12), anchor="lt")
+        told = caption_of(pair)
+        ImageDraw.Draw(page).text((left, top + self.tile + 5), told, FAINT, font_for(told, 12), anchor="lt")
 
     def _paste(self, page: Image.Image, picture: Image.Image, left: int, top: int) -> None:
         across, down = (self.tile - picture.width) // 2, (self.tile - picture.height) // 2
@@ -306,7 +309,3 @@ def _fit(picture: np.ndarray, tile: int, enlarge: bool = True) -> Image.Image:
         return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return image.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)

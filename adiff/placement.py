@@ -143,6 +143,8 @@ def transform_mask(mask: np.ndarray, turn: float, scale: float) -> np.ndarray:
     if turn % 90 == 0:
         quarter = np.rot90(shape, round(turn / 90) % 4)
         return resize_mask(quarter, *(max(1, round(side * scale)) for side in quarter.shape)).copy()
+    if scale * max(shape.shape) < 1:  # a grid that is finer yet would only grow
+        return np.ones((1, 1), dtype=bool)
     fine = max(2, math.ceil(FINE / scale))
     cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
     height, width = shape.shape

@@ -20,7 +20,7 @@ from .attentions import EditableComfyBackbone, EditableTrainableBackbone
 from .dual_host import PairSampler, dual_preview
 from .files import DUALS, SUFFIX, dual_names, find_dual, new_file
 from .gradients import LearningProgress, normal_tensors
-from .host import mask_batch, to_batch
+from .host import check_sampling, mask_batch, to_batch
 from .pictures import as_image, loss_curve
 from .sockets import (
     CATEGORY,
@@ -211,6 +211,7 @@ class DualSampler(io.ComfyNode):
         from ..adiff.dual import DualSampling, check_base
         from ..adiff.dual.run import backgrounds_for, draw_pairs, measure, shot_reference
 
+        check_sampling(sampler_name, scheduler)
         settings = DualSampling(steps=steps, guidance=cfg, batch=pairs)
         backbone = EditableComfyBackbone(model, vae, empty)
         check_base(dual.model, backbone)

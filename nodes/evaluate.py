@@ -16,7 +16,7 @@ from ..adiff.errors import InputError
 from ..adiff.evaluation.networks import NETWORKS
 from .files import LOCALIZERS, SUFFIX, find_localizer, localizer_names, new_file
 from .gradients import LearningProgress, normal_tensors
-from .host import GraphProgress, mask_batch, to_batch
+from .host import GraphProgress, masks_of
 from .paste import image_levels
 from .pictures import as_image, loss_curve
 from .sockets import CATEGORY, IN_GRAPH, DatasetSocket, DefectDataset, LoadedLocalizer, LocalizerSocket, training_seed
@@ -284,13 +284,7 @@ def _examples(images, masks) -> list:
     """Pairs as the engine takes them; InputError for other numbers or sizes."""
     from ..adiff.evaluation.localizer import Example
 
-    on = to_batch(mask_batch(masks), len(images), "masks")
-    if on.shape[1:] != images.shape[1:3]:
-        raise InputError(
-            f"the masks are {on.shape[2]} x {on.shape[1]}, the images {images.shape[2]} x {images.shape[1]}; connect "
-            "both outputs of the same node"
-        )
-    return [Example(*pair) for pair in zip(image_levels(images), on.cpu().numpy(), strict=True)]
+    return [Example(*pair) for pair in zip(image_levels(images), masks_of(images, masks), strict=True)]
 
 
 def _sets(dataset: DefectDataset | None, images, masks, taught: DefectDataset | None) -> dict[str, list]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,8 +50,8 @@ def encoder_names() -> list[str]:
 
 
 def encoder_path(name: str) -> Path:
-    """Return the file of an encoder in the list."""
-    return demo_encoder_path() if name == BUILT_IN else Path(folder_paths.get_full_path_or_raise(ENCODERS, name))
+    """Return the file of an encoder in the list; raises InputError for another name."""
+    return demo_encoder_path() if name == BUILT_IN else _find(ENCODERS, "there is no spatial encoder", name)
 
 
 def defect_labels() -> list[str]:
@@ -254,8 +255,8 @@ def _mark(entry: Defect) -> str:
 
 
 def _parts(label: str) -> tuple[str, str, str, str]:
-    """Split a label; the fingerprint may be missing."""
-    name, _, mark = label.partition(MARK)
+    """Split a label; the fingerprint may be missing, and a library's name may hold what stands before one."""
+    name, mark = re.fullmatch(rf"(.*?)(?:{MARK}([0-9a-f]{{8}}))?", label, re.DOTALL).groups(default="")
     parts = name.rsplit(BETWEEN, 2)
     if len(parts) != 3:
         raise InputError(f"{label[:80]!r} names no defect; expected 'library / product / defect', chosen from the list")

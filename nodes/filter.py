@@ -71,6 +71,7 @@ class FilterPairs(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         """Hold each pair against the limits; what an empty batch would feed does not run."""
         masks = to_batch(mask_batch(masks), len(images), "masks")
+        change = None if change is None else to_batch(change, len(images), "changes")
         records = measures_of(measures, len(images))
         limits = _limits(PairFilter(*(value or None for value in (min_fill, max_seam, max_likeness, min_novelty))),
                          defect, records)  # fmt: skip

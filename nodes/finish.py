@@ -19,7 +19,7 @@ from ..adiff.library import check_name
 from ..adiff.refinement import refined
 from ..adiff.versions import versions
 from .compare import Comparison
-from .host import DOWNSCALE, levels_of, mask_batch, to_batch
+from .host import DOWNSCALE, levels_of, mask_batch, masks_of, to_batch
 from .provenance import made_from
 from .sockets import CATEGORY, DefectSocket, LearnedDefect
 
@@ -76,12 +76,12 @@ class FinishPair(io.ComfyNode):
         mask = mask_batch(mask)
         latents = samples["samples"]
         batch = max(len(latents), len(mask), len(normal))
-        normal = to_batch(normal[..., :3], batch, "normal images")
+        rebuilt = _in_place(vae.decode(vae.encode(normal[..., :3])), normal[..., :3])  # before one becomes many alike
+        normal, rebuilt = (to_batch(views, batch, "normal images") for views in (normal[..., :3], rebuilt))
         mask = to_batch(mask, batch, "masks")
         if mask.shape[1:] != normal.shape[1:3]:
             mask = _resized(mask, normal.shape[1:3])
         painted = _in_place(vae.decode(to_batch(latents, batch, "latents")), normal)
-        rebuilt = _in_place(vae.decode(vae.encode(normal)), normal)
         images, masks, measures = [], [], []
         for new, old, base, m in zip(painted, rebuilt, normal, mask.cpu().numpy(), strict=True):
             alpha = torch.from_numpy(feather(m, feather_radius))[..., None].to(base)
@@ -153,14 +153,15 @@ class SavePairs(io.ComfyNode):
         """Write every pair whole, then show them."""
         check_name(product, "product")
         root = output_folder(folder)
-        masks = to_batch(mask_batch(masks), len(images), "masks").cpu().numpy()
+        masks = masks_of(images, masks)
+        strip = _strip(images, masks, change)  # before anything is written: it refuses what does not belong together
         records = _records(measures, len(images), made_from(cls.hidden))
         text = _graph(cls.hidden)
         number = _next_number(root / product, defect)
         for offset, (image, mask, record) in enumerate(zip(images, masks, records, strict=True)):
             stem = f"{number + offset:06d}"
             write_mvtec_pair(root, product, defect, stem, levels_of(image), mask, text=text, record=record)
-        return io.NodeOutput(folder, ui=ui.PreviewImage(_strip(images, masks, change), cls=cls))
+        return io.NodeOutput(folder, ui=ui.PreviewImage(strip, cls=cls))
 
 
 def output_folder(name: str) -> Path:
@@ -211,7 +212,12 @@ def _graph(hidden) -> dict[str, str]:
 
 
 def _strip(images: torch.Tensor, masks: np.ndarray, change: torch.Tensor | None) -> torch.Tensor:
-    """Return image, mask and change of each pair side by side, (B, H, 2 or 3 W, 3)."""
+    """Return image, mask and change of each pair side by side, (B, H, 2 or 3 W, 3); InputError for another change."""
     shown = torch.from_numpy(masks)[..., None].to(images).expand(-1, -1, -1, 3)
-    views = [images[..., :3], shown] + ([] if change is None else [change])
+    views = [images[..., :3], shown]
+    if change is not None:
+        if change.shape[:3] != images.shape[:3]:
+            own, other = (f"{len(one)} of {one.shape[2]} x {one.shape[1]}" for one in (images, change))
+            raise InputError(f"the images are {own}, their change {other}; connect both outputs of the same node")
+        views.append(change[..., :3].to(images))
     return torch.cat(views, dim=2)

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import comfy.model_base
@@ -18,6 +19,7 @@ import comfy.utils
 import numpy as np
 import torch
 import torch.nn.functional as F
+from comfy.samplers import KSampler
 from torch import Tensor
 
 from ..adiff.errors import InputError
@@ -42,9 +44,21 @@ def cells_of(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     """Bring masks (B, H, W) to a latent grid, (B, 1, h, w) float32 in {0, 1}: a cell is on if any of its pixels is.
 
     An image that is no multiple of 8 is cut at its borders as ComfyUI's VAE cuts it; a mask of another size than the
-    image is taken to cover the same view.
+    image is taken to cover the same view. Raises InputError for a mask of which nothing is left.
     """
-    mask = mask[:, None].float()
+    cells = _cells(mask[:, None].float(), grid)
+    for number, one in enumerate(cells):
+        if not one.any():
+            height, width = mask.shape[-2:]
+            raise InputError(
+                f"mask {number + 1} of {len(mask)} lies in the border of the {width} x {height} image that the VAE "
+                "cuts off; scale or pad the image to sides that are multiples of 8, and draw the mask on that"
+            )
+    return cells
+
+
+def _cells(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Masks (B, 1, H, W) in {0, 1} on a grid, whatever is left of them."""
     height, width = mask.shape[-2:]
     if (height // DOWNSCALE, width // DOWNSCALE) == grid:
         top, left = (height % DOWNSCALE) // 2, (width % DOWNSCALE) // 2
@@ -59,6 +73,17 @@ def to_batch(tensor: Tensor, batch: int, what: str) -> Tensor:
     if tensor.shape[0] not in (1, batch):
         raise InputError(f"{tensor.shape[0]} {what} for a batch of {batch}; give one, or one for each image")
     return tensor.expand(batch, *tensor.shape[1:])
+
+
+def masks_of(images: Tensor, masks: Tensor) -> np.ndarray:
+    """Masks (B, H, W) bool of IMAGE and MASK that are pairs; raises InputError for other numbers or sizes."""
+    on = to_batch(mask_batch(masks), len(images), "masks")
+    if on.shape[1:] != images.shape[1:3]:
+        raise InputError(
+            f"the masks are {on.shape[2]} x {on.shape[1]}, the images {images.shape[2]} x {images.shape[1]}; connect "
+            "both outputs of the same node"
+        )
+    return on.cpu().numpy()
 
 
 def check_sd1(model) -> None:
@@ -83,6 +108,18 @@ def check_context(conditioning: list, batch: int, what: str) -> None:
             raise InputError(
                 f"{what} has {context.shape[0]} rows for a batch of {batch}; give one mask, or one for each image"
             )
+
+
+def check_sampling(sampler_name: str, scheduler: str) -> None:
+    """Raise InputError for a sampler or scheduler that is not there: ComfyUI would take its first one instead."""
+    check_choice("sampler", sampler_name, KSampler.SAMPLERS)
+    check_choice("scheduler", scheduler, KSampler.SCHEDULERS)
+
+
+def check_choice(what: str, given: str, known: Sequence[str]) -> None:
+    """Raise InputError for what is none of a list: ComfyUI checks no choice of these nodes."""
+    if given not in known:
+        raise InputError(f"{what} {given[:80]!r} is not in this ComfyUI; choose one of {', '.join(known)}")
 
 
 def levels_of(image: torch.Tensor) -> np.ndarray:

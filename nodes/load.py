@@ -70,6 +70,21 @@ class LoadSpatialEncoder(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, encoder: str) -> bool | str:
+        """Say where the file belongs: ComfyUI does not check the choice."""
+        try:
+            encoder_path(encoder)
+        except (InputError, OSError) as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, encoder: str) -> str:
+        """Run again when the file has changed."""
+        about = encoder_path(encoder).stat()
+        return f"{about.st_mtime_ns} {about.st_size}"
+
+    @classmethod
     def execute(cls, encoder: str) -> io.NodeOutput:
         """Open the encoder."""
         network, about = load_encoder(encoder_path(encoder))

@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ..adiff.contact_sheet import shot_tile
+from ..adiff.fonts import font_for
 from ..adiff.learning import Shots
 from ..adiff.library import Key
 
@@ -34,8 +35,8 @@ def shot_sheet(shots: Mapping[Key, Shots]) -> Image.Image:
     draw = ImageDraw.Draw(page)
     for row, (key, one) in enumerate(shown):
         top = GAP + row * block
-        count = f"{len(one.pairs)} shot" + ("" if len(one.pairs) == 1 else "s")
-        draw.text((GAP, top + HEADER // 2), f"{'/'.join(key)}   {count}", INK, ImageFont.load_default(16), anchor="lm")
+        told = f"{'/'.join(key)}   {len(one.pairs)} shot" + ("" if len(one.pairs) == 1 else "s")
+        draw.text((GAP, top + HEADER // 2), told, INK, font_for(told, 16), anchor="lm")
         for column, (image, mask) in enumerate(one.pairs[:COLUMNS]):
             page.paste(shot_tile(image, mask, TILE), (GAP + column * (TILE + GAP), top + HEADER))
     return page

@@ -14,7 +14,7 @@ import nodes
 from ..adiff.blending import KINDS
 from ..adiff.errors import InputError
 from ..adiff.reweighting import DISTANCES, LEVEL, MODES, dilated_mask
-from .host import cells_of, check_context, check_sd1, mask_batch, to_batch
+from .host import cells_of, check_choice, check_context, check_sampling, check_sd1, mask_batch, to_batch
 from .reweight import ReweightingRun, fresh_outside, patch_reweighting
 from .sockets import CATEGORY, seed_input
 
@@ -149,6 +149,8 @@ class AnomalyKSampler(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         """Sample with the stock function on a patched clone."""
         check_sd1(model)
+        check_sampling(sampler_name, scheduler)
+        check_choice("blending", blending, BLENDING)
         mask = mask_batch(mask)
         samples = normal["samples"]
         batch = max(len(samples), len(mask))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..adiff.contact_sheet import shot_tile
+from ..adiff.fonts import font_for
 from .pictures import FAINT, GAP, INK, LINE, PAPER, side_by_side
 
 ROW, CELL, TEXT = 34, 14, 16
@@ -21,7 +22,7 @@ TILE = 160
 
 def table_picture(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Image.Image:
     """Draw a table: names to the left, numbers to the right of their columns."""
-    font = ImageFont.load_default(TEXT)
+    font = font_for("".join(text for cells in (head, *rows) for text in cells), TEXT)
     columns = list(zip(head, *rows, strict=True))
     widths = [round(max(font.getlength(text) for text in column)) + 2 * CELL for column in columns]
     page = Image.new("RGB", (sum(widths) + 2 * GAP, ROW * (len(rows) + 1) + 2 * GAP), PAPER)

@@ -18,7 +18,7 @@ import numpy as np
 from comfy_api.latest import io, ui
 
 from ..adiff.errors import InputError
-from ..adiff.learning import Shots, learn_anomalies, learn_masks, new_defect
+from ..adiff.learning import Shots, learn_anomalies, learn_masks, new_defect, with_shots
 from ..adiff.library import Defect, Key, Library
 from ..adiff.spatial_encoder import SpatialEncoder, fingerprint
 from .gradients import LearningProgress, TrainableBackbone, normal_tensors
@@ -216,18 +216,13 @@ def _begun(library: LoadedLibrary | None, backbone: TrainableBackbone) -> Librar
 def _entry(library: Library, key: Key, shots: Shots, backbone: TrainableBackbone) -> Defect:
     """The library's entry for a defect, or a new one; InputError if it was learned from other photos than these."""
     old = library.defects.get(key)
-    if old is None:
-        return new_defect(key, shots, backbone)
-    files = old.info.get("shots", list(shots.files))
-    if files != list(shots.files):
+    files = None if old is None else old.info.get("shots")
+    if files is not None and files != list(shots.files):
         raise InputError(
             f"the library's {old.name} was learned from {', '.join(files)}; connect the same photos, or leave the "
             "dataset open to learn from the masks that it carries"
         )
-    if old.shot_masks is not None:
-        return old
-    new = new_defect(key, shots, backbone)
-    return replace(old, shot_masks=new.shot_masks, likeness=new.likeness)
+    return with_shots(old, key, shots, backbone)
 
 
 def _stored_shots(library: LoadedLibrary | None) -> dict[Key, Shots]:

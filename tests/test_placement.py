@@ -283,3 +283,7 @@ def test_bad_masks_and_foregrounds():
         place_masks([full], [full], Placing(edge=NEAR))
     with pytest.raises(InputError, match="no pixel of the object is 8 pixels away"):
         place_masks([full], [block(2, 2, 4, 4)], Placing(edge=AWAY))
+
+
+def test_what_shrinks_below_a_pixel_is_one():
+    assert np.array_equal(transform_mask(block(3, 3, 10, 20), 30, 1e-6), [[True]])

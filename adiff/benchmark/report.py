@@ -29,7 +29,8 @@ NOTES = (
     "the table of all. A seed sets what is learned, the masks, the noise and the detector's training; the files that "
     "teach and those that test are the same for every seed, so the spread says nothing of other shots.",
     "n counts the cells that a mean is over. A difference is taken cell by cell against the control that stands beside "
-    "it. p: paired Wilcoxon signed-rank test over the defective test images' own AP, averaged over the seeds, "
+    "it. Image by image: mean difference of the defective test images' own AP, averaged over the seeds; it may have "
+    "the other sign than that over all pixels, as normal images do not count. p: its paired Wilcoxon signed-rank test, "
     "two-sided and not corrected for the number of comparisons. Undefined measures are left out, and told as undefined "
     "where no cell has one. Bold is the best mean of a column, whether or not the spread tells it from the next.",
 )

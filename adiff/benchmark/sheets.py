@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..contact_sheet import (
     FAINT,
@@ -23,6 +23,7 @@ from ..datasets.images import write_png
 from ..datasets.readers import list_images
 from ..errors import InputError
 from ..evaluation.material import read_run
+from ..fonts import Font, font_for
 from ..storage import read_json_object
 from .bench import RUNS
 from .summary import Row
@@ -45,9 +46,10 @@ def draw_sheet(out: Path, folder: Path, rows: Sequence[Row], root: Path | None) 
     height = 2 * EDGE + HEAD + (len(lines) + 1) * (TILE + GAP)
     page = Image.new("RGB", (2 * EDGE + LABEL + SHOWN * (TILE + GAP), height), PAPER)
     draw, first = ImageDraw.Draw(page), rows[0]
-    draw.text((EDGE, EDGE), f"{first['suite']}: {first['unit']}", INK, ImageFont.load_default(20), anchor="lt")
+    title = f"{first['suite']}: {first['unit']}"
+    draw.text((EDGE, EDGE), title, INK, font_for(title, 20), anchor="lt")
     told = f"seed {first['seed']}; each column is one normal image in one mask; baselines and dual have their own"
-    draw.text((EDGE, EDGE + 26), told, FAINT, ImageFont.load_default(13), anchor="lt")
+    draw.text((EDGE, EDGE + 26), told, FAINT, font_for(told, 13), anchor="lt")
     top = EDGE + HEAD
     for number, (name, run) in enumerate([("normal, mask outlined", lines[0][1]), *lines]):
         tiles = _normals(run, root) if number == 0 else _generated(run)
@@ -59,7 +61,7 @@ def draw_sheet(out: Path, folder: Path, rows: Sequence[Row], root: Path | None) 
 
 
 def _draw_line(page: Image.Image, draw: ImageDraw.ImageDraw, top: int, name: str, tiles: Sequence[Image.Image]) -> None:
-    font = ImageFont.load_default(14)
+    font = font_for(name, 14)
     for number, words in enumerate(_wrapped(name, font)):
         draw.text((EDGE, top + TILE // 2 - 18 + 18 * number), words, INK, font, anchor="lt")
     for place, tile in enumerate(tiles):
@@ -68,7 +70,7 @@ def _draw_line(page: Image.Image, draw: ImageDraw.ImageDraw, top: int, name: str
         page.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
 
 
-def _wrapped(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+def _wrapped(name: str, font: Font) -> list[str]:
     lines = [""]
     for word in name.split():
         longer = f"{lines[-1]} {word}".strip()

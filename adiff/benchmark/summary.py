@@ -87,8 +87,9 @@ class Entry:
     """One variant over one unit, or over all: what its cells measured.
 
     cells, failed: how many have numbers, how many an error. difference: of a measure to the control, pair by pair of
-    cells. better: cells whose difference is to the good. p: of the suite's main measure, paired over the test images
-    (`paired_test`), None where it cannot be taken. undefined: measures that were taken and have no value in any cell.
+    cells. better: cells whose difference is to the good. by_image: mean difference of the test
+    images' own AP where that is the suite's main measure, and p, its test (`paired_test`); None where it cannot be
+    taken. undefined: measures that were taken and have no value in any cell.
     """
 
     variant: str
@@ -98,6 +99,7 @@ class Entry:
     measures: Mapping[str, Spread]
     difference: Mapping[str, Spread]
     better: Mapping[str, int]
+    by_image: float | None
     p: float | None
     seconds: float
     undefined: frozenset[str] = frozenset()
@@ -122,8 +124,8 @@ class Entry:
             for kind, found in (("measures", self.measures), ("difference", self.difference))
         }
         return {"variant": self.variant, "control": self.control, "cells": self.cells, "failed": self.failed, **spreads,
-                "undefined": sorted(self.undefined), "better": dict(self.better), "p": self.p,
-                "seconds": round(self.seconds, 1)}  # fmt: skip
+                "undefined": sorted(self.undefined), "better": dict(self.better), "by_image": self.by_image,
+                "p": self.p, "seconds": round(self.seconds, 1)}  # fmt: skip
 
 
 def spread_of(values: Sequence[float | None]) -> Spread | None:
@@ -176,10 +178,11 @@ def _entry(variant: str, rows: Sequence[Row], main: str) -> Entry:
             difference[name] = spread
             if column.better is not None:
                 better[name] = sum((gain > 0) if column.better else (gain < 0) for gain in spread.values)
-    p = _paired_p(paired) if main == "pixel_ap" else None
+    images = _by_image(paired) if main == "pixel_ap" else np.empty(0)
     undefined = {name for row in good.values() for name in row["measures"]} & set(COLUMNS) - set(measures)
     spent = sum(row.get("spent", 0.0) for row in own)
-    return Entry(variant, control, len(good), len(own) - len(good), measures, difference, better, p, spent,
+    by_image, p = (float(images.mean()), paired_test(images)) if len(images) else (None, None)
+    return Entry(variant, control, len(good), len(own) - len(good), measures, difference, better, by_image, p, spent,
                  frozenset(undefined))  # fmt: skip
 
 
@@ -188,11 +191,12 @@ def _gain(row: Row, other: Row, name: str) -> float | None:
     return None if one is None or two is None else one - two
 
 
-def _paired_p(paired: Sequence[tuple[Row, Row]]) -> float | None:
-    """Test over the defective test images of all units, each one's difference averaged over the seeds."""
+def _by_image(paired: Sequence[tuple[Row, Row]]) -> np.ndarray:
+    """Differences of the defective test images' own AP, of all units, averaged over the seeds, where defined."""
     by_unit: dict[str, list[np.ndarray]] = {}
     for row, other in paired:
         if "per_image" in row and "per_image" in other:
             values = np.array(row["per_image"], float) - np.array(other["per_image"], float)
             by_unit.setdefault(row["unit"], []).append(values)
-    return paired_test(np.concatenate([np.mean(of_unit, axis=0) for of_unit in by_unit.values()])) if by_unit else None
+    found = np.concatenate([np.empty(0), *(np.mean(of_unit, axis=0) for of_unit in by_unit.values())])
+    return found[np.isfinite(found)]

@@ -50,7 +50,7 @@ def test_tables_have_means_spreads_and_numbers(folder, line):
     rows += [line("all", value, seed=seed, control="textual inversion") for seed, value in enumerate((0.3, 0.6))]
     page, text = written(folder(rows))
     row = next(one for one in text.splitlines() if one.startswith("| all |"))
-    assert "| **45.0 ± 21.2** |" in row and row.endswith("| 2 | textual inversion | +15.0 ± 7.1 | 2/2 |  |")
+    assert "| **45.0 ± 21.2** |" in row and row.endswith("| 2 | textual inversion | +15.0 ± 7.1 | 2/2 |  |  |")
     assert "45.0 ± 21.2" in page.text and "What does each part of the method add?" in page.text
     assert "adiff benchmark <surfaces> --out bench" in page.text and "demo model was trained on such" in page.text
     circles = [attrs for tag, attrs in page.tags if tag == "circle" and attrs["class"] == "mean"]

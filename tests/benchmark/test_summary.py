@@ -65,6 +65,7 @@ def test_p_is_paired_over_images_averaged_over_seeds(line):
     rows += [line("b", seed=0, control="a", per_image=[0.1, 0.22, 0.33, 0.44, 0.55]),
              line("b", seed=1, control="a", per_image=[0.21, 0.23, 0.34, 0.45, 0.56])]  # fmt: skip
     assert summarise_suite(rows, "pixel_ap")["metal/scratch"][1].p == pytest.approx(0.0625)
+    assert summarise_suite(rows, "pixel_ap")["metal/scratch"][1].by_image == pytest.approx(0.043)
     assert summarise_suite(rows, "fill")["metal/scratch"][1].p is None
     same = [line("a", per_image=[0.1]), line("b", control="a", per_image=[0.1])]
     assert summarise_suite(same, "pixel_ap")["metal/scratch"][1].p is None

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -38,6 +39,11 @@ def encoder_of_another_library(server, scene):
     return scene.condition(scene.mask, encoder=other)
 
 
+def encoder_is_gone(server, scene):
+    other = scene.graph("ADiffLoadSpatialEncoder", encoder="gone.safetensors")
+    return scene.condition(scene.mask, encoder=other)
+
+
 def library_without_encoder(server, scene):
     return scene.condition(scene.mask, defect=library("plain.safetensors / metal / scratch")(server, scene))
 
@@ -64,6 +70,10 @@ def mask_covers_everything(server, scene):
 
 def second_mask_is_empty(server, scene):
     return scene.condition(masks(scene.graph, [(1, 1, 3, 3), None]))
+
+
+def mask_is_in_the_border_that_the_vae_cuts(server, scene):
+    return scene.ours(mask=scene.graph("ProbeMasks", width=68, height=68, boxes="[[10, 0, 40, 2]]"))
 
 
 def masks_do_not_fit_the_normals(server, scene):
@@ -135,12 +145,25 @@ def masks_from_a_library_of_another_width(server, scene):
     return scene.ours(mask=made)
 
 
+def sampler_of_another_pack(server, scene):
+    return scene.ours(sampler_name="res_2s_of_elsewhere")
+
+
+def scheduler_of_another_pack(server, scene):
+    return scene.ours(scheduler="bong_tangent")
+
+
+def blending_is_unknown(server, scene):
+    return scene.ours(blending="fresh")
+
+
 CASES = {
     defect_is_gone: r"no library holds metal/dent with fingerprint 0123abcd.*gone\.safetensors.*models/adiff_libraries",
     defect_is_no_label: r"names no defect; expected 'library / product / defect'",
     library_is_damaged: r"damaged\.safetensors is not a whole safetensors file",
     label_leads_elsewhere: r"no library holds metal/scratch.*'\.\./\.\./things\.safetensors'",
     encoder_of_another_library: r"was learned with encoder \w+, 'other\.safetensors' is \w+; load the encoder",
+    encoder_is_gone: r"there is no spatial encoder 'gone\.safetensors' in models/adiff_encoders; put it there",
     library_without_encoder: r"was learned without a spatial encoder; leave the encoder input open",
     defect_without_appearance: r"wood/hole in things\.safetensors has masks only",
     prompt_of_another_width: r"token widths differ",
@@ -148,6 +171,7 @@ CASES = {
     mask_is_empty: r"mask 1 of 1 marks nothing",
     mask_covers_everything: r"mask 1 of 1 covers the whole image",
     second_mask_is_empty: r"mask 2 of 2 marks nothing",
+    mask_is_in_the_border_that_the_vae_cuts: r"mask 1 of 1 lies in the border of the 68 x 68 image",
     masks_do_not_fit_the_normals: r"2 masks for a batch of 3; give one, or one for each image",
     conditioning_does_not_fit_the_masks: r"the positive conditioning has 2 rows for a batch of 3",
     model_is_sd2: r"the model is SD20; this node works on SD 1\.x models",
@@ -158,6 +182,9 @@ CASES = {
     vae_is_missing: r"distance 'vae' needs the vae input",
     normal_of_another_size: r"the normal latent is \(6, 8\), the sampled one \(8, 8\); encode the same image",
     mode_is_unknown: r"'strong'",
+    sampler_of_another_pack: r"sampler 'res_2s_of_elsewhere' is not in this ComfyUI; choose one of euler, ",
+    scheduler_of_another_pack: r"scheduler 'bong_tangent' is not in this ComfyUI; choose one of simple,",
+    blending_is_unknown: r"blending 'fresh' is not in this ComfyUI; choose one of fixed noise, fresh noise",
     no_mask_passes: r"none of 1 masks passes: \w+",
     no_mask_is_found: r"only 0 of 1 masks passed in \d+ tries; .* or use drawn masks$",
     masks_from_a_library_of_another_width: r"the model is SD20",
@@ -215,6 +242,34 @@ def test_a_renamed_library_is_found_again(server, graph):
     result = server.run(graph)
     assert (result.latent(there) == result.latent(found)).all()
     assert "library my old things.safetensors is not there" in server.log
+
+
+def test_a_library_s_name_may_hold_the_fingerprint_s_sign(server, graph):
+    libraries = server.base / "models" / "adiff_libraries"
+    other = libraries / "line @2.safetensors"
+    shutil.copy(libraries / "things.safetensors", other)
+    try:
+        label = server.option("ADiffLoadDefect", "defect", "things.safetensors / metal / scratch")
+        graph("PreviewAny", source=graph("ADiffLoadDefect", defect=label.replace("things", other.stem)))
+        server.run(graph)
+    finally:
+        other.unlink()
+
+
+def test_an_encoder_s_file_that_was_replaced_is_opened_anew(server, graph):
+    encoders = server.base / "models" / "adiff_encoders"
+    own = encoders / "own.safetensors"
+    scene = make_scene(server, graph)
+    encoder = graph("ADiffLoadSpatialEncoder", encoder=own.name)
+    graph("PreviewAny", source=scene.condition(scene.mask, encoder=encoder))
+    try:
+        shutil.copyfile(encoders / "other.safetensors", own)
+        with pytest.raises(GraphError, match="was learned with encoder"):
+            server.run(graph)
+        shutil.copyfile(encoders / "small.safetensors", own)
+        server.run(graph)
+    finally:
+        own.unlink()
 
 
 def test_a_damaged_library_is_left_out_of_the_list_and_named(server):

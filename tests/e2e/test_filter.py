@@ -60,3 +60,10 @@ def test_what_cannot_be_measured_is_said(server, photos, graph):
     filtered(graph, max_likeness=1.0)
     with pytest.raises(GraphError, match="a pair has no likeness to hold against max-likeness 1"):
         server.run(graph)
+
+
+def test_changes_of_other_pairs_are_refused(server, photos, graph):
+    two = graph("ImageBatch", image1=graph("LoadImage", image="l0.png"), image2=graph("LoadImage", image="l1.png"))
+    filtered(graph, change=two)
+    with pytest.raises(GraphError, match="2 changes for a batch of 3"):
+        server.run(graph)

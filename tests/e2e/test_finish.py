@@ -175,6 +175,27 @@ def test_a_name_that_leads_elsewhere_is_refused(server, photos, changes, message
     assert not (server.base / "outside").exists()
 
 
+@pytest.mark.parametrize(
+    ("what", "count", "size", "message"),
+    [
+        ("change", 1, 64, "the images are 2 of 64 x 64, their change 1 of 64 x 64; connect both"),
+        ("change", 2, 32, "the images are 2 of 64 x 64, their change 2 of 32 x 32; connect both"),
+        ("masks", 1, 32, "the masks are 32 x 32, the images 64 x 64; connect both outputs of the same node"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused_before_anything_is_written(server, what, count, size, message):
+    graph, folder = Graph(), next(folders)
+    images = graph("ADiffDrawSurface", product="metal", count=2, size=64, seed=1)
+    side = size if what == "masks" else 64
+    given = {"masks": graph("ProbeMasks", width=side, height=side, boxes="[[8, 8, 24, 24]]")}
+    if what == "change":
+        given["change"] = graph("ADiffDrawSurface", product="metal", count=count, size=size, seed=1)
+    graph("ADiffSavePairs", images=images, folder=folder, product="metal", defect="scratch", **given)
+    with pytest.raises(GraphError, match=message):
+        server.run(graph)
+    assert not (server.base / "output" / folder).exists()
+
+
 def test_a_batch_is_saved_with_its_records(server):
     graph, folder = Graph(), next(folders)
     images = graph("ADiffDrawSurface", product="metal", count=3, size=64, seed=1)
