@@ -192,13 +192,16 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     mask: (H, W) bool. Returns (height, width) bool.
     """
     mask = mask.astype(bool)
-    if mask.shape == (height, width):
-        return mask
-    rows, columns = _overlap(mask.shape[0], height), _overlap(mask.shape[1], width)
+    if mask.shape == (height, width) or not mask.any():
+        return mask if mask.shape == (height, width) else np.zeros((height, width), dtype=bool)
+    box = mask_box(mask)  # beyond it there is nothing to weigh, and it is most of a photo
+    rows = _overlap(mask.shape[0], height)[:, box.top : box.bottom]
+    columns = _overlap(mask.shape[1], width)[:, box.left : box.right]
+    # the target pixel over each source pixel's centre: where it is off, that source pixel is lost
+    y = ((np.arange(box.top, box.bottom) + 0.5) * height / mask.shape[0]).astype(int)
+    x = ((np.arange(box.left, box.right) + 0.5) * width / mask.shape[1]).astype(int)
+    mask = mask[box.slices]
     kept = rows @ mask.astype(np.float64) @ columns.T >= 0.5 - 1e-9
-    # a source pixel is lost when the target pixel over its centre is off
-    y = ((np.arange(mask.shape[0]) + 0.5) * height / mask.shape[0]).astype(int)
-    x = ((np.arange(mask.shape[1]) + 0.5) * width / mask.shape[1]).astype(int)
     lost = mask & ~kept[np.ix_(y, x)]
     if not lost.any():
         return kept

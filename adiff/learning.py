@@ -21,6 +21,7 @@ from .datasets.readers import Dataset, Shot, few_shot_split, read_shots
 from .errors import InputError
 from .geometry import context_box, crop_resize, resize_mask
 from .library import Defect, Key, Library, check_base, check_name, load_library
+from .library_edit import OF_SHOTS, record_of
 from .progress import Cancelled
 from .scoring import describe
 from .spatial_encoder import SpatialEncoder, fingerprint
@@ -98,6 +99,17 @@ def new_defect(key: Key, shots: Shots, backbone: Backbone) -> Defect:
         shot_masks=np.stack([resize_mask(mask, size, size) for mask in shots.masks]),
         likeness=torch.from_numpy(describe(backbone, [image for image, _ in shots.pairs], shots.masks)),
     )
+
+
+def with_shots(entry: Defect | None, key: Key, shots: Shots, backbone: Backbone) -> Defect:
+    """An entry that knows its shots: as it is; one that was imported, or is none yet, with what `new_defect` tells."""
+    if entry is not None and "shots" in record_of(entry) and entry.shot_masks is not None:
+        return entry
+    new = new_defect(key, shots, backbone)
+    if entry is None:
+        return new
+    told = {part: getattr(new, part) for part in OF_SHOTS if getattr(entry, part) is None}
+    return replace(entry, info={**new.info, **record_of(entry)}, **told)
 
 
 def learn_anomalies(

@@ -17,6 +17,8 @@ PREFER = ("first", "last")
 """Which of several defects of one name a merge takes."""
 NOTES = ("author", "licence", "notes")
 """Fields of a defect's record that people write."""
+OF_SHOTS = ("preview", "shot_masks", "likeness")
+"""What a defect holds of its shots."""
 TAGS = "tags"
 """The field of a defect's record that holds what people file it under, a list of words."""
 MOST_TAGS, MAX_TAG = 32, 40
@@ -60,6 +62,17 @@ def merge(libraries: Mapping[str, Library], prefer: str | None = None) -> Librar
             raise InputError(f"the record of {name} is no table of names and values; the library is damaged")
         info = {**info, **library.info} if prefer == "last" else {**library.info, **info}
     return replace(first, defects=defects, encoder_fingerprint=encoder, info=info)
+
+
+def add_learned(library: Library, learned: Mapping[Key, Defect], kind: str) -> Library:
+    """Return the library with what a training has learned, `anomaly` or `mask`; what an entry has stays as it is."""
+    defects = dict(library.defects)
+    for key, entry in learned.items():
+        there = defects.get(key, entry)
+        lacking = {part: getattr(entry, part) for part in OF_SHOTS if getattr(there, part) is None}
+        info = {**entry.info, **record_of(there), kind: entry.info[kind]}
+        defects[key] = replace(there, info=info, **lacking, **{kind: getattr(entry, kind)})
+    return replace(library, defects=defects)
 
 
 def split(library: Library, names: Sequence[str]) -> Library:

@@ -24,10 +24,15 @@ BROKEN = (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, struct.er
           NotImplementedError, ImportError)  # fmt: skip
 """What a damaged file raises, which depends on where it is damaged."""
 
+ADVICE = "Weights only load failed"
+"""What torch begins its advice with."""
+
 
 @contextmanager
 def open_safetensors(path: Path, what: str, remedy: str = "copy or download it again") -> Iterator[safe_open]:
     """Open a file of ours. what: it should be, for FileNotFoundError; remedy: ends the InputError for a damaged one."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, no {what}; give a file")
     if not path.is_file():
         raise FileNotFoundError(f"there is no {what} at {path}")
     check_readable(path)
@@ -81,9 +86,9 @@ def sha256_of(path: Path) -> str:
 
 def reason(error: Exception) -> str:
     """What a loader says, in short; torch adds advice on how to open a file unsafely, which is left out."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    told = next((line for line in lines if line.startswith("WeightsUnpickler error")), lines[0])
-    return shown(told.removeprefix("WeightsUnpickler error: "), 120).rstrip(" .")
+    told = str(error).rpartition("WeightsUnpickler error:")[2]  # what is wrong stands behind this, maybe a line below
+    lines = [line.strip() for line in told.splitlines() if line.strip() and not line.startswith(ADVICE)]
+    return shown(lines[0] if lines else type(error).__name__, 120).rstrip(" .")
 
 
 def shown(text: str, length: int = 60) -> str:

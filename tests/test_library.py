@@ -206,6 +206,8 @@ def test_unfit_embeddings_are_not_written(tmp_path, tensor, said):
 def test_a_missing_file_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="no library at"):
         load_library(tmp_path / "none.safetensors")
+    with pytest.raises(InputError, match="is a folder, no library"):
+        load_library(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])

@@ -8,7 +8,7 @@ import torch
 
 from adiff.errors import InputError
 from adiff.library import Defect, Library, load_library, save_library
-from adiff.library_edit import HeldTwice, merge, note, remove, rename, revise, split, tag, tags_of
+from adiff.library_edit import HeldTwice, add_learned, merge, note, remove, rename, revise, split, tag, tags_of
 
 D = 4
 BASE = "a" * 64
@@ -36,6 +36,18 @@ def test_a_merge_holds_all_in_order_and_survives_the_file(tmp_path):
     assert set(names_of(load_library(tmp_path / "c.safetensors"))) == {"m/x", "m/y", "n/x"}
     assert (joined.base_fingerprint, joined.encoder_fingerprint) == (BASE, ENCODER)
     assert joined.info == {"by": "a", "of": "b"}
+
+
+def test_what_is_learned_is_added_and_the_rest_of_an_entry_stays():
+    library = note(make("m/x", "m/y"), "m/x", {"author": "Ada"})
+    learned = replace(make("m/x", what="mask", value=2.0).get("m/x"), info={"shots": ["a"], "mask": {"loss": 1}})
+    seen = replace(learned, likeness=torch.ones(1, 3))
+    added = add_learned(library, {seen.key: seen, ("m", "z"): replace(seen, defect="z")}, "mask")
+    assert names_of(added) == ["m/x", "m/y", "m/z"]
+    entry = added.get("m/x")
+    assert torch.equal(entry.anomaly, torch.zeros(2, D)) and torch.equal(entry.mask, torch.full((2, D), 2.0))
+    assert entry.info == {"shots": ["a"], "mask": {"loss": 1}, "steps": 3, "author": "Ada"}
+    assert torch.equal(entry.likeness, torch.ones(1, 3))
 
 
 @pytest.mark.parametrize(

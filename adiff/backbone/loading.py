@@ -18,12 +18,13 @@ from torch import Tensor
 from ..errors import InputError
 from ..storage import write_whole
 from ..tensor_files import BROKEN, reason
-from .layout import METADATA, NULL_CONTEXT, TEXT, UNET, VAE, unet_config, unet_names, vae_config, vae_names
+from .layout import METADATA, NULL_CONTEXT, SD15_SCALE, TEXT, UNET, VAE, unet_config, unet_names, vae_config, vae_names
 from .recognition import SD1_WIDTH, check_file, check_folder, read_object
 from .weights import Weights, fill, open_weights
 
 WHOLE_NUMBERS = {"heads": 64, "vae_groups": 1024, "native_size": 4096}  # of our metadata, with the most of each
 MOST_SCALE = 1e4  # of latents; SD 1.5's is 0.18
+SD15_CELLS, MOST_CELLS = 64, 512  # of a side that a U-Net was trained at
 NOT_WEIGHTS = (f"{VAE}loss.", f"{VAE}model_ema.")  # what the autoencoder's own training leaves in some files
 EMPTY_PROMPT = [49406] + [49407] * 76  # CLIP's ids of the empty prompt: start, then padding (METHOD.md, 2)
 MOST_LAYERS, ACTIVATIONS = 24, ("quick_gelu", "gelu")  # of a text encoder of CLIP's width
@@ -102,10 +103,13 @@ def _read_extra(weights: Weights) -> dict[str, Any]:
         value = extra.get(name, 1)
         if type(value) is not int or not 1 <= value <= most:
             raise InputError(f"{weights.name}: its metadata has {name} {str(value)[:40]}; expected 1 to {most}")
-    scale = extra.get("scaling_factor", 1.0)
-    if type(scale) not in (int, float) or not 0 < scale < MOST_SCALE:
-        raise InputError(f"{weights.name}: its metadata has another scaling_factor than a positive number")
+    _check_scale(extra.get("scaling_factor", 1.0), f"{weights.name}: its metadata")
     return extra
+
+
+def _check_scale(scale: Any, where: str) -> None:
+    if type(scale) not in (int, float) or not 0 < scale < MOST_SCALE:
+        raise InputError(f"{where} has another scaling_factor than a positive number")
 
 
 def _build(kind: type, config: Mapping[str, Any], path: Path) -> torch.nn.Module:
@@ -141,7 +145,7 @@ def _check_all_used(weights: Weights, used: set[str]) -> None:
 
 def _read_part(kind: type, folder: Path) -> torch.nn.Module:
     """One network of a diffusers folder, every one of its weights from the file."""
-    network = _build(kind, read_object(folder / "config.json"), folder)
+    network = _build(kind, _config_of(folder), folder)
     with _open_part(folder, "diffusion_pytorch_model") as weights:
         renamed = {_of_today(name): name for name in weights.shapes}
         own = network.state_dict()
@@ -150,6 +154,25 @@ def _read_part(kind: type, folder: Path) -> torch.nn.Module:
             raise InputError(f"{weights.name} has a weight {over[0]} that config.json knows no place for")
         fill(network, {name: renamed.get(name, name) for name in own}, weights)
     return network
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    """The configuration of a part; InputError for a size or a scale that is none.
+
+    The side in cells that a U-Net was trained at may be given twice, for rows and columns, or be left out: SD 1.5's.
+    """
+    config = read_object(folder / "config.json")
+    if folder.name == "vae":
+        _check_scale(config.get("scaling_factor", SD15_SCALE), f"{folder.name}/config.json")
+        return config
+    size = config.get("sample_size")
+    size = SD15_CELLS if size is None else size
+    sides = size if isinstance(size, list) else [size]
+    if not sides or any(type(side) is not int or not 1 <= side <= MOST_CELLS for side in sides) or len(set(sides)) > 1:
+        raise InputError(
+            f"{folder.name}/config.json has sample_size {str(size)[:40]}; expected a square's side, 1 to {MOST_CELLS}"
+        )
+    return {**config, "sample_size": sides[0]}
 
 
 def _of_today(name: str) -> str:

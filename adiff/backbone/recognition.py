@@ -33,6 +33,7 @@ INPAINTING = (
     "checkpoint it was made from"
 )
 V_PREDICTION = "a model that predicts v, while losses and sampling here are those of noise (epsilon)"
+NOISE = "epsilon"
 V_NAMES = ("v", "v_prediction", "v-prediction", "velocity")
 YAML_V = re.compile(r"^\s*parameterization:\s*[\"']?v[\"']?\s*$", re.MULTILINE)
 MORE_INPUTS = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type")
@@ -146,8 +147,9 @@ def check_folder(path: Path) -> None:
     unet = read_object(path / "unet" / "config.json")
     found = _by_config(unet) if unet else _without_unet(path)
     scheduler = read_object(path / "scheduler" / "scheduler_config.json")
-    if found is None and scheduler.get("prediction_type") in V_NAMES:
-        found = V_PREDICTION
+    predicts = scheduler.get("prediction_type", NOISE)
+    if found is None and predicts != NOISE:
+        found = V_PREDICTION if predicts in V_NAMES else f"a model that predicts {str(predicts)[:40]!r}, not noise"
     if found:
         raise InputError(f"{path} is {found}; {EXPECTED}")
     missing = [name for name in ("unet", "vae", "text_encoder") if not (path / name / "config.json").is_file()]

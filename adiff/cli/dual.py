@@ -40,9 +40,8 @@ class Saim(str, Enum):
 
 
 class Bcm(str, Enum):
-    """Forms of the background's branch (`dual.layers.BCM`)."""
+    """Forms of the background's branch (`dual.layers.BCM` without its `off`)."""
 
-    off = "off"
     paper = "paper"
     release = "release"
 
@@ -81,8 +80,9 @@ def train_dual(
         bool, typer.Option("--bcm/--no-bcm", help="Let the image see its background: for objects that do not fill it.")
     ] = False,
     bcm_form: Annotated[
-        Bcm, typer.Option("--bcm-form", help="As in the paper, or as in the authors' code; off is --no-bcm.")
-    ] = Bcm.paper,
+        Bcm | None,
+        typer.Option("--bcm-form", help="As in the paper, or as in the authors' code.  [dim]default: paper[/dim]"),
+    ] = None,
     foreground: Annotated[
         Path | None,
         typer.Option(
@@ -123,6 +123,8 @@ def train_dual(
         raise InputError(f"--out {out} has to end in .safetensors")
     if foreground is not None and not bcm:
         raise InputError("--foreground is for BCM; give --bcm with it, or leave it out")
+    if bcm_form is not None and not bcm:
+        raise InputError("--bcm-form is for BCM; give --bcm with it, or leave it out")
     opened = open_shots(read_dataset(data, [product] if product else (), [defect] if defect else ()), shots)
     if len(opened) > 1:
         names = ", ".join("/".join(key) for key in sorted(opened)[:5])
@@ -135,7 +137,7 @@ def train_dual(
 
     settings = DualSettings(
         steps=steps, batch=batch, lr=rate, rank=rank, saim=saim.value, flips=flips.value,
-        bcm=bcm_form.value if bcm else "off", early_stop=early_stop, size=size,
+        bcm=(bcm_form or Bcm.paper).value if bcm else "off", early_stop=early_stop, size=size,
     )  # fmt: skip
     shapes = [mask.shape for mask in found.masks]
     objects = None if foreground is None else read_foregrounds(foreground, found.files, shapes)

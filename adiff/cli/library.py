@@ -193,6 +193,7 @@ def import_(
     what: Annotated[Kind, typer.Option("--what", help="What it is to be used as.")] = Kind.anomaly,
 ) -> None:
     """Add a textual inversion of A1111's or diffusers' to a library; nothing in the file is run."""
+    from ..curation import edit_library
     from ..foreign import OTHER_SPACE, add_foreign, read_embedding
     from ..learning import open_library
     from ..library import load_library, parse_name, save_library
@@ -207,8 +208,15 @@ def import_(
     from ..backbone.precision import AUTO
 
     backbone = load_backbone(base, precision=AUTO)
-    added = add_foreign(open_library(to, backbone), key, what.value, foreign, backbone)
-    save_library(to, added)
+    begun = open_library(to, backbone)
+
+    def added(opened: Library) -> Library:
+        return add_foreign(opened, key, what.value, foreign, backbone)
+
+    if to.exists():
+        edit_library(to, added)
+    else:
+        save_library(to, added(begun))
     logging.getLogger("adiff").warning(OTHER_SPACE)
     typer.echo(f"{to}: {name}, {foreign.vectors.shape[0]} tokens from {source}")
 

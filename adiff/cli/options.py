@@ -70,7 +70,7 @@ VaryShots = Annotated[
     of_masks("--vary-shots", help="Masks are the shots' own, mirrored, stretched, turned, scaled and moved, "
              "instead of learned ones."),
 ]  # fmt: skip
-Seed = Annotated[int, of_work("--seed", min=0, help="Everything random follows from it.")]
+Seed = Annotated[int, of_work("--seed", min=0, max=2**64 - 1, help="Everything random follows from it.")]
 Base = Annotated[
     str,
     of_model("--base", metavar="BASE", help="Base model: [b]demo[/b], an SD 1.x checkpoint or a diffusers folder."),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -166,6 +167,13 @@ def _previous(out: Path) -> Path:
     return out.with_suffix(f".previous{out.suffix}")
 
 
+def _put_aside(out: Path, encoder: Path | None) -> None:
+    """Copy a library, and the encoder that is to be learned anew with it, to where they are kept as they were."""
+    for file, copy in ((out, _previous(out)), (encoder, encoder_beside(_previous(out)))):
+        if file is not None and file.exists():
+            write_whole(copy, partial(shutil.copy2, file))
+
+
 def encoder_beside(library: Path) -> Path:
     """Where a library's own spatial encoder lies unless told otherwise."""
     return library.with_suffix(f".encoder{library.suffix}")
@@ -176,8 +184,10 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool, resume: b
     from ..training.processes import is_first, wait_for_all
 
     out, folder = task.out, state_folder(task.out)
+    own = encoder or encoder_beside(out)
+    goes_on = _previous(out).exists() and any((folder / state).exists() for state in STATES)
     if is_first():
-        remove_leftovers(out, _previous(out), encoder or encoder_beside(out))  # of the same command, killed
+        remove_leftovers(out, _previous(out), own)  # of the same command, killed
     library = _begin(task, resume)
     wait_for_all()  # until --restart has cleared the state that the others would go on from
     todo = _missing(library, task.shots, what, task.backbone)
@@ -186,6 +196,8 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool, resume: b
             _discard_learned(folder, library)
         typer.echo(f"{out} holds all of it already; --restart learns it again")
         return library, todo
+    if is_first() and not goes_on:
+        _put_aside(out, own if todo.anomalies and not freeze else None)
     with keeping(f"what is learned is in {out} and {folder}; the same command without --restart goes on"):
         return _learn(task, library, todo, encoder, freeze), todo
 
@@ -241,10 +253,11 @@ def _begin(task: _Task, resume: bool) -> Library:
 def _missing(library: Library, opened: dict[Key, Shots], what: What, backbone: Backbone) -> _Todo:
     """What the library does not hold yet; says what it does. InputError if an entry came from other shots."""
     from ..learning import changed_shots
+    from ..library_edit import record_of
 
     for key, shots in opened.items():
         entry = library.defects.get(key)
-        if entry is not None and entry.info.get("shots", list(shots.files)) != list(shots.files):
+        if entry is not None and record_of(entry).get("shots", list(shots.files)) != list(shots.files):
             raise InputError(
                 f"the library's {entry.name} was learned from {', '.join(entry.info['shots'])}; "
                 "ask for the same shots, another --out, or --restart"
@@ -267,26 +280,23 @@ def _missing(library: Library, opened: dict[Key, Shots], what: What, backbone: B
 
 def _learn(task: _Task, library: Library, todo: _Todo, encoder: Path | None, freeze: bool) -> Library:
     """Learn what is missing; each kind is written as soon as it is learned."""
-    from ..learning import learn_masks, new_defect
+    from ..learning import learn_masks, with_shots
     from ..training import MaskSettings
-    from ..training.processes import is_first
 
     entries = {
-        key: library.defects.get(key) or new_defect(key, task.shots[key], task.backbone)
+        key: with_shots(library.defects.get(key), key, task.shots[key], task.backbone)
         for key in dict.fromkeys(todo.anomalies + todo.masks)
     }
-    if is_first() and task.out.exists():
-        write_whole(_previous(task.out), lambda path: shutil.copy2(task.out, path))
     if todo.anomalies:
         library = _learn_anomalies(task, library, {key: entries[key] for key in todo.anomalies}, encoder, freeze)
     if todo.masks:
-        entries |= library.defects
+        entries |= {key: library.defects[key] for key in todo.anomalies}
         learned = learn_masks(
             task.backbone, {key: entries[key] for key in todo.masks}, task.shots,
             settings=MaskSettings.for_types(len(todo.masks), **task.chosen),
             seed=task.seed, progress=task.progress, state=state_folder(task.out) / MASKS,
         )  # fmt: skip
-        library = _saved(task.out, library, learned)
+        library = _saved(task.out, library, learned, "mask")
     return library
 
 
@@ -307,17 +317,24 @@ def _learn_anomalies(
     )  # fmt: skip
     if not freeze and is_first():
         save_encoder(path, network, {"shots": {entry.name: entry.info["shots"] for entry in learned.values()}})
-    return _saved(task.out, replace(library, encoder_fingerprint=fingerprint(network)), learned)
+    return _saved(task.out, replace(library, encoder_fingerprint=fingerprint(network)), learned, "anomaly")
 
 
-def _saved(out: Path, library: Library, learned: dict[Key, Defect]) -> Library:
+def _saved(out: Path, library: Library, learned: dict[Key, Defect], kind: str) -> Library:
+    """Write what was learned; of a library that it is added to, what others have edited meanwhile stays."""
+    from ..curation import edit_library
     from ..library import save_library
+    from ..library_edit import add_learned
     from ..training.processes import is_first
 
-    library = replace(library, defects={**library.defects, **learned})
+    def added(to: Library) -> Library:
+        return replace(add_learned(to, learned, kind), encoder_fingerprint=library.encoder_fingerprint)
+
+    if is_first() and library.defects and out.exists():
+        return edit_library(out, added)
     if is_first():
-        save_library(out, library)
-    return library
+        save_library(out, added(library))
+    return added(library)
 
 
 def _encoder(task: _Task, library: Library, path: Path | None, freeze: bool) -> tuple[SpatialEncoder, Path, bool]:

@@ -7,11 +7,12 @@ mask go through the same view; beyond the photo's border both are reflected, so 
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ..geometry import CONTEXT, MINIMUM_SIDE, Box, context_box, crop_mask, crop_resize, resize_mask
+from ..geometry import CONTEXT, MINIMUM_SIDE, Box, context_box, crop_resize, resize_mask
 
 MAX_ANGLE = 20.0
 """Largest rotation, degrees either way (the release)."""
@@ -25,8 +26,30 @@ MASK_DENSITY = math.sqrt(2)
 """Samples a pixel of the photo's side: with fewer a rotated grid can step over a pixel of the mask."""
 
 
+class View(NamedTuple):
+    """What a view shows: its centre and extent (x, y; pixels of the photo), rotation (radians), and flipped axes."""
+
+    centre: np.ndarray
+    extent: np.ndarray
+    angle: float
+    flips: tuple[int, ...]
+
+
 def augment_pair(
-    image: np.ndarray,
+    image: np.ndarray, mask: np.ndarray, size: int, rng: np.random.Generator, **how: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """One random view of a shot at the model's size; how: as `draw_view` takes it.
+
+    image: (H, W, 3) uint8. mask: (H, W) bool, not empty (InputError). size: pixels.
+    Returns (size, size, 3) uint8 and (size, size) bool.
+    """
+    if image.shape[:2] != mask.shape:
+        raise ValueError(f"image of {image.shape[1]}x{image.shape[0]} with a mask of {mask.shape[1]}x{mask.shape[0]}")
+    view = draw_view(mask, size, rng, **how)
+    return view_image(image, view, size), view_mask(mask, view, size)
+
+
+def draw_view(
     mask: np.ndarray,
     size: int,
     rng: np.random.Generator,
@@ -36,17 +59,13 @@ def augment_pair(
     minimum: int = MINIMUM_SIDE,
     p: float = PROBABILITY,
     max_angle: float = MAX_ANGLE,
-) -> tuple[np.ndarray, np.ndarray]:
-    """One random view of a shot at the model's size; each change (flips, rotation, zoom, shift) comes with chance p.
+) -> View:
+    """Draw a view of a mask's photo; each change (flips, rotation, zoom, shift) comes with chance p.
 
-    image: (H, W, 3) uint8. mask: (H, W) bool, not empty (InputError). size, minimum: pixels. crop: view the context box
-    of the mask (`context_box`) rather than the whole frame. max_angle: degrees. The whole mask is inside every view,
-    and none of its parts vanishes. With p = 0 the view is the context box, or the frame, itself.
-
-    Returns (size, size, 3) uint8 and (size, size) bool.
+    mask: (H, W) bool, not empty (InputError). size, minimum: pixels. crop: view the context box of the mask
+    (`context_box`) rather than the whole frame. max_angle: degrees. The whole mask is inside every view, and none of
+    its parts vanishes. With p = 0 the view is the context box, or the frame, itself.
     """
-    if image.shape[:2] != mask.shape:
-        raise ValueError(f"image of {image.shape[1]}x{image.shape[0]} with a mask of {mask.shape[1]}x{mask.shape[0]}")
     mask = mask.astype(bool)
     height, width = mask.shape
     box = context_box(mask, size, context=context, minimum=minimum)
@@ -59,14 +78,32 @@ def augment_pair(
     scale = zoom ** draws[1] if chances[1] else 1.0
     shifts = shift * draws[2:] if chances[2] else np.zeros(2)
     centre, extent = _fit_view(mask, box, angle, scale, shifts)
-    if angle:
-        view = _rotated_view(image, mask, size, centre, extent, angle)
+    return View(centre, extent, angle, tuple(axis for axis in (0, 1) if chances[3 + axis]))
+
+
+def view_image(image: np.ndarray, view: View, size: int) -> np.ndarray:
+    """A view of an image, (H, W, 3) uint8 -> (size, size, 3) uint8."""
+    if view.angle:
+        factor = max(1, math.ceil(float(view.extent.max()) / size))
+        # where the view is shrunk anyway, its average makes up for the plainer interpolation
+        method = Image.Resampling.BICUBIC if factor == 1 else Image.Resampling.BILINEAR
+        seen = _rotated(image, view, size * factor, method)
+        if factor > 1:
+            seen = np.array(Image.fromarray(seen).reduce(factor))
     else:
-        view = _upright_view(image, mask, size, centre, extent)
-    for axis, flipped in zip((0, 1), chances[3:], strict=True):
-        if flipped:
-            view = tuple(np.flip(array, axis) for array in view)
-    return np.ascontiguousarray(view[0]), np.ascontiguousarray(view[1])
+        cut = _upright(image, view)
+        seen = crop_resize(cut, Box(0, 0, cut.shape[1], cut.shape[0]), size)
+    return np.ascontiguousarray(np.flip(seen, view.flips))
+
+
+def view_mask(mask: np.ndarray, view: View, size: int) -> np.ndarray:
+    """A view of a mask, (H, W) bool -> (size, size) bool; none of its parts vanishes."""
+    if view.angle:
+        dense = max(1, math.ceil(MASK_DENSITY * float(view.extent.max()) / size)) * size
+        seen = _rotated(mask.astype(np.uint8), view, dense, Image.Resampling.NEAREST) > 0
+    else:
+        seen = _upright(mask.astype(bool), view)
+    return np.ascontiguousarray(np.flip(resize_mask(seen, size, size), view.flips))
 
 
 def _turn(angle: float) -> np.ndarray:
@@ -102,42 +139,29 @@ def _reflected(start: int, stop: int, length: int) -> np.ndarray:
 
 def _window(array: np.ndarray, box: Box) -> np.ndarray:
     """Cut out a box that may reach beyond the array."""
+    if box.left >= 0 and box.top >= 0 and box.right <= array.shape[1] and box.bottom <= array.shape[0]:
+        return array[box.slices]
     rows = _reflected(box.top, box.bottom, array.shape[0])
     return array[np.ix_(rows, _reflected(box.left, box.right, array.shape[1]))]
 
 
-def _upright_view(image: np.ndarray, mask: np.ndarray, size: int, centre: np.ndarray, extent: np.ndarray
-                  ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """A view without rotation, on whole pixels: exactly what the crop and the mask's resize give elsewhere."""
-    width, height = (int(round(side)) for side in extent)
+def _upright(array: np.ndarray, view: View) -> np.ndarray:
+    """What a view without rotation shows, on whole pixels: exactly what the crop gives elsewhere."""
+    width, height = (int(round(side)) for side in view.extent)
     # the mask's own edges are whole pixels, so that rounding cannot push it out
-    left, top = math.floor(centre[0] - width / 2 + 0.5), math.floor(centre[1] - height / 2 + 0.5)
-    cut, whole = Box(left, top, left + width, top + height), Box(0, 0, width, height)
-    return crop_resize(_window(image, cut), whole, size), crop_mask(_window(mask, cut), whole, size)
+    left, top = (math.floor(c - side / 2 + 0.5) for c, side in zip(view.centre, (width, height), strict=True))
+    return _window(array, Box(left, top, left + width, top + height))
 
 
-def _rotated_view(image: np.ndarray, mask: np.ndarray, size: int, centre: np.ndarray, extent: np.ndarray, angle: float
-                  ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """A rotated view: sampled at least as densely as the photo, then brought to the size by area."""
-    turn = _turn(angle)
-    reach = np.abs(turn) @ extent / 2
-    corner = np.floor(centre - reach).astype(int) - 2  # room for the interpolation's neighbours
-    far = np.ceil(centre + reach).astype(int) + 2
-    cut = Box(int(corner[0]), int(corner[1]), int(far[0]), int(far[1]))
-
-    def sample(array: np.ndarray, side: int, method: Image.Resampling) -> np.ndarray:
-        step = turn * (extent / side)  # columns: one sample to the right, one down
-        start = centre - corner - turn @ (extent / 2)
-        matrix = (step[0, 0], step[0, 1], start[0], step[1, 0], step[1, 1], start[1])
-        picture = Image.fromarray(np.ascontiguousarray(_window(array, cut)))
-        return np.array(picture.transform((side, side), Image.Transform.AFFINE, matrix, resample=method))
-
-    longest = float(extent.max())
-    factor = max(1, math.ceil(longest / size))
-    # where the view is shrunk anyway, its average makes up for the plainer interpolation
-    pixels = sample(image, size * factor, Image.Resampling.BICUBIC if factor == 1 else Image.Resampling.BILINEAR)
-    if factor > 1:
-        pixels = np.array(Image.fromarray(pixels).reduce(factor))
-    dense = max(1, math.ceil(MASK_DENSITY * longest / size)) * size
-    marks = sample(mask.astype(np.uint8), dense, Image.Resampling.NEAREST) > 0
-    return pixels, resize_mask(marks, size, size)
+def _rotated(array: np.ndarray, view: View, side: int, method: Image.Resampling) -> np.ndarray:
+    """What a rotated view shows, sampled side x side times; for both uses at least as densely as the photo."""
+    turn = _turn(view.angle)
+    reach = np.abs(turn) @ view.extent / 2
+    corner = np.floor(view.centre - reach).astype(int) - 2  # room for the interpolation's neighbours
+    far = np.ceil(view.centre + reach).astype(int) + 2
+    step = turn * (view.extent / side)  # columns: one sample to the right, one down
+    start = view.centre - corner - turn @ (view.extent / 2)
+    matrix = (step[0, 0], step[0, 1], start[0], step[1, 0], step[1, 1], start[1])
+    cut = _window(array, Box(*(int(edge) for edge in (*corner, *far))))
+    picture = Image.fromarray(np.ascontiguousarray(cut))
+    return np.array(picture.transform((side, side), Image.Transform.AFFINE, matrix, resample=method))

@@ -112,6 +112,8 @@ def read_photo(path: Path | str) -> Photo:
         raise InputError(f"{path} is too large: {error}; at most {LARGEST} pixels are opened") from error
     except BROKEN as error:
         raise InputError(f"{path} cannot be read, it is damaged or cut short: {error}") from error
+    except MemoryError as error:  # also a chunk of a few bytes that claims to have four gigabytes
+        raise InputError(f"{path} asks for more memory than there is; it is too large, or damaged") from error
     if pixels.dtype == np.uint16 and 0 < int(pixels.max()) < 2**13:
         logger.warning("%s: 16-bit grey, brightest %d of 65535: it is used as dark as it is", path, pixels.max())
     return Photo(pixels, path)
@@ -119,7 +121,8 @@ def read_photo(path: Path | str) -> Photo:
 
 def _open(path: Path) -> np.ndarray:
     """Open, check and decode a file; what Pillow raises is left to `read_photo`."""
-    with Image.open(path, formats=FORMATS) as image:
+    # a file's name would let Pillow map an uncompressed TIFF into memory, and turn its size alone
+    with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
         width, height = image.size
         if width * height > LARGEST:
             raise InputError(f"{path} is {width}x{height} pixels; at most {LARGEST} pixels are opened: cut it up")
@@ -169,10 +172,11 @@ def _pixels(image: Image.Image, path: Path) -> np.ndarray:
     return np.array(image)
 
 
-def read_mask(path: Path | str, shape: tuple[int, int] | None = None) -> MaskFile:
+def read_mask(path: Path | str, shape: tuple[int, int] | None = None, of: str = "defect") -> MaskFile:
     """Read a mask: on from half of full scale, in any colour channel, times its opacity.
 
-    shape: (H, W) of the mask's photo, or None for any. The caller tells the user, and records, that greys were cut.
+    shape: (H, W) of the mask's photo, or None for any. of: what it marks, for messages. The caller tells the user, and
+    records, that greys were cut.
     Raises InputError if the file cannot be read, its size differs, or it marks no pixel, or all of them.
     """
     photo = read_photo(path)
@@ -188,9 +192,9 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None) -> MaskFil
     if not mask.any():
         most = int(values.max())
         hint = f": its largest value is {most} of {full}, marks start at {(full + 1) // 2}" if most else ""
-        raise InputError(f"the mask {path} ({width}x{height}) is empty{hint}; mark the defect in white on black")
+        raise InputError(f"the mask {path} ({width}x{height}) is empty{hint}; mark the {of} in white on black")
     if mask.all():
-        raise InputError(f"the mask {path} ({width}x{height}) marks the whole image; mark the defect only")
+        raise InputError(f"the mask {path} ({width}x{height}) marks the whole image; mark the {of} only")
     return MaskFile(mask, bool(((values != 0) & (values != full)).any()))
 
 

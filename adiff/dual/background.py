@@ -120,8 +120,8 @@ def read_foregrounds(folder: Path, photos: Sequence[str], shapes: Sequence[tuple
             f"{folder} holds no foreground for {lacking[0]}; give a mask of the object for each photo, of the same name"
         )
     return [
-        read_mask(there[Path(name).stem], shape).mask for name, shape in zip(photos, shapes, strict=True)
-    ]  # fmt: skip
+        read_mask(there[Path(name).stem], shape, "object").mask for name, shape in zip(photos, shapes, strict=True)
+    ]
 
 
 def read_backgrounds(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..backbone import Backbone
-from ..datasets.augmentation import augment_pair
+from ..datasets.augmentation import draw_view, view_mask
 from ..embedding import K_MASK, join_condition, random_embedding
 from ..library import Key
 from ..progress import Progress
@@ -93,7 +93,7 @@ class _Inversion:
         self, backbone: Backbone, masks: Mapping[Key, Sequence[np.ndarray]], settings: MaskSettings, seed: int
     ):
         self.backbone, self.keys, self.settings, self.seed = backbone, sorted(masks), settings, seed
-        start = torch.Generator().manual_seed(seed + 1)
+        start = torch.Generator().manual_seed((seed + 1) % 2**64)
         self.embeddings = {
             key: random_embedding(settings.tokens, backbone.context_dim, start).to(backbone.device) for key in self.keys
         }
@@ -155,10 +155,9 @@ def encode_masks(
     """Return latents (N, 4, h, w) of augmented masks as pictures, of the whole frame: e_m learns place and size too."""
     pictures = []
     for place, mask in enumerate(masks):
-        picture = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=-1)
         for draw in range(draws):
             rng = np.random.default_rng((*seed, place, draw))
-            _, view = augment_pair(picture, mask, backbone.native_size, rng, crop=False)
-            pictures.append(view)
+            view = draw_view(mask, backbone.native_size, rng, crop=False)
+            pictures.append(view_mask(mask, view, backbone.native_size))
     parts = [torch.from_numpy(np.stack(pictures[i : i + batch])) for i in range(0, len(pictures), batch)]
     return torch.cat([backbone.encode((part[:, None].float() * 2 - 1).repeat(1, 3, 1, 1)) for part in parts])

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
@@ -130,7 +132,7 @@ class Run:
 
     def snapshot(self) -> Snapshot:
         """Copy this state, into main memory: of a GPU's it would take as much as parameters and optimiser do."""
-        tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors().items()}
+        tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.tensors().items()}
         return Snapshot(
             self.done, tensors, self.track, list(self.recent), dict(self.noted), self.gradient.most, self.gradient.scale
         )
@@ -182,7 +184,8 @@ class Run:
         self.notes.clear()
         self.notes.update(self.noted)
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
+        """What the run is made of, by "kind/name"; the tensors themselves."""
         tensors = {f"parameter/{n}": p.detach() for n, p in self.parameters.items()}
         for i, (name, parameter) in enumerate(self.parameters.items()):
             for kind, value in self.optimiser.state.get(parameter, {}).items():
@@ -196,12 +199,25 @@ def save_state(run: Run, state: Path, identity: str) -> None:
     """Write a run's state, whole or not at all; of several processes the first does."""
     if not is_first():
         return
-    now = run.snapshot()
-    best = {f"best/{name}": tensor for name, tensor in now.track.state.items()}
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in {**now.tensors, **best}.items()}
-    told = {name: getattr(now, name) for name in ("done", "recent", "notes", "most", "scale")}
-    metadata = {"adiff_training": identity, "told": json.dumps({**told, "track": now.track.told()})}
-    write_whole(state, lambda temporary: temporary.write_bytes(save(tensors, metadata=metadata)))
+    tensors = {**run.tensors(), **{f"best/{name}": tensor for name, tensor in run.track.state.items()}}
+    told = {
+        "done": run.done, "recent": run.recent, "notes": run.noted, "most": run.gradient.most,
+        "scale": run.gradient.scale, "track": run.track.told(),
+    }  # fmt: skip
+    metadata = {"adiff_training": identity, "told": json.dumps(told)}
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_whole(state, lambda temporary: _write(temporary, held, metadata))
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file without another copy in memory: the state of a large dual model has 1.6 GB."""
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:  # of the system's errors it keeps the words
+        told = re.search(r"([^:]*) \(os error (\d+)\)", str(error))
+        if told is None:
+            raise
+        raise OSError(int(told[2]), told[1].strip(), str(path)) from None
 
 
 def names_in(state: Path) -> set[str]:

@@ -358,6 +358,10 @@ def test_no_weight_of_a_folder_is_made_up_or_skipped(folder, part, change, said)
         ("vae", {"norm_num_groups": 7}, "vae makes no AutoencoderKL"),
         ("text_encoder", {"hidden_act": "swish"}, "not the text encoder of SD 1.x"),
         ("scheduler", {"prediction_type": "v_prediction"}, "predicts v"),
+        ("scheduler", {"prediction_type": "sample"}, "predicts 'sample', not noise"),
+        ("unet", {"sample_size": [64, 48]}, r"unet/config.json has sample_size \[64, 48\]"),
+        ("unet", {"sample_size": "64"}, "has sample_size 64; expected"),
+        ("vae", {"scaling_factor": None}, "vae/config.json has another scaling_factor"),
     ],
 )
 def test_a_folders_configuration_that_cannot_be_is_refused(folder, part, change, said):
@@ -368,6 +372,16 @@ def test_a_folders_configuration_that_cannot_be_is_refused(folder, part, change,
     path.write_text(json.dumps({**before, **change}))
     with pytest.raises(InputError, match=said):
         load_folder(folder)
+
+
+@pytest.mark.parametrize(("given", "cells"), [(None, 64), ([16, 16], 16), (96, 96)])
+def test_the_size_that_a_folder_was_trained_at(folder, given, cells):
+    """diffusers leaves it out, or gives rows and columns, where whoever wrote the folder did."""
+    path = folder / "unet" / "config.json"
+    content = {**json.loads(path.read_text()), "sample_size": given}
+    path.unlink()
+    path.write_text(json.dumps(content))
+    assert load_folder(folder).unet.config.sample_size == cells
 
 
 def test_a_folder_without_safetensors_is_refused(folder):

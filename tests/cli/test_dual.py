@@ -30,7 +30,7 @@ def asked(data, tmp_path):
 
 def test_the_choices_and_defaults_are_the_librarys():
     assert [saim.value for saim in dual_module.Saim] == list(SAIM)
-    assert [bcm.value for bcm in dual_module.Bcm] == list(BCM)
+    assert ["off", *(bcm.value for bcm in dual_module.Bcm)] == list(BCM)
     assert [flips.value for flips in dual_module.Flips] == list(FLIPS)
     settings = DualSettings()
     assert (settings.steps, settings.batch, settings.lr, settings.rank) == (5000, 4, 2e-5, 32)
@@ -55,6 +55,7 @@ def test_from_photos_to_a_file_and_to_a_run_that_is_whole(run, refused, small, a
     (out / "mine.txt").unlink()
     assert "1 pairs" in run(*other, "--restart").stdout
     assert "another settings" in refused(*asked, "--steps", "3")
+    assert "--bcm-form is for BCM" in refused(*asked, "--steps", "2", "--bcm-form", "release")
 
 
 def test_with_bcm_from_found_backgrounds_to_pairs_before_other_photos(run, refused, small, asked, data, tmp_path):

@@ -17,6 +17,7 @@ from adiff.cli.library import Kind, Prefer
 from adiff.foreign import KINDS
 from adiff.library import Defect, Library, load_library, save_library
 from adiff.library_edit import PREFER
+from adiff.storage import run_lock
 
 DIM = 16  # of the tiny base model
 ESCAPE = "\x1b[2Jgone"
@@ -300,3 +301,11 @@ def test_an_import_into_what_does_not_fit_is_refused(refused, tiny, tmp_path, li
     assert "has to end in .safetensors" in refused("library", "import", source, "m/x", "--to", tmp_path / "lib.pt")
     assert "PRODUCT/DEFECT" in refused("library", "import", source, "x", "--to", tmp_path / "new.safetensors")
     assert listing(tmp_path) == before
+
+
+def test_an_import_waits_for_who_edits_the_file(refused, tiny, lib, tmp_path, monkeypatch):
+    save_file({"emb_params": torch.zeros(2, DIM)}, tmp_path / "x.safetensors")
+    monkeypatch.setattr("adiff.curation.PATIENCE", 0.0)
+    with run_lock(tmp_path / ".lib.editing"):
+        assert "is writing to" in refused("library", "import", tmp_path / "x.safetensors", "metal/new", "--to", lib)
+    assert names_in(lib) == ["metal/dent", "metal/rust"]

@@ -5,6 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from adiff import backbone as backbone_module
 from adiff import training
@@ -67,6 +69,43 @@ def test_restart_begins_a_new_library_and_puts_the_old_one_aside(run, tiny, data
     run("train", data, "--out", out, "--defect", "scratch", "--restart", *FEW)
     assert set(load_library(out).defects) == {("metal", "scratch")}
     assert (tmp_path / "lib.previous.safetensors").read_bytes() == old
+
+
+def test_what_others_edit_meanwhile_stays(run, tiny, data, tmp_path, monkeypatch):
+    out, whole = tmp_path / "lib.safetensors", tiny.predict_noise
+    run("train", data, "--out", out, "--defect", "hole", *FEW)
+
+    def meanwhile(*given):
+        monkeypatch.setattr(tiny, "predict_noise", whole)
+        assert run("library", "note", out, "metal/hole", "--author", "Ada").exit_code == 0
+        return whole(*given)
+
+    monkeypatch.setattr(tiny, "predict_noise", meanwhile)
+    assert run("train", data, "--out", out, "--defect", "scratch", *FEW).exit_code == 0
+    library = load_library(out)
+    assert set(library.defects) == {("metal", "scratch"), ("metal", "hole")}
+    assert library.get("metal/hole").info["author"] == "Ada"
+
+
+def test_masks_for_an_imported_appearance_bring_its_shots(run, tiny, data, tmp_path):
+    out, vectors = tmp_path / "lib.safetensors", tmp_path / "rust.safetensors"
+    save_file({"emb_params": torch.zeros(2, 16)}, vectors)
+    run("library", "import", vectors, "metal/hole", "--to", out)
+    result = run("train", data, "--out", out, "--defect", "hole", "--what", "masks", *FEW)
+    assert result.exit_code == 0 and "metal/hole  2" in result.stdout
+    entry = load_library(out).get("metal/hole")
+    assert entry.anomaly.shape == (2, 16) and entry.mask.shape == (4, 16) and entry.shot_masks.shape == (2, 64, 64)
+    assert entry.info["imported"] and len(entry.info["shots"]) == 2
+
+
+def test_a_restart_keeps_the_encoder_of_the_library_that_it_puts_aside(run, tiny, data, tmp_path):
+    out, encoder = tmp_path / "lib.safetensors", tmp_path / "enc.safetensors"
+    asked = ("train", data, "--out", out, "--defect", "hole", "--what", "defects", "--encoder", encoder, *FEW)
+    run(*asked)
+    assert run(*asked, "--seed", "1", "--restart").exit_code == 0
+    previous = load_encoder(tmp_path / "lib.previous.encoder.safetensors")[1]
+    assert previous["fingerprint"] == load_library(tmp_path / "lib.previous.safetensors").encoder_fingerprint
+    assert load_encoder(encoder)[1]["fingerprint"] == load_library(out).encoder_fingerprint != previous["fingerprint"]
 
 
 def test_an_own_encoder_is_learned_and_then_read(run, refused, tiny, data, tmp_path):
@@ -139,7 +178,7 @@ def test_a_restart_that_was_broken_off_goes_on_though_the_old_library_is_there(r
     assert result.exit_code == 0 and "holds all of it" not in result.stdout
     ours, unbroken = (load_library(path).get("metal/hole") for path in (out, tmp_path / "unbroken.safetensors"))
     assert np.allclose(ours.anomaly, unbroken.anomaly, atol=1e-6) and np.allclose(ours.mask, unbroken.mask, atol=1e-6)
-    assert not list(tmp_path.glob("*.state")) and (tmp_path / "lib.previous.safetensors").exists()
+    assert not list(tmp_path.glob("*.state")) and (tmp_path / "lib.previous.safetensors").read_bytes() == old
 
 
 def test_what_a_finished_training_could_not_remove_is_removed_next_time(run, tiny, data, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from adiff.datasets import images
 from adiff.datasets.images import Photo, read_mask, read_photo, write_png
@@ -103,13 +103,14 @@ def test_grey_with_alpha_keeps_both(tmp_path):
     assert np.array_equal(pixels[:, :, 0], GREY) and np.array_equal(pixels[:, :, 3], GREY.T.reshape(6, 9))
 
 
-@pytest.mark.parametrize("array", [RGB, DEEP], ids=["rgb", "grey16"])
-def test_exif_rotation_is_applied(tmp_path, array):
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("array", [RGB, DEEP, GREY], ids=["rgb", "grey16", "grey"])
+def test_exif_rotation_is_applied(tmp_path, array, suffix):
     image = Image.fromarray(array)
     exif = image.getexif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    image.save(tmp_path / "x.png", exif=exif)
-    assert np.array_equal(read_photo(tmp_path / "x.png").pixels, np.rot90(array, -1))
+    image.save(tmp_path / f"x.{suffix}", exif=exif)
+    assert np.array_equal(read_photo(tmp_path / f"x.{suffix}").pixels, np.rot90(array, -1))
 
 
 @pytest.mark.parametrize(
@@ -163,6 +164,17 @@ def test_runs_of_a_bmp_that_claims_more_than_its_bytes_can_tell_are_not_looked_f
     path.write_bytes(content)
     with pytest.raises(InputError, match="damaged or cut short: 8388618x12 pixels in 438 bytes"):
         read_photo(path)
+
+
+def test_a_file_that_asks_for_more_memory_than_there_is_is_named(tmp_path, monkeypatch):
+    """As a PNG of 82 bytes whose last chunk claims four gigabytes, on a machine that has fewer."""
+    def load(self):
+        raise MemoryError
+
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    with pytest.raises(InputError, match="a.png asks for more memory than there is; it is too large, or damaged"):
+        read_photo(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])

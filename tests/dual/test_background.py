@@ -97,6 +97,9 @@ def test_foregrounds_go_by_the_photos_names(folders):
         read_foregrounds(folders[1], ["metal/c.png"], [(16, 24)])
     with pytest.raises(InputError, match="24x16, its image 16x16"):
         read_foregrounds(folders[1], ["a.png"], [(16, 16)])
+    write_png(folders[1] / "full.png", np.ones((16, 24), bool))
+    with pytest.raises(InputError, match="marks the whole image; mark the object only"):
+        read_foregrounds(folders[1], ["full.png"], [(16, 24)])
 
 
 def test_backgrounds_are_read_with_their_foregrounds(backbone, folders):

@@ -23,7 +23,7 @@ def test_what_comes_out(backbone, masks):
 
 
 def test_a_mask_is_encoded_white_on_black(backbone, make_mask, monkeypatch):
-    monkeypatch.setattr("adiff.training.mask.augment_pair", lambda image, mask, *_, **__: (image, mask))
+    monkeypatch.setattr("adiff.training.mask.view_mask", lambda mask, view, size: mask)
     seen = []
     monkeypatch.setattr(
         type(backbone), "encode", lambda self, images: (seen.append(images), torch.zeros(len(images), 4, 8, 8))[1]
@@ -33,6 +33,10 @@ def test_a_mask_is_encoded_white_on_black(backbone, make_mask, monkeypatch):
     assert latents.shape == (3, 4, 8, 8) and [len(images) for images in seen] == [2, 1]
     for channel in seen[0][0]:
         assert torch.equal(channel, torch.from_numpy(mask).float() * 2 - 1)
+
+
+def test_the_largest_seed_will_do(backbone, masks):
+    assert train_masks(backbone, masks, settings=replace(FEW, steps=1), seed=2**64 - 1).outcome.steps == 1
 
 
 def test_a_resumed_training_is_the_unbroken_one_to_the_bit(backbone, masks, stopper, tmp_path):
