@@ -131,11 +131,11 @@ def _crop(
     wanted = np.zeros(int(labels.max()) + 1, dtype=bool)
     wanted[[part + 1 for part in group]] = True
     mask = np.zeros((box.height, box.width), dtype=bool)
-    mask[_within(bounds, box).slices] = wanted[labels[_within(bounds, whole).slices]]
+    mask[within(bounds, box).slices] = wanted[labels[within(bounds, whole).slices]]
     return Crop(box, mask)
 
 
-def _within(box: Box, other: Box) -> Box:
+def within(box: Box, other: Box) -> Box:
     """A box of the photo in the pixels of another one."""
     return Box(box.left - other.left, box.top - other.top, box.right - other.left, box.bottom - other.top)
 
@@ -150,7 +150,7 @@ def blend_weight(crop: Crop, shape: tuple[int, int], radius: float, native: int)
     ring = Box(max(bounds.left - 1, 0), max(bounds.top - 1, 0), min(bounds.right + 1, shape[1]),
                min(bounds.bottom + 1, shape[0]))  # fmt: skip
     mask, weight = np.zeros((ring.height, ring.width), dtype=bool), np.zeros(crop.mask.shape, dtype=np.float32)
-    inside, painted = _within(bounds, ring).slices, _within(bounds, crop.box).slices
+    inside, painted = within(bounds, ring).slices, within(bounds, crop.box).slices
     mask[inside] = crop.mask[painted]
     weight[painted] = feather(mask, radius * max(crop.box.width, crop.box.height) / native)[inside]
     return weight

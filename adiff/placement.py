@@ -33,7 +33,7 @@ LARGEST = 2**21
 """Pixels of a foreground beyond which all its places are looked at in blocks: a tight one may then be missed."""
 FINE = 4
 """Cells to a pixel of the source in which a turned mask is drawn, at least, so that a scratch does not fall to dots."""
-SLACK = 3
+SLACK = 6
 """Pixels, its own if they are larger, that a turned mask may lack of what its corners tell: ends are cut or rounded."""
 ELONGATED = 1.5
 """Length over width from which a mask has a direction."""

@@ -58,7 +58,10 @@ def masks(
         Path | None,
         typer.Option("--normals", metavar="DIR", help=f"Normal images to find the object in, instead, {PLACES}."),
     ] = None,
-    find: Annotated[Find, typer.Option("--find", help="How the object is found in --normals.")] = Find.automatic,
+    find: Annotated[
+        Find | None,
+        typer.Option("--find", help="How the object is found in --normals.  [dim]default: automatic[/dim]"),
+    ] = None,
     place: Annotated[
         Place, typer.Option("--place", help="How masks come onto the object: not at all, moved, or turned and scaled "
                             "too, as the shots show.")
@@ -207,18 +210,22 @@ def _range(text: str | None) -> tuple[float, float]:
     return low, high
 
 
-def _objects(foreground: Path | None, normals: list[Path] | None, find: Find, count: int) -> dict[str, np.ndarray]:
+def _objects(
+    foreground: Path | None, normals: list[Path] | None, find: Find | None, count: int
+) -> dict[str, np.ndarray]:
     """Foregrounds (H, W) bool of at most `count` files by name; InputError for empty ones, and for objects not found.
 
     What is constant is looked for in a few normals more, if `count` is small.
     """
     if foreground is not None and normals is not None:
         raise InputError("both --foreground and --normals given; give masks of the object, or images to find it in")
+    if find is not None and normals is None:
+        raise InputError("--find goes with --normals: it is how the object is found in them")
     if normals is not None:
         from ..foreground import find_foregrounds
         from ..generation.placing import SEEN, Pictures
 
-        found = find_foregrounds(Pictures(normals[: max(count, SEEN)]), find.way).masks
+        found = find_foregrounds(Pictures(normals[: max(count, SEEN)]), (find or Find.automatic).way).masks
         return {path.name: mask for path, mask in zip(normals[:count], found, strict=False)}
     if foreground is None:
         return {}

@@ -101,7 +101,10 @@ def verify(
     else:
         for line in (*found.wrong, *(f"note: {line}" for line in found.notes)):
             typer.echo(printable(line))
-        verdict = f"things wrong: {len(found.wrong)}" if found.wrong else "all of them are whole"
+        verdict = "all of them are whole"
+        if found.wrong:
+            remedy = "where a pair's record in pairs/ is removed, the run's command makes it again"
+            verdict = f"things wrong: {len(found.wrong)}; {remedy}"
         typer.echo(f"{folder}: {found.pairs} of {plan.count} pairs, {verdict}")
     if found.wrong:
         raise typer.Exit(WRONG)
@@ -192,7 +195,8 @@ def progress_of(folder: Path, plan: Plan) -> dict[str, Any]:
     written = {int(path.stem): path.stat().st_mtime for path in record_paths(folder) if int(path.stem) < plan.count}
     batches = -(-plan.count // plan.batch)
     lost = run_record.given_up(folder, plan.tries) - set(written)
-    broken = [one for one in run_record.read_broken(folder) if one.get("id") not in {f"{n:06d}" for n in written}]
+    names = {f"{number:06d}" for number in written}
+    broken = [one for one in run_record.read_broken(folder) if one.get("id") not in names]
     left = max(plan.count - len(written) - len(lost) - len(broken), 0)
     in_batch = Counter(number // plan.batch for number in written)
     done = sum(there == min(plan.batch, plan.count - batch * plan.batch) for batch, there in in_batch.items())

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ def reopen_broken(out: Path, task: Task) -> None:
 
     Those without a mask stay: the same command would draw the same ones again.
     """
+    opens = cache(_opens)  # one photo may have cost thousands of pairs
     for number in broken_ids(out):
-        if number < task.count and not _has_no_mask(out, number) and _opens(task.normal_of(number)):
+        if number < task.count and not _has_no_mask(out, number) and opens(task.normal_of(number)):
             broken_path(out, number).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # some are left, or there is none
         (out / BROKEN).rmdir()
@@ -78,7 +80,7 @@ def write_made(out: Path, task: Task, made: Made) -> None:
         _write_try(out, task, one)
         if one.number not in broken:  # else its last try had no mask
             broken_path(out, one.number).unlink(missing_ok=True)
-    if not made.tries:
+    if not made.tries and any(one.has_no_mask for one in made.broken):
         check_hope(out, task)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..backbone import Backbone
-from ..crops import Crop, blend_weight, crops_of
+from ..crops import Crop, blend_weight, crops_of, within
 from ..datasets.images import Photo
 from ..embedding import join_condition
 from ..errors import InputError
@@ -167,19 +167,20 @@ def _finish(
     shots: ShotReference | None,
 ) -> Pair:
     """Put a photo's painted views back and measure the whole."""
-    rgb, alpha = photo.rgb, np.zeros(mask.shape, np.float32)
-    new, old = rgb.copy(), rgb.copy()
+    box = box_of([one.crop.box for one in painted])
+    part = Photo(photo.pixels[box.slices], photo.path)  # of a large photo a small one
+    new, old, alpha = part.rgb.copy(), part.rgb.copy(), np.zeros(part.size, np.float32)
     for crop, *views in painted:
         weight = blend_weight(crop, mask.shape, settings.feather, backbone.native_size)
-        there, inside = crop.box.slices, weight > 0
+        there, inside = within(crop.box, box).slices, weight > 0
         for canvas, view in zip((new, old), views, strict=True):
             canvas[there][inside] = resize_image(view, crop.box.height, crop.box.width)[inside]
         alpha[there] = np.maximum(alpha[there], weight)
-    image, unchanged = photo.composite(new, alpha), photo.composite(old, alpha)
+    image, unchanged = photo.pixels.copy(), photo.pixels.copy()
+    image[box.slices], unchanged[box.slices] = part.composite(new, alpha), part.composite(old, alpha)
     # the round trip goes the same way back, so that neither the feather nor a photo's grey counts as a change
     seen, reference = (Photo(pixels, photo.path).rgb for pixels in (image, unchanged))
     asked, mask = mask, refined(seen, reference, mask) if settings.refine else mask
     descriptor = None if shots is None else shots.describe(backbone, seen, mask)
-    measures = measure_pair(seen, rgb, reference, mask, shots, descriptor, asked)
-    box = box_of([one.crop.box for one in painted])
+    measures = measure_pair(seen, photo.rgb, reference, mask, shots, descriptor, asked)
     return Pair(image, mask, box, measures, asked if settings.refine else None)

@@ -25,8 +25,8 @@ DRAWS = 8
 """Masks that are drawn for a photo before it has none: a large one may not fit its object."""
 SEEN = 16
 """Normal images that are looked at, at least, for how the object is found."""
-KEPT = 64
-"""Photos whose object is remembered: to find one in twelve megapixels takes seconds."""
+KEPT = 2**27
+"""Bytes of objects that are remembered, one for 8 pixels: to find one in twelve megapixels takes seconds."""
 
 
 def read_foreground(path: Path) -> np.ndarray:
@@ -53,13 +53,15 @@ class FoundObjects:
     def __init__(self, finder: ForegroundFinder):
         self.finder = finder
         self._found: dict[Path, np.ndarray] = {}
+        self._bytes = 0
 
     def find(self, photo: Photo) -> np.ndarray:
         """Find the object; InputError as `ForegroundFinder.find`."""
         if photo.path not in self._found:
-            if len(self._found) == KEPT:
-                del self._found[next(iter(self._found))]
-            self._found[photo.path] = np.packbits(self.finder.find(photo.rgba))
+            self._found[photo.path] = found = np.packbits(self.finder.find(photo.rgba))
+            self._bytes += found.nbytes
+            while self._bytes > KEPT and len(self._found) > 1:
+                self._bytes -= self._found.pop(next(iter(self._found))).nbytes
         height, width = photo.size
         return np.unpackbits(self._found[photo.path], count=height * width).reshape(height, width).astype(bool)
 

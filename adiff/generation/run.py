@@ -7,6 +7,7 @@ moment, end with the same files (`workers`).
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 import time
@@ -213,6 +214,7 @@ def open_run(
     name: what to call the folder, if it is the stand-in of another.
     """
     record, name = out / "run.json", name or out
+    identity = json.loads(json.dumps(identity))  # as it will be read: a pair of numbers is a list there
     environment = {
         **versions(), "python": platform.python_version(), "device": backbone.device.type, "dtype": str(backbone.dtype),
         "threads": torch.get_num_threads(),

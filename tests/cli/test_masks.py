@@ -164,6 +164,7 @@ def test_too_small_a_foreground_is_said_and_nothing_written(refused, library, sa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--find", "alpha"), "--find goes with --normals"),
         (("--turn", "20"), "--turn places masks on an object; give its masks with --foreground, or --normals"),
         (("--place", "stay"), "--place places masks on an object"),
         (("--foreground", "objects", "--normals", "objects"), "both --foreground and --normals"),

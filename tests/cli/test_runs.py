@@ -325,7 +325,7 @@ def test_what_is_wrong_is_listed_in_words_with_exit_code_1(run, folder):
         "000001: image/000001.png is missing",
         "000003: mask/000003_mask.png is missing",
     ]
-    assert "5 of 5 pairs, things wrong: 2" in result.stdout
+    assert "5 of 5 pairs, things wrong: 2; where a pair's record in pairs/ is removed" in result.stdout
 
 
 def test_normals_that_are_not_there_are_refused(refused, folder, tmp_path):

@@ -94,6 +94,10 @@ def test_objects_are_looked_for_once(objects, monkeypatch):
     for name in ("a.png", "b.png", "a.png"):
         assert np.array_equal(found.find(photo(name)), inside(photo()))
     assert len(looked) == 2
+    monkeypatch.setattr("adiff.generation.placing.KEPT", 2 * 100 * 100 // 8)  # two photos' worth, the first goes
+    for name in ("c.png", "b.png", "a.png"):
+        assert np.array_equal(found.find(photo(name)), inside(photo()))
+    assert len(looked) == 4
 
 
 def test_normals_that_do_not_open_do_not_decide(tmp_path):

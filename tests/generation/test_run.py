@@ -9,8 +9,10 @@ import torch
 
 from adiff.datasets.images import read_mask, read_photo, write_png
 from adiff.errors import InputError
+from adiff.foreground import WHOLE
 from adiff.generation import FolderMasks, GenerationSettings, LearnedMasks, MaskSampling, files, generate_run, pairs
 from adiff.generation.batch import Task
+from adiff.generation.placing import LEARNED, PlacedMasks, find_objects
 from adiff.library import Defect, Library
 from adiff.masks import MaskRules
 from adiff.pair_filter import PairFilter
@@ -92,6 +94,13 @@ def test_a_run_that_lost_pairs_ends_with_the_same_files(start, lost):
     (out / "image" / f"{lost[0]:06d}.png").write_bytes(b"half")
     start()
     assert listing(out) == before
+
+
+def test_a_run_with_placed_masks_goes_on(start, normals, masks, make_mask):
+    placed = PlacedMasks.of(masks, find_objects(normals, WHOLE), LEARNED, [make_mask(4), make_mask(24)])
+    result = start(masks=placed)
+    (result.out / "pairs" / "000000.json").unlink()
+    assert start(masks=placed).pairs == result.pairs  # pairs of numbers in the record are lists when it is read
 
 
 def test_what_is_there_is_not_made_again(start, monkeypatch):
@@ -437,11 +446,16 @@ def test_a_normal_that_does_not_open_costs_its_pairs_until_it_does(start, normal
     assert result.broken == [] and listing(result.out) == content and not (result.out / "broken").exists()
 
 
-def test_a_run_whose_normals_are_all_broken_ends(start, normals):
+def test_a_run_whose_normals_are_all_broken_ends(start, normals, monkeypatch):
+    reads, opens = [], []
+    monkeypatch.setattr(files, "read_broken", lambda out: reads.append(1) or [])
+    monkeypatch.setattr(files, "read_photo", lambda path: opens.append(path) or read_photo(path))
     for path in normals:
         path.write_bytes(b"x")
     result = start()
     assert len(result.broken) == 5 and result.pairs == []
+    assert len(reads) == 1  # and not with each batch, which would take the square of the run's time
+    assert len(start().broken) == 5 and len(opens) == len(set(opens)) > 0  # each photo once, not for each of its pairs
 
 
 def test_refined_masks_take_the_place_of_those_asked_for(start, masks):
