@@ -72,7 +72,7 @@ class Records(Sequence[dict[str, Any]]):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return Records(self._folder, self._numbers[index])
-        return read_json_object(record_path(self._folder, self._numbers[index]), AGAIN)
+        return _read(record_path(self._folder, self._numbers[index]))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(self) != len(other):
@@ -92,7 +92,14 @@ class Records(Sequence[dict[str, Any]]):
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """Return the records of all pairs that exist in a run's folder, by id; InputError for one that is damaged."""
-    return [read_json_object(path, AGAIN) for path in record_paths(folder)]
+    return [_read(path) for path in record_paths(folder)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    record = read_json_object(path, AGAIN)
+    if record.get("id") != path.stem:
+        raise InputError(f"{path} is damaged (it says to be of pair {str(record.get('id'))[:40]!r}); {AGAIN}")
+    return record
 
 
 def read_rejects(folder: Path) -> list[dict[str, Any]]:

@@ -43,6 +43,23 @@ def open_safetensors(path: Path, what: str, remedy: str = "copy or download it a
         raise InputError(f"{path} is not a whole safetensors file ({reason(error)}); {remedy}") from None
 
 
+def check_replaced(path: Path, kind: str, what: str) -> None:
+    """Raise InputError for a file that is to be written anew and is no damaged one, but of another kind than `kind`.
+
+    kind: as our files' metadata has it. what: its name in words.
+    """
+    try:
+        with open_safetensors(path, what) as file:
+            found = (file.metadata() or {}).get("kind")
+    except (InputError, FileNotFoundError):
+        if path.is_dir():
+            raise
+        return
+    if found != kind:
+        told = f"a file of kind {shown(found)}" if found else "a file of another program"
+        raise InputError(f"{path} is {told}, no {what}, and would be lost; give another --out")
+
+
 def read_pickled(path: Path) -> Any:
     """Return what a .pt, .bin or .ckpt file holds; its tensors' values stay on disk where torch's format allows it.
 

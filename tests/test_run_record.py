@@ -27,30 +27,35 @@ from adiff.storage import write_json
 def test_records_come_by_id_and_strangers_stay_out(tmp_path):
     for number in (1_000_000, 2, 10):
         record_path(tmp_path, number).parent.mkdir(exist_ok=True)
-        record_path(tmp_path, number).write_text(json.dumps({"id": number}))
+        record_path(tmp_path, number).write_text(json.dumps({"id": f"{number:06d}"}))
     for stranger in ("notes", "12", "0000003", "9" * 19, "\u0660" * 6, "000004-1"):
         (tmp_path / "pairs" / f"{stranger}.json").write_text("[]")
-    assert [record["id"] for record in read_records(tmp_path)] == [2, 10, 1_000_000]
-    record_path(tmp_path, 10).write_text("{")
-    assert len(record_paths(tmp_path)) == 3
-    with pytest.raises(InputError, match="000010.json is damaged .*; remove it, or its folder, to make it again"):
-        read_records(tmp_path)
+    assert [record["id"] for record in read_records(tmp_path)] == ["000002", "000010", "1000000"]
+    for damaged, why in (("{", "no JSON: .*"), ("{}", "it says to be of pair 'None'"), ('{"id": "000002"}', ".*'000002'")):
+        record_path(tmp_path, 10).write_text(damaged)
+        assert len(record_paths(tmp_path)) == 3
+        said = f"000010.json is damaged \\({why}\\); remove it, or its folder, to make it again"
+        with pytest.raises(InputError, match=said):
+            read_records(tmp_path)
+        with pytest.raises(InputError, match=said):
+            Records(tmp_path)[1]
 
 
 def test_records_are_read_when_they_are_looked_at(tmp_path):
     for number in range(5):
-        write_json(record_path(tmp_path, number), {"id": number, "product": "metal", "defect": "ab"[number % 2]})
+        name = f"{number:06d}"
+        write_json(record_path(tmp_path, number), {"id": name, "product": "metal", "defect": "ab"[number % 2]})
     records = Records(tmp_path)
-    assert len(records) == 5 and records[-1]["id"] == 4 and records == read_records(tmp_path) != records[:4]
-    assert [record["id"] for record in records[1::2]] == [1, 3] and records != [] == Records(tmp_path / "none")
+    assert len(records) == 5 and records[-1]["id"] == "000004" and records == read_records(tmp_path) != records[:4]
+    assert [int(record["id"]) for record in records[1::2]] == [1, 3] and records != [] == Records(tmp_path / "none")
     kinds = records.by_kind()
-    assert {kind: [one["id"] for one in of_kind] for kind, of_kind in kinds.items()} == {
+    assert {kind: [int(one["id"]) for one in of_kind] for kind, of_kind in kinds.items()} == {
         ("metal", "a"): [0, 2, 4], ("metal", "b"): [1, 3],
     }  # fmt: skip
     record_path(tmp_path, 3).write_text("{")
     with pytest.raises(InputError, match="000003.json is damaged .*; remove it, or its folder, to make it again"):
         list(records)
-    assert records[2]["id"] == 2
+    assert records[2]["id"] == "000002"
     with pytest.raises(IndexError):
         records[5]
 

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..devices import best_device
 from ..reweighting import AttentionEdit
 from .precision import dtype_of
 
@@ -87,7 +88,7 @@ def load_backbone(
     from .loading import load_folder, load_single_file
     from .lora import merge_lora
 
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = torch.device(device or best_device())
     dtype = dtype_of(precision, chosen)
     path = demo_folder() / "demo.safetensors" if base == DEMO else Path(base).expanduser()
     if not path.exists():

@@ -117,7 +117,9 @@ def train_dual(
 ) -> None:
     """Learn to make a defect's images together with its part, from a few photos; one model for one defect."""
     from ..datasets.readers import read_dataset
+    from ..dual.file import KIND
     from ..learning import open_shots
+    from ..tensor_files import check_replaced
 
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out} has to end in .safetensors")
@@ -125,6 +127,8 @@ def train_dual(
         raise InputError("--foreground is for BCM; give --bcm with it, or leave it out")
     if bcm_form is not None and not bcm:
         raise InputError("--bcm-form is for BCM; give --bcm with it, or leave it out")
+    if not resume:
+        check_replaced(out, KIND, "dual model")
     opened = open_shots(read_dataset(data, [product] if product else (), [defect] if defect else ()), shots)
     if len(opened) > 1:
         names = ", ".join("/".join(key) for key in sorted(opened)[:5])

@@ -107,8 +107,12 @@ def train(
     """
     from ..datasets.readers import read_dataset
     from ..learning import check_finite, open_shots
+    from ..library import KIND
+    from ..tensor_files import check_replaced
 
     _check_paths(out, encoder, freeze_encoder, resume)
+    if not resume:
+        check_replaced(out, KIND, "library")
     given = {"steps": steps, "batch": batch, "timesteps": timesteps.value, "early_stop": early_stop}
     chosen = {name: value for name, value in given.items() if value is not None}
     from ..training.processes import is_first, joined

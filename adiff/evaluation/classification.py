@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..devices import best_device, device_of
 from ..errors import InputError
 from ..generation.seeds import rng_for
 from ..geometry import resize_image
@@ -66,7 +67,7 @@ def measure_classification(
         labels += [classes.index(run.key[1])] * len(pairs)
         names += normals
     rest, aside = split_by_group(range(len(images)), names.__getitem__, VALIDATION, rng_for(seed, "validation"))
-    network = build_network(len(classes), weights, seed)
+    network = build_network(len(classes), weights, seed).to(best_device())
     x, y = np.stack(images), np.array(labels)
     step, curve = _train(network, x, y, rest, aside, settings, seed, progress)
     test = [resize_image(one.image, settings.size, settings.size) for one in open_examples(split.test)]
@@ -86,14 +87,14 @@ def _train(
 ) -> tuple[int, list[tuple[int, float]]]:  # fmt: skip
     """Train in place; the step of the state that is kept and the validation curve (step, accuracy)."""
     optimiser = torch.optim.AdamW(network.parameters(), settings.lr)
-    rng, curve, best = rng_for(seed, "batches"), [], (-1.0, settings.steps, None)
+    where, rng, curve, best = device_of(network), rng_for(seed, "batches"), [], (-1.0, settings.steps, None)
     progress.start(settings.steps, "classifier")
     for step in range(1, settings.steps + 1):
         index = rng.choice(np.asarray(rest), settings.batch)
         turns = rng.integers(4, size=settings.batch)
         views = np.stack([np.rot90(x[i], turn) for i, turn in zip(index, turns, strict=True)])
         network.train()
-        loss = F.cross_entropy(network(as_input(views)), torch.from_numpy(y[index]))
+        loss = F.cross_entropy(network(as_input(views, where)), torch.from_numpy(y[index]).to(where))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -113,4 +114,5 @@ def _train(
 def _classify(network: nn.Module, images: np.ndarray) -> np.ndarray:
     """The class of each image (n, S, S, 3) uint8."""
     network.eval()
-    return np.concatenate([network(as_input(image[None])).argmax(1).numpy() for image in images])
+    where = device_of(network)
+    return np.concatenate([network(as_input(image[None], where)).argmax(1).cpu().numpy() for image in images])

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbone.precision import AUTO, dtype_of
+from ..devices import best_device, device_of
 from ..errors import InputError
 from ..generation.seeds import derived_seed, rng_for
 from ..geometry import resize_image, resize_mask
@@ -126,10 +127,10 @@ def train_localizer(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "localizer"))
         network = new_network(settings.network, settings.width)
-    network.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network.to(device or best_device())
     optimiser = torch.optim.AdamW(network.parameters(), settings.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
-    where, rng, curve, best = _device_of(network), rng_for(seed, "batches"), [], (-1.0, 0, None)
+    where, rng, curve, best = device_of(network), rng_for(seed, "batches"), [], (-1.0, 0, None)
     narrow = dtype_of(AUTO, where) == torch.bfloat16
     progress.start(settings.steps, "localizer")
     for step in range(1, settings.steps + 1):
@@ -153,10 +154,6 @@ def train_localizer(
         network.load_state_dict(best[2])
     network.eval().requires_grad_(False)
     return Trained(network, size, best[1] or settings.steps, tuple(curve), settings.network, settings.width)
-
-
-def _device_of(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device
 
 
 def _prepare(pool: Sequence[Example], size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -197,7 +194,7 @@ def _batch(
 def _validate(network: nn.Module, images: np.ndarray, masks: np.ndarray) -> float:
     """Pixel AP over prepared pairs."""
     network.eval()
-    where = _device_of(network)
+    where = device_of(network)
     scores = [network(_as_tensor(image[None]).to(where)).cpu().numpy().ravel() for image in images]
     return average_precision(np.concatenate(scores), masks.ravel()) or 0.0
 
@@ -206,7 +203,7 @@ def _validate(network: nn.Module, images: np.ndarray, masks: np.ndarray) -> floa
 def score(trained: Trained, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Score an image (H, W, 3) uint8 of any size: p at the network's size (S, S) and at the image's (H, W), float32."""
     small = resize_image(image, trained.size, trained.size)
-    p = trained.network(_as_tensor(small[None]).to(_device_of(trained.network))).sigmoid().cpu()
+    p = trained.network(_as_tensor(small[None]).to(device_of(trained.network))).sigmoid().cpu()
     large = F.interpolate(p, size=image.shape[:2], mode="bilinear", align_corners=False)
     return p[0, 0].numpy(), large[0, 0].numpy()
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.readers import Shot
+from ..devices import best_device, device_of
 from ..errors import InputError
 from ..geometry import resize_image
 from ..progress import NullProgress, Progress
@@ -49,7 +50,7 @@ class InceptionReader:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         try:
-            self._network = FeatureExtractorInceptionV3("inception", [LAYER], str(weights))
+            self._network = FeatureExtractorInceptionV3("inception", [LAYER], str(weights)).to(best_device())
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:80]
             raise InputError(
@@ -58,8 +59,9 @@ class InceptionReader:
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> Tensor:
-        """Image (H, W, 3) uint8 -> logits (1008,)."""
-        return self._network(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])[0][0]
+        """Image (H, W, 3) uint8 -> logits (1008,), on the CPU."""
+        levels = torch.from_numpy(image.copy()).to(device_of(self._network))
+        return self._network(levels.permute(2, 0, 1)[None])[0][0].cpu()
 
 
 class LpipsReader:
@@ -78,13 +80,13 @@ class LpipsReader:
             warnings.simplefilter("ignore")  # lpips calls torchvision in an old way
             self.whole = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
         self.whole.net.load_state_dict(_trunk(weights, self.whole.net))
-        self.whole.eval().requires_grad_(False)
+        self.whole.to(best_device()).eval().requires_grad_(False)
         self._weights = [lin.model[-1].weight[0] for lin in self.whole.lins]
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> Features:
         """Image (H, W, 3) uint8 -> f of each stage."""
-        levels = torch.from_numpy(resize_image(image, self.size, self.size).copy())
+        levels = torch.from_numpy(resize_image(image, self.size, self.size).copy()).to(device_of(self.whole))
         x = levels.permute(2, 0, 1)[None].float() / 127.5 - 1
         return tuple(self._normalize(stage)[0] for stage in self.whole.net(self.whole.scaling_layer(x)))
 

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from ..contact_sheet import read_pair
 from ..datasets.readers import Shot
+from ..devices import best_device, device_of
 from ..errors import InputError
 from ..geometry import resize_image
 from ..progress import NullProgress, Progress
@@ -103,7 +104,7 @@ class FeatureReader:
     """Tells an image's classes and features by a network; size: what images are resized to, pixels."""
 
     def __init__(self, network: nn.Module, size: int):
-        self.network, self.size, self._maps = network, size, {}
+        self.network, self.size, self._maps = network.to(best_device()), size, {}
         for name in STAGES:
             network.get_submodule(name).register_forward_hook(self._keeper(name))
 
@@ -116,7 +117,8 @@ class FeatureReader:
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, Features]:
         """Image (H, W, 3) uint8 -> p (classes,), f."""
-        p = self.network(as_input(resize_image(image, self.size, self.size)[None])).softmax(1)[0].numpy()
+        x = as_input(resize_image(image, self.size, self.size)[None], device_of(self.network))
+        p = self.network(x).softmax(1)[0].cpu().numpy()
         return p, tuple(F.normalize(self._maps[name][0], dim=0) for name in STAGES)
 
 

@@ -58,8 +58,8 @@ def _read(weights: Path) -> dict[str, Tensor]:
     return state
 
 
-def as_input(images: np.ndarray) -> Tensor:
-    """(n, S, S, 3) uint8 -> (n, 3, S, S), normalised as torchvision's."""
-    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
-    mean, deviation = (torch.tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
+def as_input(images: np.ndarray, device: torch.device) -> Tensor:
+    """(n, S, S, 3) uint8 -> (n, 3, S, S) on the device, normalised as torchvision's."""
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
+    mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, DEVIATION))
     return (x - mean) / deviation

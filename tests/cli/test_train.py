@@ -71,6 +71,15 @@ def test_restart_begins_a_new_library_and_puts_the_old_one_aside(run, tiny, data
     assert (tmp_path / "lib.previous.safetensors").read_bytes() == old
 
 
+def test_a_restart_replaces_no_file_of_another_kind(refused, tiny, data, tmp_path):
+    out = tmp_path / "shipped" / "encoder.safetensors"
+    before = out.read_bytes()
+    said = refused("train", data, "--out", out, "--restart", *FEW)
+    assert "is a file of kind spatial_encoder, no library, and would be lost; give another --out" in said
+    said = refused("train-dual", data, "--defect", "hole", "--out", out, "--restart", "--steps", "1")
+    assert "no dual model, and would be lost" in said and out.read_bytes() == before
+
+
 def test_what_others_edit_meanwhile_stays(run, tiny, data, tmp_path, monkeypatch):
     out, whole = tmp_path / "lib.safetensors", tiny.predict_noise
     run("train", data, "--out", out, "--defect", "hole", *FEW)
