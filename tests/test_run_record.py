@@ -31,7 +31,8 @@ def test_records_come_by_id_and_strangers_stay_out(tmp_path):
     for stranger in ("notes", "12", "0000003", "9" * 19, "\u0660" * 6, "000004-1"):
         (tmp_path / "pairs" / f"{stranger}.json").write_text("[]")
     assert [record["id"] for record in read_records(tmp_path)] == ["000002", "000010", "1000000"]
-    for damaged, why in (("{", "no JSON: .*"), ("{}", "it says to be of pair 'None'"), ('{"id": "000002"}', ".*'000002'")):
+    damages = {"{": "no JSON: .*", "{}": "it says to be of pair 'None'", '{"id": "000002"}': ".* '000002'"}
+    for damaged, why in damages.items():
         record_path(tmp_path, 10).write_text(damaged)
         assert len(record_paths(tmp_path)) == 3
         said = f"000010.json is damaged \\({why}\\); remove it, or its folder, to make it again"

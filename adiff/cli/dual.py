@@ -15,7 +15,19 @@ from .app import keeping
 from .destination import clear_runs
 from .generate import PAIRS
 from .normals import PLACES, normals_of
-from .options import Base, Data, Loras, Precision, PrecisionName, Resume, Seed, parse_loras
+from .options import (
+    Base,
+    Data,
+    Loras,
+    Precision,
+    PrecisionName,
+    Resume,
+    Seed,
+    of_dual,
+    of_painting,
+    of_training,
+    parse_loras,
+)
 from .progress import CliProgress
 from .train import begin_anew, is_anew, state_folder
 
@@ -68,45 +80,45 @@ def train_dual(
     base: Base = "demo",
     lora: Loras = None,
     precision: PrecisionName = Precision.auto,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps.")] = 5000,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Pairs a step.")] = 4,
-    rate: Annotated[float, typer.Option("--lr", help="Peak learning rate of LoRAs and SAIM.")] = 2e-5,
-    rank: Annotated[int, typer.Option("--rank", min=1, help="Of the LoRAs.")] = 32,
+    steps: Annotated[int, of_training("--steps", min=1, help="Training steps.")] = 5000,
+    batch: Annotated[int, of_training("--batch", min=1, help="Pairs a step.")] = 4,
+    rate: Annotated[float, of_training("--lr", help="Peak learning rate of LoRAs and SAIM.")] = 2e-5,
+    rank: Annotated[int, of_dual("--rank", min=1, help="Of the LoRAs.")] = 32,
     saim: Annotated[
-        Saim, typer.Option("--saim", help="Exchange between image and part: full matrices, low rank, or none.")
+        Saim, of_dual("--saim", help="Exchange between image and part: full matrices, low rank, or none.")
     ] = Saim.full,
-    flips: Annotated[Flips, typer.Option("--flips", help="Mirrored views of the shots.")] = Flips.horizontal,
+    flips: Annotated[Flips, of_training("--flips", help="Mirrored views of the shots.")] = Flips.horizontal,
     bcm: Annotated[
-        bool, typer.Option("--bcm/--no-bcm", help="Let the image see its background: for objects that do not fill it.")
+        bool, of_dual("--bcm/--no-bcm", help="Let the image see its background: for objects that do not fill it.")
     ] = False,
     bcm_form: Annotated[
         Bcm | None,
-        typer.Option("--bcm-form", help="As in the paper, or as in the authors' code.  [dim]default: paper[/dim]"),
+        of_dual("--bcm-form", help="As in the paper, or as in the authors' code.  [dim]default: paper[/dim]"),
     ] = None,
     foreground: Annotated[
         Path | None,
-        typer.Option(
+        of_dual(
             "--foreground", metavar="DIR",
             help="For BCM: a mask of the object for each shot, of its name.  [dim]default: told by its colour[/dim]",
         ),
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option(
+        of_training(
             "--start", metavar="FOLDER",
             help="Begin with a checkpoint of the authors' code; its prompts do not come along, tokens are learned.",
         ),
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option("--size", help="Side of the images learned on and made, pixels.  [dim]default: the base's[/dim]"),
+        of_training("--size", help="Side of the images learned on and made, pixels.  [dim]default: the base's[/dim]"),
     ] = None,
     early_stop: Annotated[
-        bool, typer.Option("--early-stop/--all-steps", help="With 4 shots or more: end by the loss of one held out.")
+        bool, of_training("--early-stop/--all-steps", help="With 4 shots or more: end by the loss of one held out.")
     ] = False,
     checkpointing: Annotated[
         bool | None,
-        typer.Option(
+        of_training(
             "--checkpointing/--no-checkpointing",
             help="Compute the model's blocks twice, for less memory; the result is the same.  "
             "[dim]default: where a GPU's does not suffice[/dim]",
@@ -168,15 +180,15 @@ def generate_dual(
     precision: PrecisionName = Precision.auto,
     guidance: Annotated[
         float | None,
-        typer.Option(
+        of_painting(
             "--guidance", help="Classifier-free, 1 or more; 1 is none.  [dim]default: 2.5, with BCM 2[/dim]"
         ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, max=1000, help="Sampling steps.  [dim]default: 100, with BCM 50[/dim]"),
+        of_painting("--steps", min=1, max=1000, help="Sampling steps.  [dim]default: 100, with BCM 50[/dim]"),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Pairs at a time.")] = 4,
+    batch: Annotated[int, of_painting("--batch", min=1, help="Pairs at a time.")] = 4,
     normals: Annotated[
         Path | None,
         typer.Option(

@@ -15,9 +15,9 @@ import typer
 
 from ..errors import InputError
 
-of_masks, of_model, of_painting, of_filter, of_work = (
+of_masks, of_model, of_training, of_dual, of_painting, of_filter, of_work = (
     partial(typer.Option, rich_help_panel=panel)
-    for panel in ("Masks", "Base model", "Painting", "Which pairs are kept", "Work")
+    for panel in ("Masks", "Base model", "Training", "Dual model", "Painting", "Which pairs are kept", "Work")
 )
 """Options in panels of a command's help of their own; what is in none of them comes first."""
 
@@ -70,7 +70,16 @@ VaryShots = Annotated[
     of_masks("--vary-shots", help="Masks are the shots' own, mirrored, stretched, turned, scaled and moved, "
              "instead of learned ones."),
 ]  # fmt: skip
-Seed = Annotated[int, of_work("--seed", min=0, max=2**64 - 1, help="Everything random follows from it.")]
+
+
+def _check_seed(seed: int) -> int:
+    """A bound of the option's own would show its twenty digits in every help."""
+    if seed >= 2**64:
+        raise typer.BadParameter(f"{seed} is too large; give a number below 2^64")
+    return seed
+
+
+Seed = Annotated[int, of_work("--seed", min=0, callback=_check_seed, help="Everything random follows from it.")]
 Base = Annotated[
     str,
     of_model("--base", metavar="BASE", help="Base model: [b]demo[/b], an SD 1.x checkpoint or a diffusers folder."),

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..storage import clear_folder, remove_leftovers, run_lock, write_whole
 from . import options
 from .app import keeping
-from .options import Base, Data, Loras, Precision, PrecisionName, Resume, Seed, What, parse_loras
+from .options import Base, Data, Loras, Precision, PrecisionName, Resume, Seed, What, of_model, of_training, parse_loras
 from .progress import CliProgress
 
 if TYPE_CHECKING:
@@ -69,34 +69,34 @@ def train(
     precision: PrecisionName = Precision.auto,
     compiled: Annotated[
         bool,
-        typer.Option("--compile", help="Compile the training steps with torch.compile: minutes at first, for long "
-                     "trainings."),
+        of_training("--compile", help="Compile the training steps with torch.compile: minutes at first, for long "
+                    "trainings."),
     ] = False,
     encoder: Annotated[
         Path | None,
-        typer.Option("--encoder", metavar="ENC", help="Spatial encoder to write; to read with --freeze-encoder.  "
-                     "[dim]default: the demo's, frozen; for other bases LIB.encoder.safetensors[/dim]"),
+        of_model("--encoder", metavar="ENC", help="Spatial encoder to write; to read with --freeze-encoder.  "
+                 "[dim]default: the demo's, frozen; for other bases LIB.encoder.safetensors[/dim]"),
     ] = None,
-    freeze_encoder: Annotated[bool, typer.Option("--freeze-encoder", help="Read ENC and leave it as it is.")] = False,
+    freeze_encoder: Annotated[bool, of_model("--freeze-encoder", help="Read ENC and leave it as it is.")] = False,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="Training steps of each kind.  [dim]default: the method's; more of them "
-                     "for more than 4 defects together[/dim]"),
+        of_training("--steps", min=1, help="Training steps of each kind.  [dim]default: the method's; more of them "
+                    "for more than 4 defects together[/dim]"),
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option("--batch", min=1, help="Samples a step, over all defects.  [dim]default: the method's[/dim]"),
+        of_training("--batch", min=1, help="Samples a step, over all defects.  [dim]default: the method's[/dim]"),
     ] = None,
     timesteps: Annotated[
-        Timesteps, typer.Option("--timesteps", help="How noise levels are drawn and weighted.")
+        Timesteps, of_training("--timesteps", help="How noise levels are drawn and weighted.")
     ] = Timesteps.uniform,
     normalisation: Annotated[
-        Normalisation, typer.Option("--normalisation", help="Loss over the mask's area, or over all cells.")
+        Normalisation, of_training("--normalisation", help="Loss over the mask's area, or over all cells.")
     ] = Normalisation.area,
     early_stop: Annotated[
         bool,
-        typer.Option("--early-stop/--no-early-stop", help="Where every defect has 4 or more shots, learn nothing from "
-                     "the last of each and stop when its loss falls no more; keep the best state."),
+        of_training("--early-stop/--no-early-stop", help="Where every defect has 4 or more shots, learn nothing from "
+                    "the last of each and stop when its loss falls no more; keep the best state."),
     ] = True,
     seed: Seed = 0,
     resume: Resume = True,

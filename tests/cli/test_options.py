@@ -4,7 +4,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from adiff.cli.options import Loras, parse_loras
+from adiff.cli.options import Loras, Seed, parse_loras
 from adiff.errors import InputError
 
 
@@ -41,3 +41,15 @@ def test_the_option_comes_many_times_and_its_help_is_whole():
     assert CliRunner().invoke(app, []).exit_code == 0
     assert seen == [["a:1", "b"], None] or seen == [["a:1", "b"], []]
     assert "FILE[:WEIGHT]" in CliRunner().invoke(app, ["--help"]).stdout
+
+
+def test_a_seed_has_64_bits():
+    app = typer.Typer()
+
+    @app.command()
+    def main(seed: Seed = 0) -> None:
+        typer.echo(seed)
+
+    assert CliRunner().invoke(app, ["--seed", str(2**64 - 1)]).output.strip() == str(2**64 - 1)
+    refused = CliRunner().invoke(app, ["--seed", str(2**64)])
+    assert refused.exit_code == 2 and "give a number below 2^64" in refused.output
