@@ -167,9 +167,14 @@ class FilterMasks(io.ComfyNode):
         rules = replace(
             rules, min_area=max(min_area, rules.min_area), max_area=min(max_area, rules.max_area),
             max_components=min(max_parts, rules.max_components), max_border=min(max_border, rules.max_border),
-            foreground=None if foreground is None else binary_masks(foreground)[0], min_foreground=min_foreground,
+            min_foreground=min_foreground,
         )  # fmt: skip
-        broken = [check_mask(mask, rules) for mask in binary_masks(masks)]
+        shapes, grounds = binary_masks(masks), [None] if foreground is None else list(binary_masks(foreground))
+        if len(grounds) not in (1, len(shapes)):
+            raise InputError(f"{len(grounds)} foregrounds for {len(shapes)} masks; connect one for all or one for each")
+        grounds = grounds if len(grounds) > 1 else grounds * len(shapes)
+        pairs = zip(shapes, grounds, strict=True)
+        broken = [check_mask(shape, replace(rules, foreground=ground)) for shape, ground in pairs]
         kept = [number for number, rules_broken in enumerate(broken) if not rules_broken]
         lines = [f"mask {i + 1}: {'kept' if not b else ', '.join(b)}" for i, b in enumerate(broken)]
         if not kept:

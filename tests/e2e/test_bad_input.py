@@ -128,6 +128,12 @@ def no_mask_passes(server, scene):
     return scene.ours(mask=kept)
 
 
+def two_foregrounds_for_one_mask(server, scene):
+    given = {"min_area": 0.0, "max_area": 1.0, "max_parts": 9, "max_border": 1.0}
+    grounds = masks(scene.graph, [(0, 0, 8, 8), (2, 2, 6, 6)])
+    return scene.ours(mask=scene.graph("ADiffFilterMasks", masks=scene.mask, foreground=grounds, **given))
+
+
 def no_mask_is_found(server, scene):
     given = {"count": 1, "seed": 1, "steps": 1, "cfg": 1.0, "threshold": 0.95, "tries": 1}
     made = scene.graph(
@@ -186,6 +192,7 @@ CASES = {
     scheduler_of_another_pack: r"scheduler 'bong_tangent' is not in this ComfyUI; choose one of simple,",
     blending_is_unknown: r"blending 'fresh' is not in this ComfyUI; choose one of fixed noise, fresh noise",
     no_mask_passes: r"none of 1 masks passes: \w+",
+    two_foregrounds_for_one_mask: r"2 foregrounds for 1 masks; connect one for all or one for each",
     no_mask_is_found: r"only 0 of 1 masks passed in \d+ tries; .* or use drawn masks$",
     masks_from_a_library_of_another_width: r"the model is SD20",
 }

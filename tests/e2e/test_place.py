@@ -57,6 +57,16 @@ def test_masks_that_do_not_fit_are_reported_and_a_foreground_is_for_all(server, 
     assert len(result.images(learned)) == 3
 
 
+def test_a_filter_takes_a_foreground_for_each_mask(server, graph):
+    boxes = [[10, 10, 30, 30], [60, 60, 80, 80]]
+    masks = graph("ProbeMasks", width=SIDE, height=SIDE, boxes=json.dumps(boxes))
+    grounds = graph("ProbeMasks", width=SIDE, height=SIDE, boxes="[[0, 0, 40, 40], [0, 0, 40, 40]]")
+    rules = {"min_area": 0.0, "max_area": 1.0, "max_parts": 9, "max_border": 1.0}
+    node = graph("ADiffFilterMasks", masks=masks, foreground=grounds, **rules)
+    report = graph("PreviewAny", source=node[1])
+    assert server.run(graph).text(report).split("\n") == ["mask 1: kept", "mask 2: foreground"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
