@@ -65,7 +65,7 @@ def test_pairs_that_came_or_went_are_seen_without_a_change_in_the_graph(server):
     graph, report = export_graph(folder, "folder", save=0)
     assert "2 pairs" in server.run(graph).text(report)
     (server.base / "output" / folder / "metal" / "test" / "scratch" / "000000.png").unlink()
-    assert f"1 pairs of metal/scratch in output/{folder}-folder-2" in server.run(graph).text(report)
+    assert f"1 pair of metal/scratch in output/{folder}-folder-2" in server.run(graph).text(report)
 
 
 def test_normal_images_join_the_pairs(server):
