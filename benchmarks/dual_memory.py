@@ -134,7 +134,7 @@ def measure(chosen: argparse.Namespace, variant: str) -> dict:
     with phases.measured("training") as row:
         result = train_pair(backbone, KEY, given, settings=settings, progress=told, checkpoint=checkpoint)
         row |= {**told.least(), "loss": result.outcome.loss, "stopped": result.outcome.stopped}
-    learned = Learned(result.weights, result.object_tokens, result.defect_tokens, None)
+    learned = Learned(result.weights, result.object_tokens, result.defect_tokens, None, None)
     side = chosen.size // backbone.latent_downscale
     x = torch.randn(2, 1, 4, side, side, generator=torch.Generator().manual_seed(SEED)).to(backbone.device)
     with phases.measured("one pair of one step") as row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from .attentions import EditableComfyBackbone, EditableTrainableBackbone
 from .dual_host import PairSampler, dual_preview
 from .files import DUALS, SUFFIX, dual_names, find_dual, new_file
 from .gradients import LearningProgress, normal_tensors
-from .host import check_sampling, mask_batch, to_batch
+from .host import check_context, check_sampling, mask_batch, to_batch
 from .pictures import as_image, loss_curve
 from .sockets import (
     CATEGORY,
@@ -67,6 +67,8 @@ class TrainDual(io.ComfyNode):
                     tooltip="For bcm: where the object is, one mask for each photo of the dataset, in its order. Left "
                     "open it is told by its colour",
                 ),
+                *_prompt_inputs("What the photos show, defect included, from CLIP Text Encode; learned with, and kept "
+                                "in the file", "The defect alone"),
             ],
             outputs=[
                 DualSocket.Output("DUAL", display_name="dual", tooltip="For Dual Sampler"),
@@ -79,7 +81,7 @@ class TrainDual(io.ComfyNode):
     @classmethod
     def execute(
         cls, dataset: DefectDataset, model, vae, empty, name, overwrite, steps, batch, learning_rate, rank, saim, bcm,
-        flips, size, seed, early_stop, preview_every, checkpointing, foreground=None,
+        flips, size, seed, early_stop, preview_every, checkpointing, foreground=None, prompt=None, part_prompt=None,
     ) -> io.NodeOutput:  # fmt: skip
         """Learn, and write what was learned."""
         from ..adiff.dual import DualSettings, save_dual  # takes seconds to import
@@ -94,13 +96,16 @@ class TrainDual(io.ComfyNode):
             early_stop=early_stop,
         )  # fmt: skip
         with normal_tensors():
+            prompts = _prompts(empty, prompt, part_prompt)
             called, progress = model_name(cls.hidden, model), LearningProgress()
             backbone = EditableTrainableBackbone(model, vae, empty, 2 * batch, called)
-            marks = [asdict(settings), seed, [digest_of(mask) for mask in objects or ()]]
+            given = [*(objects or ()), *(() if prompts is None else prompts.cpu().numpy())]
+            marks = [asdict(settings), seed, [digest_of(one) for one in given]]
             with training_state(cls.hidden, backbone, "dual", {key: shots}, marks) as state:
                 learned = learn_dual(
-                    backbone, key, shots, foregrounds=objects, settings=settings, seed=seed, progress=progress,
-                    state=state, checkpoint=CHECKPOINTING[checkpointing], preview_every=max(1, preview_every),
+                    backbone, key, shots, foregrounds=objects, prompts=prompts, settings=settings, seed=seed,
+                    progress=progress, state=state, checkpoint=CHECKPOINTING[checkpointing],
+                    preview_every=max(1, preview_every),
                     preview=dual_preview(backbone, settings, progress) if preview_every else None,
                 )  # fmt: skip
                 save_dual(path, learned)
@@ -192,6 +197,8 @@ class DualSampler(io.ComfyNode):
                     "foreground", optional=True,
                     tooltip="Where the object is in the photos of normal. Left open it is told by its colour",
                 ),
+                *_prompt_inputs("What the images show, from CLIP Text Encode. Left open, what the model was learned "
+                                "with", "The defect alone. Left open, what the model was learned with"),
             ],
             outputs=[
                 io.Image.Output("IMAGE", display_name="image", tooltip="Whole images with the defect"),
@@ -205,7 +212,7 @@ class DualSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, vae, empty, dual: LoadedDual, pairs, seed, steps, cfg, sampler_name, scheduler, normal=None,
-        foreground=None,
+        foreground=None, prompt=None, part_prompt=None,
     ) -> io.NodeOutput:  # fmt: skip
         """Sample with ComfyUI's own samplers, every attention edited."""
         from ..adiff.dual import DualSampling, check_base
@@ -214,11 +221,12 @@ class DualSampler(io.ComfyNode):
         check_sampling(sampler_name, scheduler)
         settings = DualSampling(steps=steps, guidance=cfg, batch=pairs)
         backbone = EditableComfyBackbone(model, vae, empty)
-        check_base(dual.model, backbone)
-        behind, _ = backgrounds_for(dual.model, _backgrounds(backbone, dual, normal, foreground))
-        sampler = PairSampler(backbone, dual.model, settings, empty, behind, (sampler_name, scheduler, seed))
-        made = [pair for pair, _ in draw_pairs(sampler, dual.model.name, settings, range(pairs), seed)]
-        shots = shot_reference(dual.model, backbone)
+        asked = replace(dual.model, prompts=_prompts(empty, prompt, part_prompt, dual.model.prompts))
+        check_base(asked, backbone)
+        behind, _ = backgrounds_for(asked, _backgrounds(backbone, dual, normal, foreground))
+        sampler = PairSampler(backbone, asked, settings, empty, behind, (sampler_name, scheduler, seed))
+        made = [pair for pair, _ in draw_pairs(sampler, asked.name, settings, range(pairs), seed)]
+        shots = shot_reference(asked, backbone)
         measures = [measure(backbone, pair, shots) for pair in made]
         known = [{name: value for name, value in one.items() if value is not None} for one in measures]
         images, parts = (_as_images([getattr(pair, kind) for pair in made]) for kind in ("image", "part"))
@@ -277,6 +285,39 @@ def _learning_inputs() -> list[io.Input]:
     ]  # fmt: skip
 
 
+def _prompt_inputs(whole: str, part: str) -> list[io.Input]:
+    """The prompts of the image and of its part; whole, part: what these say, in words."""
+    return [
+        io.Conditioning.Input("prompt", optional=True, tooltip=whole),
+        io.Conditioning.Input("part_prompt", optional=True, tooltip=part),
+    ]
+
+
+def _prompts(empty: list, whole: list | None, part: list | None, known: Tensor | None = None) -> Tensor | None:
+    """Prompts of whole and part as contexts (2, T, D); one that is open is the known one, else the empty prompt."""
+    if whole is None and part is None:
+        return known
+    others = known[:, None] if known is not None else [empty[0][0]] * 2
+    texts = [
+        own if given is None else _context_of(given, name)
+        for given, own, name in zip((whole, part), others, ("prompt", "part_prompt"), strict=True)
+    ]
+    if texts[0].shape != texts[1].shape:
+        lengths = " and ".join(str(text.shape[1]) for text in texts)
+        raise InputError(
+            f"prompt and part_prompt have {lengths} tokens; give both, and shorten the longer one until they are alike"
+        )
+    return torch.cat([text.float().cpu() for text in texts])
+
+
+def _context_of(conditioning: list, name: str) -> Tensor:
+    """The one context (1, T, D) of a prompt."""
+    check_context(conditioning, 1, name)
+    if len(conditioning) != 1:
+        raise InputError(f"{name} is a combination of {len(conditioning)} prompts; give one, from one CLIP Text Encode")
+    return conditioning[0][0]
+
+
 def _one_defect(dataset: DefectDataset) -> tuple[Key, Shots]:
     """The only defect of a data set."""
     if len(dataset.shots) != 1:
@@ -333,7 +374,9 @@ def _report(model, path, seconds: float | None = None) -> str:
     counts = {what: info.get("parameters", {}).get(name) for what, name in NAMED.items()}
     sizes = ", ".join(f"{count / 1e6:.1f} M of {what}" for what, count in counts.items() if count)
     steps = f"{info.get('steps', '?')} steps{took}{ended}; loss {info.get('loss', float('nan')):.3f}"
+    shots = f"{len(model.shot_masks)} shots of {model.size} pixels"
+    prompts = "" if model.prompts is None else f", prompts of {model.prompts.shape[1]} tokens"
     return "\n".join([
-        f"models/{DUALS}/{path.name}: {model.name}, {len(model.shot_masks)} shots of {model.size} pixels", steps,
+        f"models/{DUALS}/{path.name}: {model.name}, {shots}{prompts}", steps,
         f"parameters: {sizes}; file {path.stat().st_size / 1e6:.1f} MB; bcm {model.bcm}; base {model.base_name}",
     ])  # fmt: skip

@@ -61,9 +61,10 @@ class PairSampler:
         from ..adiff.dual.file import nested_contexts
 
         backbone, pairs = self._backbone, x.shape[1]
-        positive = nested_contexts(self._model.object_tokens, self._model.defect_tokens, pairs)
+        model = self._model
+        positive = nested_contexts(model.object_tokens, model.defect_tokens, pairs, model.prompts)
         noise = x.flatten(0, 1).cpu()
-        run = _Run(backbone, self._model, pairs, background, self._settings.guidance != 1)
+        run = _Run(backbone, model, pairs, background, self._settings.guidance != 1)
         routed, steps = backbone.routed, self._settings.steps
         routed.remove_wrappers_with_key(WrappersMP.PREDICT_NOISE, KEY)
         routed.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, run.predict)

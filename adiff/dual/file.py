@@ -7,6 +7,7 @@
 | shots | the shots' masks at the base model's size, 8 pixels a byte | (n, S, ceil(S / 8)) uint8 |
 | likeness | the shots' descriptors (`scoring.describe`) | (n, F) float32 |
 | backgrounds | of a model with BCM: latents of the shots' backgrounds | (n, 4, h, w) float16 |
+| prompts | of a model learned with prompts: their contexts, of the whole and of the part | (2, T, D) float32 |
 
 Everything else is JSON in the metadata: format, names, base model and the record of the training.
 
@@ -42,7 +43,7 @@ logger = logging.getLogger("adiff")
 FORMAT = 1
 KIND = "dual"
 OBJECT, DEFECT = "tokens/object", "tokens/defect"
-BACKGROUNDS = "backgrounds"
+BACKGROUNDS, PROMPTS = "backgrounds", "prompts"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class DualModel:
     weights: of all attentions (`dual.layers`), float32. object_tokens, defect_tokens: (k, D), the
     object's (2 k, D) where the conditions are not nested. shot_masks: (n, S, S) bool. likeness: (n, F) float32. info:
     anything JSON can hold (shots, settings, steps, loss, seed, versions). backgrounds: with BCM, what surrounds the
-    object in each shot, latents (n, 4, h, w).
+    object in each shot, latents (n, 4, h, w). prompts: contexts in front of the tokens, (2, T, D), or None.
     """
 
     product: str
@@ -66,6 +67,7 @@ class DualModel:
     base_name: str
     info: dict[str, Any] = field(default_factory=dict)
     backgrounds: Tensor | None = None
+    prompts: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -86,21 +88,33 @@ class DualModel:
         return self.object_tokens.shape[1]
 
 
-def nested_contexts(object_tokens: Tensor, defect_tokens: Tensor, pairs: int) -> Tensor:
+def nested_contexts(
+    object_tokens: Tensor, defect_tokens: Tensor, pairs: int, prompts: Tensor | None = None
+) -> Tensor:
     """The nested conditions: [object][defect] for the wholes, then [defect] for the parts, (2 P, 2 k, D).
 
     Both have to be of one length to stand in one batch. Attention does not see how often all tokens are repeated, so
     [defect][defect] is [defect] exactly, without any padding. Conditions that are not nested share no token: the wholes
-    have the object's group alone, which is then twice as long.
+    have the object's group alone, which is then twice as long. prompts: texts of the whole and of the part as contexts
+    (2, T, D), which stand in front of the tokens: (2 P, T + 2 k, D).
     """
     nested = len(object_tokens) == len(defect_tokens)
     whole = torch.cat([object_tokens, defect_tokens]) if nested else object_tokens
     part = torch.cat([defect_tokens, defect_tokens])
-    return torch.stack([whole, part]).repeat_interleave(pairs, dim=0)
+    both = torch.stack([whole, part])
+    if prompts is not None:
+        both = torch.cat([prompts.to(both), both], dim=1)
+    return both.repeat_interleave(pairs, dim=0)
+
+
+def check_prompts(prompts: Tensor, width: int) -> None:
+    """Raise InputError unless prompts are two contexts (2, T, width) of one length."""
+    if prompts.ndim != 3 or len(prompts) != 2 or not prompts.shape[1] or prompts.shape[2] != width:
+        raise InputError(f"the prompts are contexts of the shape {tuple(prompts.shape)}; give (2, tokens, {width})")
 
 
 def fingerprint(model: DualModel) -> str:
-    """sha256 over names and values of weights, tokens and backgrounds: the same before saving and after loading."""
+    """sha256 over names and values of all but the shots: the same before saving and after loading."""
     digest = hashlib.sha256()
     for name, tensor in sorted(_stored(model).items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
@@ -172,7 +186,9 @@ def _rebuild(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> DualMod
     likeness, ours, theirs = (tensors.pop(name).float() for name in ("likeness", OBJECT, DEFECT))
     if theirs.ndim != 2 or ours.shape not in (theirs.shape, (2 * len(theirs), theirs.shape[1])):
         raise ValueError(f"token groups of the shapes {tuple(ours.shape)} and {tuple(theirs.shape)}")
-    backgrounds = tensors.pop(BACKGROUNDS, None)
+    prompts, backgrounds = tensors.pop(PROMPTS, None), tensors.pop(BACKGROUNDS, None)
+    if prompts is not None:
+        check_prompts(prompts, theirs.shape[1])
     if (backgrounds is None) != (bcm_of(tensors) == "off"):
         raise ValueError(f"BCM {bcm_of(tensors)} {'without' if backgrounds is None else 'with'} backgrounds")
     if backgrounds is not None and (backgrounds.ndim != 4 or not len(backgrounds)):
@@ -183,14 +199,16 @@ def _rebuild(metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> DualMod
         shot_masks=np.unpackbits(packed.numpy(), axis=-1, count=size).astype(bool), likeness=likeness,
         base_fingerprint=metadata["base_fingerprint"], base_name=metadata["base_name"],
         info=json.loads(metadata["info"]), backgrounds=None if backgrounds is None else backgrounds.float(),
+        prompts=None if prompts is None else prompts.float(),
     )  # fmt: skip
 
 
 def _stored(model: DualModel) -> dict[str, Tensor]:
-    """Weights, tokens and backgrounds as they are stored, on the CPU; InputError if one is not finite there."""
+    """All but the shots as it is stored, on the CPU; InputError if something is not finite there."""
     stored = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in model.weights.items()}
-    for name, tokens in ((OBJECT, model.object_tokens), (DEFECT, model.defect_tokens)):
-        stored[name] = tokens.detach().to("cpu", torch.float32).contiguous()
+    for name, tokens in ((OBJECT, model.object_tokens), (DEFECT, model.defect_tokens), (PROMPTS, model.prompts)):
+        if tokens is not None:
+            stored[name] = tokens.detach().to("cpu", torch.float32).contiguous()
     if model.backgrounds is not None:
         stored[BACKGROUNDS] = model.backgrounds.detach().to("cpu", torch.float16).contiguous()
     lost = [name for name, tensor in stored.items() if not tensor.isfinite().all()]

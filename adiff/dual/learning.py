@@ -34,6 +34,7 @@ def learn_dual(
     *,
     foregrounds: Sequence[np.ndarray] | None = None,
     start: Mapping[str, Tensor] | None = None,
+    prompts: Tensor | None = None,
     settings: DualSettings,
     seed: int = 0,
     progress: Progress | None = None,
@@ -47,8 +48,8 @@ def learn_dual(
     Raises Cancelled if stopped (the state is kept), InputError if the loss was not finite.
     """
     result = train_pair(
-        backbone, key, shots.pairs, foregrounds=foregrounds, start=start, settings=settings, seed=seed,
-        progress=progress, state=state, names=shots.files, preview=preview, preview_every=preview_every,
+        backbone, key, shots.pairs, foregrounds=foregrounds, start=start, prompts=prompts, settings=settings,
+        seed=seed, progress=progress, state=state, names=shots.files, preview=preview, preview_every=preview_every,
         checkpoint=checkpoint,
     )
     outcome = result.outcome
@@ -67,10 +68,10 @@ def learn_dual(
             "loss": outcome.loss, "curve": [list(point) for point in outcome.curve], "stopped": outcome.stopped,
             "best": outcome.best, "validation": None if result.held_out is None else shots.files[result.held_out],
             "foregrounds": "none" if settings.bcm == "off" else "found" if foregrounds is None else "given",
-            **digests_of_given(foregrounds, start), "parameters": count_weights(result.weights),
+            **digests_of_given(foregrounds, start, prompts), "parameters": count_weights(result.weights),
             "versions": versions(),
         },
-        backgrounds=result.backgrounds,
+        backgrounds=result.backgrounds, prompts=result.prompts,
     )  # fmt: skip
 
 

@@ -71,6 +71,7 @@ class Learned(Protocol):
     weights: dict[str, Tensor]
     object_tokens: Tensor
     defect_tokens: Tensor
+    prompts: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +133,7 @@ def sample_latents(
 ) -> Tensor:
     """From noise x_T to x_0, (2, P, 4, h, w), deterministic DDIM."""
     pairs = x.shape[1]
-    condition = nested_contexts(model.object_tokens, model.defect_tokens, pairs).to(x)
+    condition = nested_contexts(model.object_tokens, model.defect_tokens, pairs, model.prompts).to(x)
     null = backbone.null_context.to(x).expand(2 * pairs, -1, -1)
     timesteps = sampling_timesteps(settings.steps)
     alpha_bars = alpha_bar_at(backbone.alphas_cumprod, timesteps)

@@ -33,7 +33,7 @@ from ..training.shots import ShotArrays, check_shots, digest_of, shot_digests
 from ..training.timesteps import fixed_timesteps
 from ..training.validation import HELD_OUT, hold_out, samples_of_each, steps_between
 from .background import background_picture, encode_backgrounds, foregrounds_of, see_background
-from .file import DEFECT, OBJECT, nested_contexts
+from .file import DEFECT, OBJECT, check_prompts, nested_contexts
 from .layers import BCM, RANK, SAIM, SAIM_RANK, DualEdit, new_weights
 from .memory import needs_checkpoints
 from .parts import part_of
@@ -95,12 +95,16 @@ class DualSettings:
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """weights: of all attentions; object_tokens, defect_tokens: (k, D). backgrounds: z_bg of the shots, for BCM."""
+    """weights: of all attentions; object_tokens, defect_tokens: (k, D). backgrounds: z_bg of the shots, for BCM.
+
+    prompts: contexts in front of the tokens, (2, T, D), as given.
+    """
 
     weights: dict[str, Tensor]
     object_tokens: Tensor
     defect_tokens: Tensor
     backgrounds: Tensor | None
+    prompts: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +122,7 @@ def train_pair(
     *,
     foregrounds: Sequence[np.ndarray] | None = None,
     start: Mapping[str, Tensor] | None = None,
+    prompts: Tensor | None = None,
     settings: DualSettings | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -130,8 +135,9 @@ def train_pair(
     """Learn LoRAs, SAIM and tokens for one defect type, and BCM if asked for; the backbone stays as it is.
 
     foregrounds: where the object is in each shot, (H, W) bool, for BCM; without them it is told by its colour, with a
-    word on how that went. start: weights to begin with in the place of new ones, of the same shapes. With `state`, an
-    interrupted run of the same settings goes on where it was. names: the shots' files, for messages. preview(steps
+    word on how that went. start: weights to begin with in the place of new ones, of the same shapes. prompts: texts of
+    whole and part as contexts (2, T, D), which stay as they are, in front of the tokens. With `state`, an interrupted
+    run of the same settings goes on where it was. names: the shots' files, for messages. preview(steps
     done, what is learned by now): called every `preview_every` steps. checkpoint: whether the model's blocks are
     computed twice to save memory, None for where it does not suffice; what is learned is the same.
     Raises InputError for no shots, for masks that are empty or cover everything, and for foregrounds without BCM.
@@ -140,16 +146,18 @@ def train_pair(
     check_shots({key: shots}, "shots")
     called = names or [f"shot {i + 1}" for i in range(len(shots))]
     check_parts(shots, called)
+    if prompts is not None:
+        check_prompts(prompts, backbone.context_dim)
     if len(shots) == 1:
         log.warning("one shot of %s: what is learned repeats it; give 3 or more", "/".join(key))
     objects = _objects(shots, foregrounds, called, settings)
     known = [(shot, mask) for shot, mask in zip(shots, objects, strict=True)]
     taken, held = hold_out({key: known}, settings.early_stop)
-    task = _Pairs(backbone, taken[key], settings, seed, start or {}, checkpoint)
+    task = _Pairs(backbone, taken[key], settings, seed, start or {}, checkpoint, prompts)
     about: dict[str, Any] = {
         "settings": asdict(settings), "base": backbone.fingerprint, "dtype": str(backbone.dtype),
         "shots": shot_digests({key: shots}, None if names is None else {key: names}),
-        **digests_of_given(foregrounds, start),
+        **digests_of_given(foregrounds, start, prompts),
     }  # fmt: skip
     outcome = fit(
         task.parameters, task.batch, settings.schedule(), seed=seed, what="dual model", progress=progress, state=state,
@@ -163,17 +171,20 @@ def train_pair(
         {name: tensor.float().cpu() for name, tensor in found.weights.items()},
         *(tokens.float().cpu() for tokens in (found.object_tokens, found.defect_tokens)),
         backgrounds=None if found.backgrounds is None else found.backgrounds.float().cpu(),
+        prompts=None if prompts is None else prompts.float().cpu(),
         outcome=outcome, held_out=len(taken[key]) if held else None,
     )  # fmt: skip
 
 
 def digests_of_given(
-    foregrounds: Sequence[np.ndarray] | None, start: Mapping[str, Tensor] | None
+    foregrounds: Sequence[np.ndarray] | None, start: Mapping[str, Tensor] | None, prompts: Tensor | None
 ) -> dict[str, list[str] | str]:
     """Digests of what a training was given beside the shots, of what it was: no other run's goes on with this one's."""
     told: dict[str, list[str] | str] = {}
     if foregrounds is not None:
         told["foreground"] = [digest_of(mask) for mask in foregrounds]
+    if prompts is not None:
+        told["prompts"] = digest_of(prompts.float().cpu().numpy())
     if start:
         told["start"] = digest_of(np.concatenate([start[name].flatten().cpu().numpy() for name in sorted(start)]))
     return told
@@ -232,7 +243,7 @@ class _Pairs:
 
     def __init__(
         self, backbone: EditableBackbone, known: Sequence[Known], settings: DualSettings, seed: int,
-        begin: Mapping[str, Tensor], checkpoint: bool | None = False,
+        begin: Mapping[str, Tensor], checkpoint: bool | None = False, prompts: Tensor | None = None,
     ):  # fmt: skip
         self.backbone, self.settings, self.seed = backbone, settings, seed
         start = torch.Generator().manual_seed(seed)
@@ -250,6 +261,7 @@ class _Pairs:
         self.checkpoint = checkpoint
         self.parameters = {name: tensor.to(backbone.device) for name, tensor in (tokens | weights).items()}
         self.weights = {name: self.parameters[name] for name in weights}
+        self.prompts = None if prompts is None else prompts.to(backbone.device)
         self.latents, self.backgrounds = self._encode(known)
 
     def learned(self) -> Learned:
@@ -258,7 +270,7 @@ class _Pairs:
         return Learned(
             {name: tensor.detach() for name, tensor in self.weights.items()},
             self.parameters[OBJECT].detach(), self.parameters[DEFECT].detach(),
-            None if self.backgrounds is None else self.backgrounds[::views],
+            None if self.backgrounds is None else self.backgrounds[::views], self.prompts,
         )  # fmt: skip
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
@@ -310,7 +322,7 @@ class _Pairs:
         """
         pairs = len(t)
         rows, both = torch.arange(2 * pairs).view(2, pairs), t.repeat(2)
-        context = nested_contexts(self.parameters[OBJECT], self.parameters[DEFECT], pairs).to(z)
+        context = nested_contexts(self.parameters[OBJECT], self.parameters[DEFECT], pairs, self.prompts).to(z)
         z_t = add_noise(self.backbone, z.flatten(0, 1), noise.flatten(0, 1), both)
         seen = None if background is None else see_background(self.backbone, *background, t)
         edit = DualEdit(self.weights, rows, seen)

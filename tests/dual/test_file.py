@@ -87,6 +87,22 @@ def test_conditions_that_are_not_nested_share_no_token(tmp_path, model):
         load_dual(tmp_path / "x.safetensors")
 
 
+def test_prompts_stand_in_front_of_the_tokens_and_come_back_from_the_file(tmp_path, model):
+    rng, path = torch.Generator().manual_seed(0), tmp_path / "x.safetensors"
+    prompts = torch.randn(2, 5, 768, generator=rng)
+    whole, part = nested_contexts(model.object_tokens, model.defect_tokens, 2, prompts).chunk(2)
+    assert torch.equal(whole[1], torch.cat([prompts[0], model.object_tokens, model.defect_tokens]))
+    assert torch.equal(part[1], torch.cat([prompts[1], model.defect_tokens, model.defect_tokens]))
+    known = replace(model, prompts=prompts)
+    save_dual(path, known)
+    assert torch.equal(load_dual(path).prompts, prompts)
+    assert fingerprint(load_dual(path)) == fingerprint(known) != fingerprint(model)
+    for damaged in (prompts[:1], prompts[..., :8], prompts[0]):
+        save_dual(path, replace(model, prompts=damaged.clone()))
+        with pytest.raises(InputError, match=r"the prompts are contexts of the shape .*; give \(2, tokens, 768\)"):
+            load_dual(path)
+
+
 def test_files_of_another_kind_and_damaged_ones_are_named(tmp_path, model):
     path = tmp_path / "x.safetensors"
     with pytest.raises(FileNotFoundError, match="no dual model"):

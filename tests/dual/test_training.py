@@ -60,6 +60,34 @@ def test_the_loss_is_the_plain_one_of_both_branches_at_one_timestep_with_noise_o
     torch.testing.assert_close(batch.losses(slice(1, 2)), found[1:], atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_prompts_are_learned_with_and_stay_as_they_are(backbone, pairs, stopper, tmp_path):
+    prompts = torch.randn(2, 5, 768, generator=torch.Generator().manual_seed(1))
+    known = [(shot, None) for shot in pairs]
+    with_words, without = (_Pairs(backbone, known, DualSettings(**SMALL), 0, {}, prompts=p) for p in (prompts, None))
+    task, draws = with_words, [torch.Generator().manual_seed(3) for _ in range(2)]
+    found, other = (one.batch(0, rng).losses(slice(0, 2)) for one, rng in zip((task, without), draws, strict=True))
+    rng = torch.Generator().manual_seed(3)  # the same draws: views, timesteps, noise
+    index, t = torch.randint(4, (2,), generator=rng), torch.randint(1000, (2,), generator=rng)
+    noise = torch.randn(2, 2, 4, 8, 8, generator=rng)
+    contexts = nested_contexts(task.parameters[OBJECT], task.parameters[DEFECT], 1, prompts)
+    z_t = add_noise(backbone, task.latents[:, index[0]], noise[:, 0], t[0].repeat(2))
+    eps = backbone.predict_noise_edited(z_t, t[0].repeat(2), contexts, DualEdit(task.weights, [[0], [1]]))
+    torch.testing.assert_close(found[0], (eps - noise[:, 0]).square().mean(), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found, other, atol=1e-4)
+
+    state, settings = tmp_path / "state.safetensors", DualSettings(**SMALL)
+    with torch.enable_grad():
+        result = train_pair(
+            backbone, KEY, pairs, prompts=prompts, settings=settings, state=state, progress=stopper(1)
+        )
+        assert torch.equal(result.prompts, prompts)
+        with pytest.raises(InputError, match="other settings or shots: .*prompts"):
+            train_pair(backbone, KEY, pairs, prompts=prompts + 1, settings=settings, state=state)
+    with pytest.raises(InputError, match=r"prompts are contexts of the shape \(2, 5, 8\)"):
+        train_pair(backbone, KEY, pairs, prompts=prompts[..., :8], settings=settings)
+
+
 def test_an_interrupted_run_goes_on_to_the_same_bits(backbone, pairs, stopper, tmp_path):
     whole = train_pair(backbone, KEY, pairs, settings=DualSettings(**SMALL))
     state = tmp_path / "state.safetensors"

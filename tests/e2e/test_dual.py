@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,11 @@ def base(graph, changed=None):
     return {"model": model, "vae": graph("ADiffLoadDemoModel")[1], "empty": empty}
 
 
+def text(graph, seed, tokens=NULL_TOKENS):
+    """Random tokens in the place of a prompt's."""
+    return graph("ProbeTokens", seed=seed, tokens=tokens, rows=1, width=768)
+
+
 def sample(graph, of, dual, **changes):
     """Dual Sampler: [0] image, [1] part, [2] mask, [3] measures."""
     given = {"pairs": 2, "seed": 7, "steps": 2, "cfg": 2.5, "sampler_name": "euler", "scheduler": "simple"}
@@ -124,6 +130,30 @@ def test_a_pair_does_not_depend_on_how_many_there_are(server, models):
     assert abs(two[:, :1] - one).max() <= 1
 
 
+def test_prompts_stand_in_front_of_what_was_learned(server, headless, models):
+    """One that is open is the file's, and the empty prompt where the file has none; both hosts agree."""
+    null, *texts = (
+        torch.randn(NULL_TOKENS, 768, generator=torch.Generator().manual_seed(seed)) for seed in (NULL_SEED, 1, 2)
+    )
+    known = replace(models["off"], prompts=torch.stack(texts))
+    save_dual(server.base / "models" / "adiff_dual" / "words.safetensors", known)
+    settings, found = DualSampling(2, 2.5), {}
+    for name, file, given in (("file", "words", {}), ("one", "off", {"prompt": 1}), ("other", "words", {"prompt": 2})):
+        graph = Graph()
+        words = {socket: text(graph, seed) for socket, seed in given.items()}
+        pair = sample(graph, base(graph), graph("ADiffLoadDual", dual=f"{file}.safetensors"), pairs=1, **words)
+        shown = graph("SaveImage", images=pair, filename_prefix="e2e")
+        found[name] = server.run(graph).images(shown).astype(int)
+    for name, prompts in (("file", texts), ("one", [texts[0], null]), ("other", [texts[1], texts[1]])):
+        model = replace(known, prompts=torch.stack(prompts))
+        ((expected, _),) = draw_pairs(
+            lambda ids, generators, model=model: sample_pairs(headless, model, settings, generators),
+            model.name, settings, range(1), 7,
+        )  # fmt: skip
+        assert abs(expected.image.astype(int) - found[name][0]).max() <= 1, name
+    assert abs(found["file"] - found["one"]).max() > 5 and abs(found["file"] - found["other"]).max() > 5
+
+
 def train(graph, of, dataset, name, **changes):
     """Train Dual: [0] dual, [1] curve, [2] report."""
     return graph("ADiffTrainDual", dataset=dataset, **of, name=name, **QUICK | changes)
@@ -137,7 +167,8 @@ def test_from_photos_to_a_file_to_saved_pairs(server, graph):
     """The same as the command line learns, its blocks computed once; the MODEL is as before to the bit."""
     of = demo(graph)
     before = graph("PreviewAny", source=graph("ProbeWeights", model=of["model"]))
-    learned = train(graph, of, drawn(graph), "from photos", bcm="paper", preview_every=2, checkpointing="on")
+    words = {"prompt": text(graph, 1), "part_prompt": text(graph, 2)}
+    learned = train(graph, of, drawn(graph), "from photos", bcm="paper", preview_every=2, checkpointing="on", **words)
     after = graph("PreviewAny", source=graph("ProbeWeights", model=of["model"], after=learned[2]))
     report = graph("PreviewAny", source=learned[2])
     pair = sample(graph, of, learned, pairs=1, steps=4)
@@ -154,10 +185,14 @@ def test_from_photos_to_a_file_to_saved_pairs(server, graph):
     model, shots = stored(server, "from photos"), [
         render("metal", "scratch", 128, sample_seed(0, "metal", "scratch", "test", i)) for i in range(2)
     ]  # fmt: skip
-    assert "metal/scratch, 2 shots of 64 pixels" in result.text(report)
+    assert "metal/scratch, 2 shots of 64 pixels, prompts of 16 tokens" in result.text(report)
+    prompts = torch.stack([
+        torch.randn(NULL_TOKENS, 768, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)
+    ])  # fmt: skip
+    assert torch.equal(model.prompts, prompts)
     settings = DualSettings(steps=4, batch=1, lr=1e-3, rank=4, saim="low", bcm="paper", flips="none", size=SIZE)
     opened = Shots([(one.image, one.mask) for one in shots], ("0", "1"), (), ())
-    same = learn_dual(load_backbone("demo"), ("metal", "scratch"), opened, settings=settings, seed=3)
+    same = learn_dual(load_backbone("demo"), ("metal", "scratch"), opened, prompts=prompts, settings=settings, seed=3)
     assert model.info["loss"] == pytest.approx(same.info["loss"], rel=2e-3)
     ways_out = [name for name in same.weights if name.endswith((".up", "/out.weight", "bcm.out.weight"))]
     one, other = (torch.cat([of.weights[name].flatten() for name in ways_out]) for of in (model, same))
@@ -246,6 +281,16 @@ def foreground_without_photo(server, graph):
     return sample(graph, base(graph), dual, foreground=masks(graph, [[1, 1, 5, 5]]))[3]
 
 
+def prompts_are_of_two_lengths(server, graph):
+    dual = graph("ADiffLoadDual", dual="off.safetensors")
+    return sample(graph, base(graph), dual, prompt=text(graph, 1, 7))[3]
+
+
+def prompt_is_a_combination(server, graph):
+    both = graph("ConditioningCombine", conditioning_1=text(graph, 1), conditioning_2=text(graph, 2))
+    return train(graph, demo(graph), drawn(graph), "new", prompt=both)
+
+
 def guidance_is_below_1(server, graph):
     return sample(graph, base(graph), graph("ADiffLoadDual", dual="off.safetensors"), cfg=0.0)[3]
 
@@ -262,6 +307,8 @@ CASES = {
     dual_is_of_another_base: r"the dual model was learned on another base model",
     photo_without_bcm: r"metal/dent was learned without BCM and takes no background; leave it out",
     foreground_without_photo: r"the foreground marks the object in photos; connect them to normal",
+    prompts_are_of_two_lengths: r"prompt and part_prompt have 7 and 16 tokens; give both",
+    prompt_is_a_combination: r"prompt is a combination of 2 prompts; give one",
     guidance_is_below_1: r"cfg",
 }
 
