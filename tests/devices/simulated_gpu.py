@@ -18,9 +18,12 @@ from torch.utils._pytree import tree_map
 NAME = "gpu"
 WAITS: Counter[str] = Counter()
 """What made the host wait for the device, by the operation and the line of the project."""
+DRAWING: dict[int, torch.Generator] = {}
+"""Generators of the device, by their address."""
 PROJECT = ("adiff", "nodes")
 INDEXED = {"aten::index", "aten::_unsafe_index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 """Operations whose indices may lie on the host."""
+MOVING = {"aten::_to_copy", "aten::to"}
 WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select", "aten::is_nonzero"}
 
 
@@ -34,7 +37,7 @@ def switch_on() -> torch.device:
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
     _LIBRARY.fallback(_made_there, "PrivateUse1")
     torch.__future__.set_overwrite_module_params_on_conversion(True)
-    torch.tensor = _tensor
+    torch.tensor, torch.Generator = _tensor, _Generator
     return torch.device(NAME, 0)
 
 
@@ -55,6 +58,19 @@ class _Module(backend_registration._DummyBackendModule):
 
 
 _LIBRARY = torch.library.Library("_", "IMPL")
+
+
+class _Generator(torch.Generator):
+    """Its numbers are those of the CPU's generator, on whatever device it is for."""
+
+    def __new__(cls, device: Any = "cpu") -> _Generator:
+        made = super().__new__(cls)
+        if torch.device(device).type == NAME:
+            DRAWING[made._cdata] = made
+        return made
+
+    def __init__(self, device: Any = "cpu") -> None:
+        pass
 
 
 class OnDevice(torch.Tensor):
@@ -93,27 +109,29 @@ def _made_there(func, *args, **kwargs):
 
 
 def _run(func, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Do an operation on the CPU, if a GPU would; its result lies where the GPU's would."""
     name = func._schema.name
-    there, here = _tensors((args, kwargs))
-    named = kwargs.get("device")
-    device = None if named is None else torch.device(named).type
-    if there and here and name != "aten::copy_" and not (name in INDEXED and isinstance(args[0], OnDevice)):
-        shapes = [tuple(one.shape) for one in (*there, *here)]
-        raise RuntimeError(f"{name}: all tensors should be on one device, found gpu:0 and cpu, shapes {shapes}")
-    if kwargs.get("generator") is not None and (there or device == NAME):
-        raise RuntimeError(f"{name}: a generator of the CPU for numbers on gpu:0")
-    if there and name in WAITING:
-        _note(name)
-    if _comes_back(name, args, device):
-        _note(name)
+    if name == "aten::_has_compatible_shallow_copy_type":
+        return False  # a module that moves gets new parameters
     if name == "aten::_fused_sdp_choice":
         return 0  # plain matrix products
-    if named is not None:
-        kwargs = kwargs | {"device": "cpu"}
-    result = func(*tree_map(_held, args), **tree_map(_held, kwargs))
-    target = _written(func, args, kwargs)
-    if target is not None and isinstance(result, torch.Tensor):
-        return target
+    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    (there, here), first = _tensors(given), given.get("self")
+    device = None if given.get("device") is None else torch.device(given["device"]).type
+    if there and here and name != "aten::copy_" and not (name in INDEXED and isinstance(first, OnDevice)):
+        shapes = [tuple(one.shape) for one in (*there, *here)]
+        raise RuntimeError(f"{name}: all tensors should be on one device, found gpu:0 and cpu, shapes {shapes}")
+    drawing = given.get("generator")
+    if drawing is not None and drawing._cdata not in DRAWING and (there or device == NAME):
+        raise RuntimeError(f"{name}: a generator of the CPU for numbers on gpu:0")
+    leaves = isinstance(first, OnDevice) and name in MOVING and device not in (None, NAME)
+    arrives = name == "aten::copy_" and not isinstance(first, OnDevice) and bool(there)
+    if there and (name in WAITING or leaves or arrives):
+        _note(name)
+    result = func(**tree_map(_held, given | ({} if device is None else {"device": "cpu"})))
+    written = next((one.name for one in func._schema.arguments if one.alias_info and one.alias_info.is_write), None)
+    if written in given and isinstance(result, torch.Tensor):
+        return given[written]
     return tree_map(_placed, result) if (device == NAME if device else bool(there)) else result
 
 
@@ -130,21 +148,6 @@ def _tensors(values: Any) -> tuple[list[OnDevice], list[torch.Tensor]]:
 
     tree_map(look, values)
     return there, here
-
-
-def _comes_back(name: str, args: tuple, device: str | None) -> bool:
-    """Whether an operation copies from the device to the host."""
-    if name == "aten::copy_":
-        return isinstance(args[1], OnDevice) and not isinstance(args[0], OnDevice)
-    return name == "aten::_to_copy" and isinstance(args[0], OnDevice) and device not in (None, NAME)
-
-
-def _written(func, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor | None:
-    """The argument that an operation in place writes to and gives back."""
-    for place, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            return args[place] if place < len(args) else kwargs.get(argument.name)
-    return None
 
 
 def _held(value: Any) -> Any:
