@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..contact_sheet import Block, StoredPairs
+from ..contact_sheet import Block, StoredPairs, measure_of
 from ..errors import InputError
 from ..generation import GenerationSettings
 from ..run_record import REJECTS, Records, given_up, made_ids, read_broken, read_plan, read_rejects, tries_of
@@ -53,8 +53,8 @@ def report_of_run(
     """
     told = told_of(run, normals, command)
     if seconds is None:
-        found = _table(told.plan.get("seconds")).items()
-        seconds = {name: float(spent) for name, spent in found if isinstance(spent, int | float)}
+        found = _table(told.plan.get("seconds"))
+        seconds = {name: spent for name in found if (spent := measure_of(found, name)) is not None}
     report = Report(
         title=" and ".join(f"{block.product} / {block.defect}" for block in told.blocks),
         lead=_lead(told),

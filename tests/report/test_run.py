@@ -1,6 +1,7 @@
 """From a run's files to its page; the command on it is one that the command line takes."""
 
 import json
+import math
 import shlex
 from dataclasses import asdict, fields
 
@@ -66,6 +67,14 @@ def test_command_and_seconds_are_those_given_or_recorded(folder, read_page):
     page = read_page(report_of_run(folder, command="adiff x", seconds={"all": 2.0}))
     assert "adiff x" in page.words and "2.0 sin all" in page.words and "1 min" not in page.words
     assert "Time" not in page.words  # of one phase there is no more to say
+
+
+@pytest.mark.parametrize("spent", [10**400, math.inf, math.nan, True, "1", [1]], ids=lambda spent: str(spent)[:9])
+def test_seconds_that_no_run_takes_are_passed_over(folder, read_page, spent):
+    write_json(folder / "run.json", {**PLAN, "seconds": {"load": 1, "pairs": 61}})
+    text = (folder / "run.json").read_text("utf-8").replace("61", json.dumps(spent))
+    (folder / "run.json").write_text(text, "utf-8")
+    assert "1.0 sin all" in read_page(report_of_run(folder)).words
 
 
 def test_only_the_pairs_shown_are_opened(folder, read_page):
