@@ -170,7 +170,7 @@ class Weights(Probe):
         digest = hashlib.sha256()
         for name, weight in sorted(model.model.state_dict().items()):
             about = f"{name} {weight.dtype} {tuple(weight.shape)} {weight.requires_grad} {weight.is_inference()}"
-            digest.update(about.encode() + weight.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(about.encode() + weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return (digest.hexdigest(),)
 
 
