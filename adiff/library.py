@@ -130,6 +130,12 @@ def parse_name(name: str) -> Key:
     return check_name(parts[0], "product"), check_name(parts[1], "defect")
 
 
+def taught_by(entry: Defect) -> list[str] | None:
+    """The shots that a defect was learned from, as paths in their data folder; None if its record does not say."""
+    shots = entry.info.get("shots") if isinstance(entry.info, dict) else None
+    return [str(name) for name in shots] if isinstance(shots, list) and shots else None
+
+
 def check_base(library: Library, base: Base) -> None:
     """Make sure that a library's embeddings fit a base model.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..evaluation.material import Run
     from ..evaluation.splits import Split
 
+logger = logging.getLogger("adiff")
 evaluate = typer.Typer(rich_markup_mode="rich")
 
 
@@ -37,12 +39,14 @@ Data = Annotated[
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished runs of one product.")]
 Shots = Annotated[
     int | None,
-    typer.Option("--shots", min=1, help="Shots that taught, those with the lowest ids.  [dim]default: a third[/dim]"),
-]
+    typer.Option("--shots", min=1, help="Shots that taught, those with the lowest ids.  [dim]default: what the "
+                 "run's record names[/dim]"),
+]  # fmt: skip
 LibraryOption = Annotated[
     Path | None,
-    typer.Option("--library", metavar="LIB", help="Library of the run: its record says which shots taught."),
-]
+    typer.Option("--library", metavar="LIB", help="Library of the run: its record says which shots taught, where that "
+                 "of the run, made by an older version, does not."),
+]  # fmt: skip
 GroupRule = Annotated[
     str | None,
     typer.Option("--group", metavar="REGEX", help="Its parenthesis takes a file's group out of its path.  "
@@ -267,27 +271,39 @@ def _open(
     data: Path, runs: Sequence[Path], shots: int | None, library: Path | None, group: str | None
 ) -> tuple[list[Run], Split]:
     """Open runs of one product and split the data; InputError for what does not go together."""
-    from ..evaluation.material import read_run
+    from ..evaluation.material import check_untaught, read_run
     from ..evaluation.splits import read_split
 
     opened = [read_run(folder) for folder in runs]
     products = sorted({run.key[0] for run in opened})
     if len(products) > 1:
         raise InputError(f"the runs are of {', '.join(products)}; give runs of one product")
-    return opened, read_split(data, products[0], _wanted(opened, shots, library), group)
+    split = read_split(data, products[0], _wanted(opened, shots, library), group)
+    for run in opened:
+        check_untaught(run, split)
+    return opened, split
 
 
 def _wanted(
     runs: Sequence[Run], shots: int | None, library: Path | None
 ) -> dict[str, int | Sequence[str] | None]:  # fmt: skip
-    """Defect -> the shots that taught it, as `read_split` takes them."""
+    """Defect -> the shots that taught it, of several runs those of each, as `read_split` takes them."""
     from ..evaluation.material import shots_of
     from ..library import load_library
 
     if shots is not None and library is not None:
         raise InputError("both --shots and --library given; the library's record already says which shots taught")
-    learned = None if library is None else load_library(library)
-    return {run.key[1]: shots if shots is not None else shots_of(run, learned) for run in runs}
+    if shots is not None:
+        return {run.key[1]: shots for run in runs}
+    learned, wanted = None if library is None else load_library(library), {}
+    for run in runs:
+        names = shots_of(run, learned)
+        if names is None:
+            logger.warning("%s does not say which shots taught: the third with the lowest ids is taken for them. If "
+                           "others did, tests on them say too much: give --library or --shots", run.folder)  # fmt: skip
+        known = wanted.setdefault(run.key[1], names)
+        wanted[run.key[1]] = None if names is None or known is None else list(dict.fromkeys((*known, *names)))
+    return wanted
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ from ..datasets.images import read_photo
 from ..datasets.readers import Shot, read_shots
 from ..embedding import embedding_fingerprint
 from ..errors import InputError
-from ..library import Library
+from ..library import Library, taught_by
 from ..run_record import made_ids, read_plan, read_records, settled_ids, tries_of
 from ..workers import workers_of
 from .localizer import Example
 from .splits import Split
+
+logger = logging.getLogger("adiff")
 
 RECORDED = ("product", "defect", "count", "seed", "base", "embedding", "encoder", "settings")
 """What an evaluation's record repeats of a run's."""
@@ -41,6 +44,12 @@ class Run:
     def is_dual(self) -> bool:
         """Whether DualAnoDiff made it: whole images, with no normal image behind them."""
         return self.plan.get("method") == "dual"
+
+    @property
+    def taught(self) -> list[str] | None:
+        """The shots that taught what made it, as paths in their data folder; None if its run.json does not say."""
+        shots = self.plan.get("shots")
+        return [str(name) for name in shots] if isinstance(shots, list) and shots else None
 
     def record(self) -> dict[str, Any]:
         """What says which pairs these are."""
@@ -77,16 +86,30 @@ def _unfinished(folder: Path) -> str:
 def shots_of(run: Run, library: Library | None) -> list[str] | None:
     """The shots that taught what made a run, as paths in the data folder; None if nothing says which.
 
-    A dual run tells them itself, for others the library does. Raises InputError if its embedding is not the run's.
+    The run's own record tells them, of older runs the library. Raises InputError if its embedding is not the run's.
     """
-    if run.is_dual:
-        return [str(name) for name in run.plan.get("shots") or ()] or None
-    if library is None:
-        return None
-    entry = library.get("/".join(run.key))
-    if entry.anomaly is None or embedding_fingerprint(entry.anomaly) != run.plan.get("embedding"):
-        raise InputError(f"{run.folder} was not made with this library's {entry.name}; give the one that made it")
-    return [str(name) for name in entry.info.get("shots", ())]
+    if library is not None and not run.is_dual:
+        entry = library.get("/".join(run.key))
+        if entry.anomaly is None or embedding_fingerprint(entry.anomaly) != run.plan.get("embedding"):
+            raise InputError(f"{run.folder} was not made with this library's {entry.name}; give the one that made it")
+        return taught_by(entry) or run.taught or []
+    return run.taught
+
+
+def check_untaught(run: Run, split: Split) -> None:
+    """Raise InputError if a shot that taught what made a run is among those that test, as far as its record says.
+
+    Warns where the record names shots of another data folder, so that this cannot be told.
+    """
+    taught, parts = run.taught or [], split.record()
+    if leaked := [name for name in taught if name in parts["test"]]:
+        raise InputError(
+            f"{run.folder} was learned from {len(taught)} shots, and {leaked[0]}, one of them, would test; leave "
+            "--shots out, or give more"
+        )
+    if unknown := [name for name in taught if name not in {*parts["train"], *parts["dropped"]}]:
+        logger.warning("%s was learned from %s, which is not in %s: whether others like it test cannot be told",
+                       run.folder, unknown[0], split.root)  # fmt: skip
 
 
 def open_pairs(run: Run, split: Split, size: int) -> tuple[list[Example], list[str]]:

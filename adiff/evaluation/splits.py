@@ -152,7 +152,7 @@ def _named(found: Sequence[Shot], names: Sequence[str], root: Path) -> tuple[tup
     missing = [name for name in names if name not in by_name]
     if missing or not names:
         told = f"{missing[0]} is not among the {len(by_name)} shots of {root}" if names else "none is recorded"
-        raise InputError(f"the shots that the library was learned from: {told}; give that data folder")
+        raise InputError(f"the shots that taught: {told}; give the data folder that they are of, or --shots")
     return (tuple(by_name[name] for name in names), tuple(s for name, s in by_name.items() if name not in set(names)))
 
 

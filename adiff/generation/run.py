@@ -21,7 +21,7 @@ import torch
 from ..backbone import Backbone
 from ..embedding import embedding_fingerprint
 from ..errors import InputError
-from ..library import Key, Library
+from ..library import Key, Library, taught_by
 from ..object_storage import ObjectRun
 from ..pair_filter import PairFilter
 from ..progress import Cancelled, NullProgress, Progress
@@ -102,7 +102,8 @@ def generate_run(
     layers = _layers(library, backbone, wanted, references)
     filters = [limits.settled(layer.shots, "/".join(layer.key)) for layer in layers] if limits else []
     task = Task(backbone, layers, encoder, normals, settings, seed, count, filters, tries if filters else 1)
-    identity, told = _identity(task), {} if command is None else {"command": command}
+    identity, told = _identity(task), {"shots": _alone([taught_by(library.defects[layer.key]) for layer in layers])}
+    told |= {} if command is None else {"command": command}
     with join_run(out):
         if shared is not None:
             shared.open()
@@ -206,7 +207,7 @@ def _alone(values: list[Any]) -> Any:
 
 
 def open_run(
-    out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool, told: Mapping[str, str],
+    out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool, told: Mapping[str, Any],
     name: Path | str | None = None,
 ) -> None:  # fmt: skip
     """Make the run's folder, with what is `told` of the run besides, or check that the one there is this run.

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from adiff.datasets.images import write_png
 from adiff.evaluation import published
 from adiff.evaluation.localizer_file import load_localizer
 from adiff.evaluation.networks import NETWORKS
+from adiff.library import load_library, save_library
 
 FAST = ("--size", "16", "--steps", "2")
 
@@ -26,6 +28,42 @@ def made(run, library, data, tmp_path):
                  data / "metal" / "ground_truth" / "scratch", "-n", "4", "--steps", "2", "--out", folder)  # fmt: skip
     assert result.exit_code == 0, result.stderr
     return folder
+
+
+@pytest.fixture
+def taught(run, library, data, tmp_path):
+    """Make a run of a library that was learned from some shots of metal/scratch, by their numbers."""
+
+    def make(name, *numbers):
+        shots = [f"metal/test/scratch/{number:03d}.png" for number in numbers]
+        known = load_library(library)
+        entry = replace(known.get("metal/scratch"), info={"shots": shots})
+        save_library(library, replace(known, defects={**known.defects, entry.key: entry}))
+        result = run("generate", library, "metal/scratch", "--normals", data / "metal" / "train" / "good", "--masks",
+                     data / "metal" / "ground_truth" / "scratch", "-n", "2", "--steps", "2",
+                     "--out", tmp_path / name)  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        return tmp_path / name
+
+    return make
+
+
+def test_what_taught_a_run_never_tests_it(run, refused, data, taught, tmp_path):
+    first, second = taught("first", 0, 1), taught("second", 0, 2)
+    assert json.loads((second / "run.json").read_text())["shots"] == [f"metal/test/scratch/00{n}.png" for n in (0, 2)]
+    result = run("evaluate", "localization", data, first, second, *FAST, "--out", tmp_path / "out")
+    assert result.exit_code == 0 and "warning" not in result.stderr
+    split = json.loads((tmp_path / "out" / "localization.json").read_text())["split"]
+    assert split["train"] == [f"metal/test/scratch/00{n}.png" for n in (0, 1, 2)]
+    assert split["test"] == ["metal/test/scratch/003.png"]
+    told = refused("evaluate", "uplift", data, first, "--shots", "1", "--out", tmp_path / "up")
+    assert "first was learned from 2 shots, and metal/test/scratch/001.png, one of them, would test" in told
+    assert not (tmp_path / "up").exists()
+
+
+def test_a_run_that_does_not_say_what_taught_it_is_warned_of(run, data, made, tmp_path):
+    result = run("evaluate", "localization", data, made, *FAST, "--out", tmp_path / "out")
+    assert result.exit_code == 0 and "does not say which shots taught" in result.stderr
 
 
 def test_localization_writes_its_table_its_record_and_the_network(run, data, made, tmp_path):

@@ -11,7 +11,7 @@ from adiff.datasets.images import read_photo
 from adiff.embedding import embedding_fingerprint
 from adiff.errors import InputError
 from adiff.evaluation import material
-from adiff.evaluation.material import open_pairs, read_run, shots_of
+from adiff.evaluation.material import check_untaught, open_pairs, read_run, shots_of
 from adiff.evaluation.splits import read_split
 from adiff.library import Defect, Library
 from adiff.run_record import read_records
@@ -93,6 +93,22 @@ def test_the_library_of_the_run_says_which_shots_taught(work):
     assert shots_of(read_run(work.run), library(embedding)) == names
     with pytest.raises(InputError, match="was not made with this library's metal/scratch"):
         shots_of(read_run(work.run), library(embedding + 1))
+
+
+def test_a_run_that_names_its_shots_is_not_tested_on_them(work, caplog):
+    path = work.run / "run.json"
+    names = ["metal/test/scratch/000.png", "metal/test/scratch/001.png"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "shots": names}))
+    run = read_run(work.run)
+    assert shots_of(run, None) == names
+    check_untaught(run, read_split(work.data, "metal", {"scratch": names}))
+    assert not caplog.records
+    with pytest.raises(InputError, match="learned from 2 shots, and metal/test/scratch/001.png, one of them, would"):
+        check_untaught(run, read_split(work.data, "metal", {"scratch": 1}))
+    check_untaught(run, read_split(work.root, "metal", {"scratch": 1}))  # the product's own folder: other names
+    assert "cannot be told" in caplog.text
+    path.write_text(json.dumps({**json.loads(path.read_text()), "shots": None}))
+    assert shots_of(read_run(work.run), None) is None
 
 
 def test_a_dual_run_needs_no_normal_images_and_tells_its_shots(work):
