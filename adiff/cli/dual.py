@@ -272,8 +272,8 @@ def _check_same(
     from ..dual.training import digests_of_given
 
     there = load_dual(out)
-    asked = {"settings": asdict(settings), "seed": seed, "start": None, "foreground": None, **shots_record(shots)}
-    asked |= digests_of_given(foregrounds, start)
+    asked = {"settings": asdict(settings), "seed": seed, "start": None, "foreground": None, "prompts": None}
+    asked |= shots_record(shots) | digests_of_given(foregrounds, start, None)
     other = [name for name, value in asked.items() if there.info.get(name) != value]
     if there.base_fingerprint != backbone.fingerprint:
         other.insert(0, "base")
