@@ -125,12 +125,12 @@ def remove_leftovers(*places: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def clear_folder(folder: Path) -> None:
-    """Remove all that a folder holds but the lock; the caller has it."""
+def clear_folder(folder: Path, *kept: str) -> None:
+    """Remove all that a folder holds but the lock, which the caller has, and files of the names to be kept."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name != LOCK:
+        elif path.name not in (LOCK, *kept):
             path.unlink()
 
 

@@ -33,7 +33,9 @@ ANOMALIES, MASKS = "anomalies.safetensors", "masks.safetensors"
 STATES = {ANOMALIES: "anomaly", MASKS: "mask"}
 """Files of a state's folder, and what each learns of a defect."""
 ANEW = "restarted"
-"""File in a state's folder that says that the training began anew."""
+"""File in a state's folder that says that the training began anew, and that the library there is still the old one."""
+ASIDE = "previous"
+"""File there that says that the library was put aside as it was before this training."""
 
 
 class Timesteps(str, Enum):
@@ -157,7 +159,7 @@ def state_folder(out: Path) -> Path:
 
 def begin_anew(folder: Path) -> None:
     """Empty a state's folder for a training that begins anew, and note that it does: the old file is still there."""
-    clear_folder(folder)
+    clear_folder(folder, ASIDE)
     (folder / ANEW).touch()
 
 
@@ -172,10 +174,14 @@ def _previous(out: Path) -> Path:
 
 
 def _put_aside(out: Path, encoder: Path | None) -> None:
-    """Copy a library, and the encoder that is to be learned anew with it, to where they are kept as they were."""
+    """Copy a library, and the encoder that is to be learned anew with it, to where they are kept as they were, once."""
+    mark = state_folder(out) / ASIDE
+    if mark.exists() or not out.exists():
+        return
     for file, copy in ((out, _previous(out)), (encoder, encoder_beside(_previous(out)))):
         if file is not None and file.exists():
             write_whole(copy, partial(shutil.copy2, file))
+    mark.touch()
 
 
 def encoder_beside(library: Path) -> Path:
@@ -189,7 +195,6 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool, resume: b
 
     out, folder = task.out, state_folder(task.out)
     own = encoder or encoder_beside(out)
-    goes_on = _previous(out).exists() and any((folder / state).exists() for state in STATES)
     if is_first():
         remove_leftovers(out, _previous(out), own)  # of the same command, killed
     library = _begin(task, resume)
@@ -200,14 +205,14 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool, resume: b
             _discard_learned(folder, library)
         typer.echo(f"{out} holds all of it already; --restart learns it again")
         return library, todo
-    if is_first() and not goes_on:
+    if is_first():
         _put_aside(out, own if todo.anomalies and not freeze else None)
     with keeping(f"what is learned is in {out} and {folder}; the same command without --restart goes on"):
         return _learn(task, library, todo, encoder, freeze), todo
 
 
 def _discard_learned(folder: Path, library: Library) -> None:
-    """Remove the states of what the library holds: the command that wrote it was killed before it could."""
+    """Remove the states of what the library holds, if there are no others all that the command left that was killed."""
     from ..training.loop import discard_state
     from ..training.state import names_in
 
@@ -215,6 +220,8 @@ def _discard_learned(folder: Path, library: Library) -> None:
         learned = names_in(folder / state)
         if learned and learned <= {e.name for e in library.defects.values() if getattr(e, part) is not None}:
             discard_state(folder / state)
+    if not any((folder / state).exists() for state in STATES):
+        clear_folder(folder)
 
 
 @contextmanager
@@ -334,11 +341,15 @@ def _saved(out: Path, library: Library, learned: dict[Key, Defect], kind: str) -
     def added(to: Library) -> Library:
         return replace(add_learned(to, learned, kind), encoder_fingerprint=library.encoder_fingerprint)
 
-    if is_first() and library.defects and out.exists():
-        return edit_library(out, added)
-    if is_first():
-        save_library(out, added(library))
-    return added(library)
+    if not is_first():
+        return added(library)
+    if library.defects and out.exists():
+        library = edit_library(out, added)
+    else:
+        library = added(library)
+        save_library(out, library)
+    (state_folder(out) / ANEW).unlink(missing_ok=True)
+    return library
 
 
 def _encoder(task: _Task, library: Library, path: Path | None, freeze: bool) -> tuple[SpatialEncoder, Path, bool]:

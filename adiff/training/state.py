@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
-from ..storage import write_whole
-from ..tensor_files import open_safetensors, reason
+from ..storage import remove_leftovers, write_whole
+from ..tensor_files import open_safetensors, reason, write_tensors
 from .batch import Batch, Gradient
 from .processes import is_first, of_first
 from .validation import Track, Validation, is_point, measures_at
@@ -205,19 +202,7 @@ def save_state(run: Run, state: Path, identity: str) -> None:
         "scale": run.gradient.scale, "track": run.track.told(),
     }  # fmt: skip
     metadata = {"adiff_training": identity, "told": json.dumps(told)}
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(state, lambda temporary: _write(temporary, held, metadata))
-
-
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file without another copy in memory: the state of a large dual model has 1.6 GB."""
-    try:
-        save_file(tensors, path, metadata)
-    except SafetensorError as error:  # of the system's errors it keeps the words
-        told = re.search(r"([^:]*) \(os error (\d+)\)", str(error))
-        if told is None:
-            raise
-        raise OSError(int(told[2]), told[1].strip(), str(path)) from None
+    write_whole(state, lambda temporary: write_tensors(temporary, tensors, metadata))
 
 
 def names_in(state: Path) -> set[str]:
@@ -234,6 +219,8 @@ def resume(run: Run, state: Path | None, identity: str) -> None:
 
     Raises InputError for a damaged file and for the state of another run; a shot that has changed is named.
     """
+    if state is not None and is_first():
+        remove_leftovers(state)  # of the same training, killed while it wrote
     if state is None or not state.exists():
         return
     with open_safetensors(state, "training state", "use --restart") as file:

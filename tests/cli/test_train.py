@@ -190,11 +190,60 @@ def test_a_restart_that_was_broken_off_goes_on_though_the_old_library_is_there(r
     assert not list(tmp_path.glob("*.state")) and (tmp_path / "lib.previous.safetensors").read_bytes() == old
 
 
+@pytest.mark.parametrize("again", [(), ("--restart",)])
+def test_the_old_library_survives_a_restart_killed_before_it_wrote_a_state(
+    run, tiny, data, tmp_path, monkeypatch, again
+):  # fmt: skip
+    out, given = tmp_path / "lib.safetensors", ("--shots", "2", "--defect", "hole", "--steps", "3")
+    assert run("train", data, *given, "--out", out).exit_code == 0
+    old, whole, calls = out.read_bytes(), tiny.predict_noise, []
+
+    def die(*given):
+        calls.append(given)
+        if len(calls) == 4:  # the first of the masks
+            raise KeyboardInterrupt
+        return whole(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny, "predict_noise", die)
+        patch.setattr(loop, "save_state", lambda *_: None)  # killed: it could not be written
+        assert run("train", data, *given, "--seed", "1", "--out", out, "--restart").exit_code == 130
+    assert load_library(out).get("metal/hole").mask is None
+    assert run("train", data, *given, "--seed", "1", "--out", out, *again).exit_code == 0
+    assert (tmp_path / "lib.previous.safetensors").read_bytes() == old and not list(tmp_path.glob("*.state"))
+    new = out.read_bytes()
+    assert run("train", data, *given, "--seed", "2", "--out", out, "--restart").exit_code == 0
+    assert (tmp_path / "lib.previous.safetensors").read_bytes() == new  # of another training
+
+
+def test_a_finished_restart_leaves_no_mark_that_would_empty_the_library(run, tiny, data, tmp_path, monkeypatch):
+    """Killed after the library was written; then another defect is added, and that is broken off."""
+    out, given = tmp_path / "lib.safetensors", ("--shots", "2", "--steps", "3", "--out")
+    assert run("train", data, "--defect", "hole", *given, out).exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("adiff.cli.train.clear_folder", lambda *_: None)
+        assert run("train", data, "--defect", "hole", *given, out, "--restart").exit_code == 0
+    assert "holds all of it already" in run("train", data, "--defect", "hole", *given, out).stdout
+    whole, calls = tiny.predict_noise, []
+
+    def break_off(*given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny, "predict_noise", break_off)
+        assert run("train", data, "--defect", "scratch", *given, out).exit_code == 130
+    assert run("train", data, "--defect", "scratch", *given, out).exit_code == 0
+    assert {defect for _, defect in load_library(out).defects} == {"hole", "scratch"}
+
+
 def test_what_a_finished_training_could_not_remove_is_removed_next_time(run, tiny, data, tmp_path, monkeypatch):
     """Killed after the library was written and before its states were gone; those of other defects stay."""
     out, given = tmp_path / "lib.safetensors", ("--shots", "2", "--steps", "3")
     with monkeypatch.context() as patch:
-        patch.setattr("adiff.cli.train.clear_folder", lambda _: None)
+        patch.setattr("adiff.cli.train.clear_folder", lambda *_: None)
         patch.setitem(loop.fit.__kwdefaults__, "save_every", -1.0)
         assert run("train", data, "--defect", "hole", *given, "--out", out).exit_code == 0
     states = tmp_path / "lib.safetensors.state"

@@ -1,9 +1,11 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from adiff.errors import InputError
+from adiff.training import state as state_module
 from adiff.training.batch import Batch
 from adiff.training.loop import Schedule, discard_state, fit, step_generator
 from adiff.training.validation import Validation
@@ -245,6 +247,24 @@ def test_a_run_killed_after_its_state_was_written_goes_on(tmp_path):
     assert not killed.w.requires_grad
     second.fit(state=tmp_path / "s")
     assert second.asked == list(range(7, 12)) and torch.equal(second.w, unbroken.w)
+
+
+def test_what_a_killed_write_of_the_state_left_is_removed(tmp_path, monkeypatch):
+    state, found = tmp_path / "run.state", []
+
+    def die(path, *_):
+        path.write_bytes(b"half")
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state_module, "write_tensors", die)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # killed: nothing is cleaned up
+        with pytest.raises(MemoryError):
+            Problem().fit(state=state, save_every=0)
+    (left,) = tmp_path.iterdir()
+    problem = Problem()
+    problem.fit(state=state, preview=lambda _: found.extend(tmp_path.iterdir()), preview_every=1)
+    assert problem.asked == list(range(12)) and left != state and not found
 
 
 def test_ctrl_c_within_the_optimisers_step_leaves_no_half_step(tmp_path, monkeypatch):
