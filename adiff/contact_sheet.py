@@ -116,11 +116,11 @@ def _size(size: tuple[int, int]) -> str:
 
 def change_picture(normal: np.ndarray, generated: np.ndarray, gain: float = GAIN) -> np.ndarray:
     """Return the absolute difference of two images (H, W, 3) uint8, amplified, in colours; light where none is."""
-    change = np.abs(generated.astype(np.float32) - normal.astype(np.float32)).max(-1)
+    change = (np.maximum(generated, normal) - np.minimum(generated, normal)).max(-1)
     shares, colours = zip(*CHANGE_STOPS, strict=True)
-    level = np.clip(gain * change / 255, 0, 1)
-    channels = [np.interp(level, shares, [colour[c] for colour in colours]) for c in range(3)]
-    return np.stack(channels, -1).round().astype(np.uint8)
+    level = np.clip(gain * np.arange(256, dtype=np.float32) / 255, 0, 1)
+    of_level = np.stack([np.interp(level, shares, [colour[c] for colour in colours]) for c in range(3)], -1)
+    return of_level.round().astype(np.uint8)[change]
 
 
 def mask_picture(mask: np.ndarray) -> np.ndarray:
@@ -163,12 +163,14 @@ def tiles_of(pair: Pair, tile: int, enlarge: bool = True) -> dict[str, Image.Ima
     Without the normal image there is neither it nor the change.
     """
     box = view_box(pair.mask, tile)
-    whole = {"mask": mask_picture(pair.mask), "generated": pair.generated}
+    mask, generated = _cut(pair.mask, box), _cut(pair.generated, box)  # first, as of a large photo they are little
+    seen = {"mask": mask_picture(mask), "generated": generated}
     if pair.normal is not None:
-        whole |= {"normal": pair.normal, "change": change_picture(pair.normal, pair.generated)}
-    tiles = {name: _fit(_cut(whole[name], box), tile, enlarge) for name in COLUMNS if name in whole}
+        normal = _cut(pair.normal, box)
+        seen |= {"normal": normal, "change": change_picture(normal, generated)}
+    tiles = {name: _fit(seen[name], tile, enlarge) for name in COLUMNS if name in seen}
     if "change" in tiles:
-        tiles["change"] = draw_outline(tiles["change"], _cut(pair.mask, box), CHANGE_OUTLINE)
+        tiles["change"] = draw_outline(tiles["change"], mask, CHANGE_OUTLINE)
     return tiles
 
 

@@ -200,3 +200,16 @@ def test_stored_pairs_are_opened_when_they_are_asked_for(stored, tmp_path):
     assert Block("a", "b", [], [stored]).records == [stored.record]
     with pytest.raises(InputError, match="99999.png does not exist"):
         pairs[0]
+
+
+def test_of_a_large_photo_only_what_is_shown_is_drawn(monkeypatch):
+    normal = np.zeros((600, 800, 3), np.uint8)
+    mask = np.zeros((600, 800), bool)
+    mask[300:310, 400:420] = True
+    drawn = []
+    monkeypatch.setattr(
+        "adiff.contact_sheet.change_picture", lambda *both: drawn.append(both[0].shape) or change_picture(*both)
+    )
+    tiles_of(Pair(normal, mask, normal + 9), 64)
+    ((height, width, _),) = drawn
+    assert max(height, width) < 100

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ NOTES = frozenset((".txt", ".json", ".csv", ".md", ".xml", ".yaml", ".yml", ".ht
 MVTEC_FOLDERS = ("test", "ground_truth", "train")
 NORMAL_FOLDERS = ("normal", "good")
 MASK_ENDING = "_mask"
+LARGE = 0.5
+"""Share of its image above which a mask may well be black on white, or no mask at all."""
 DEFECT = "defect"
 """Name of the defect of a plain folder that was given none."""
 
@@ -118,11 +121,15 @@ def read_shot(shot: Shot) -> tuple[Photo, MaskFile]:
 
 
 def read_shots(shots: Sequence[Shot]) -> list[tuple[Photo, MaskFile]]:
-    """Open shots (`read_shot`); says once how many masks were grey and have been cut at half of full scale."""
+    """Open shots (`read_shot`); says once which masks were grey, cut at half of full scale, and which look inverted."""
     opened = [read_shot(shot) for shot in shots]
     grey = [shot.mask.name for shot, (_, mask) in zip(shots, opened, strict=True) if mask.grey]
     if grey:
         logger.warning("%d of %d masks hold greys, cut at half of full scale: %s", len(grey), len(shots), _listed(grey))
+    most = [shot.mask.name for shot, (_, mask) in zip(shots, opened, strict=True) if mask.mask.mean() > LARGE]
+    if most:
+        logger.warning("%d of %d masks mark more than half of their image: %s; the defect has to be white, the rest "
+                       "black", len(most), len(shots), _listed(most))  # fmt: skip
     return opened
 
 
@@ -216,7 +223,7 @@ def _paired(product: str, defect: str, images: Path, masks: Path, root: Path) ->
     of_stem: dict[str, Path] = {}
     orphans = []
     for mask in mask_files:
-        stem = mask.stem
+        stem = _stem(mask)
         if stem not in by_stem and stem.lower().endswith(MASK_ENDING):
             stem = stem[: -len(MASK_ENDING)]
         if stem in of_stem:
@@ -240,11 +247,17 @@ def _by_stem(files: Iterable[Path]) -> dict[str, Path]:
     """Files by stem, order kept; InputError if two share one."""
     by_stem: dict[str, Path] = {}
     for file in files:
-        if file.stem in by_stem:
-            other = by_stem[file.stem].name
-            raise InputError(f"two images named {file.stem} in {file.parent}: {other} and {file.name}; rename one")
-        by_stem[file.stem] = file
+        stem = _stem(file)
+        if stem in by_stem:
+            other = by_stem[stem].name
+            raise InputError(f"two images named {stem} in {file.parent}: {other} and {file.name}; rename one")
+        by_stem[stem] = file
     return by_stem
+
+
+def _stem(file: Path) -> str:
+    """A file's stem with each accented letter as one character: macOS writes two, and both look the same."""
+    return unicodedata.normalize("NFC", file.stem)
 
 
 def _entries(folder: Path, root: Path) -> list[Path]:

@@ -172,4 +172,6 @@ def _normals(
 
 
 def _holds_images(folder: Path) -> bool:
-    return folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+    if not folder.is_dir():
+        return False
+    return any(path.suffix.lower() in SUFFIXES and not path.name.startswith(".") for path in folder.iterdir())

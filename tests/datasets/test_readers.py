@@ -337,3 +337,19 @@ def test_one_shot_warns(caplog):
         assert caplog.text == ""
         few_shot_split(shots_of(4), 1)
     assert "tile/crack: one shot only" in caplog.text
+
+
+def test_names_that_look_the_same_belong_together(tmp_path):
+    """macOS writes an accented letter as two characters."""
+    photo(tmp_path / "images" / "n\u00e4he.png")
+    mask(tmp_path / "masks" / "na\u0308he_mask.png")
+    ((shot,),) = read_dataset(tmp_path).shots.values()
+    assert shot.mask.stem == "na\u0308he_mask"
+
+
+def test_a_mask_that_looks_inverted_is_warned_of(tmp_path, caplog):
+    plain(tmp_path)
+    write_png(tmp_path / "masks" / "b_mask.png", ~MASK)
+    (shots,) = read_dataset(tmp_path).shots.values()
+    read_shots(shots)
+    assert "1 of 2 masks mark more than half of their image: b_mask.png;" in caplog.text

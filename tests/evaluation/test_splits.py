@@ -103,6 +103,7 @@ def test_one_folder_of_normals_is_shared_out_by_group(tmp_path):
     split = read_split(product, "metal", {"scratch": 2})
     assert [path.stem for path in split.test_normals] == ["006", "007", "008"] and len(split.train_normals) == 6
     (product / "test" / "good").mkdir()
+    (product / "test" / "good" / "._000.png").write_bytes(b"junk of macOS")
     assert read_split(product, "metal", {"scratch": 2}) == split  # empty, as if it were not there
     (tmp_path / "plain").mkdir()
     for kind, content in (("images", IMAGE), ("masks", MASK), ("normal", IMAGE)):

@@ -143,7 +143,7 @@ def test_likeness_stands_beside_that_of_the_shots(write, make_pair):
 def test_a_failing_write_leaves_the_old_page(tmp_path):
     path = write_report(tmp_path / "r.html", make_report([]))
     before = path.read_bytes()
-    torn = Pair(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), bool), np.zeros((5, 4, 3), np.uint8))
+    torn = Pair(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), bool), np.zeros((3, 4, 3), np.uint8))
     with pytest.raises(ValueError):
         write_report(path, make_report([Block("a", "b", [], [torn])]))
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
