@@ -11,7 +11,8 @@ Each draws from its own generator, a function of the seed, the method and the pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from ..geometry import mask_box, resize_mask
 from .crop_paste import crop_paste
 from .cutpaste import cutpaste
 from .draem import draem
-from .pasting import Pasted, Sources
+from .pasting import Pasted, Sources, on_object
 
 METHODS = {"crop-paste": crop_paste, "cutpaste": cutpaste, "draem": draem}
 
@@ -36,13 +37,15 @@ def paste_pairs(
     shots: Sequence[tuple[np.ndarray, np.ndarray]] = (),
     masks: Sequence[np.ndarray] = (),
     textures: Sequence[np.ndarray] = (),
+    objects: Callable[[int], np.ndarray] | None = None,
     seed: int = 0,
 ) -> Iterator[Pasted]:
     """Make `count` pairs out of normal images (H, W, 3) uint8, one after another.
 
     shots: (image (H, W, 3) uint8, mask (H, W) bool). masks: (H, W) bool, taken in turn and resized to their normal
-    image; none: the method's own places and shapes. textures: (H, W, 3) uint8. Raises InputError for a method that is
-    not there, no normal image, an empty mask, and crop-paste without shots.
+    image; none: the method's own places and shapes. textures: (H, W, 3) uint8. objects: where the object
+    is in a normal image, by its number, (H, W) bool; pairs then lie on it (`pasting.on_object`). Raises InputError for
+    a method that is not there, no normal image, an empty mask, and crop-paste without shots.
     """
     if method not in METHODS:
         raise InputError(f"there is no baseline {method!r}; choose from {', '.join(METHODS)}")
@@ -58,5 +61,5 @@ def paste_pairs(
         index = int(rng.integers(len(normals)))
         normal = normals[index]
         mask = resize_mask(masks[number % len(masks)], *normal.shape[:2]) if len(masks) else None
-        image, on = METHODS[method](normal, mask, sources, rng)
-        yield Pasted(image, on, index)
+        draw = partial(METHODS[method], normal, mask, sources, rng)
+        yield Pasted(*(on_object(draw, normal, objects(index), method != "draem") if objects else draw()), index)

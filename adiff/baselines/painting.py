@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from ..generation.sampler import sample_blended
 from ..generation.seeds import generator_for, rng_for
 from ..geometry import crop_mask, crop_resize, feather, latent_mask, paste_back, resize_mask, stitch
 from .crop_paste import crop_paste
-from .pasting import Pasted, Sources
+from .pasting import Pasted, Sources, on_object
 from .prompt_to_prompt import prompt_to_prompt
 from .textual_inversion import textual_inversion
 
@@ -39,14 +40,15 @@ def paint_pairs(
     shots: Sequence[tuple[np.ndarray, np.ndarray]] = (),
     masks: Sequence[np.ndarray] = (),
     settings: GenerationSettings | None = None,
+    objects: Callable[[int], np.ndarray] | None = None,
     seed: int = 0,
 ) -> Iterator[Pasted]:
     """Make `count` pairs out of normal images (H, W, 3) uint8, a batch at a time.
 
     embedding: e_a (k, D) of `textual_inversion.learn_tokens`. masks: (H, W) bool, taken in turn and resized to their
-    normal image; none: a shot's, flipped, turned and scaled, anywhere, as crop-paste has it. settings: the method's own
-    sampling, whose re-weighting is left aside. Raises InputError for a method that is not there, no normal image, and
-    neither masks nor shots.
+    normal image; none: a shot's, flipped, turned and scaled, as crop-paste has it, anywhere or, where `objects` tells
+    of it as for `paste_pairs`, on the object. settings: the method's own sampling, whose re-weighting is left aside.
+    Raises InputError for a method that is not there, no normal image, and neither masks nor shots.
     """
     if method not in METHODS:
         raise InputError(f"there is no baseline {method!r}; choose from {', '.join(METHODS)}")
@@ -56,7 +58,7 @@ def paint_pairs(
     settings = settings or GenerationSettings()
     for start in range(0, count, settings.batch):
         numbers = range(start, min(start + settings.batch, count))
-        chosen = [_choose(method, number, normals, masks, Sources(shots), seed) for number in numbers]
+        chosen = [_choose(method, number, normals, masks, Sources(shots), objects, seed) for number in numbers]
         generators = [generator_for(seed, method, number) for number in numbers]
         images = [normals[index] for index, _ in chosen]
         on = [mask for _, mask in chosen]
@@ -66,15 +68,17 @@ def paint_pairs(
 
 
 def _choose(
-    method: str, number: int, normals: Sequence[np.ndarray], masks: Sequence[np.ndarray], sources: Sources, seed: int
-) -> tuple[int, np.ndarray]:
+    method: str, number: int, normals: Sequence[np.ndarray], masks: Sequence[np.ndarray], sources: Sources,
+    objects: Callable[[int], np.ndarray] | None, seed: int,
+) -> tuple[int, np.ndarray]:  # fmt: skip
     """The number of a pair's normal image, and its mask."""
     rng = rng_for(seed, method, number)
     index = int(rng.integers(len(normals)))
     normal = normals[index]
     if len(masks):
         return index, resize_mask(masks[number % len(masks)], *normal.shape[:2])
-    return index, crop_paste(normal, None, sources, rng)[1]
+    draw = partial(crop_paste, normal, None, sources, rng)
+    return index, (on_object(draw, normal, objects(index)) if objects else draw())[1]
 
 
 @torch.no_grad()

@@ -102,7 +102,7 @@ class Workshop:
 
     def _kept(self, folder: Path, unit: Unit, varied: bool) -> dict[Key, KeptMasks]:
         sources = {}
-        objects = self._objects(unit) if self.budget.places() else None
+        objects = self.objects(unit) if self.budget.places() else None
         for key, entry in load_library(folder / LIBRARY).defects.items():
             shots = list(entry.shot_masks)
             source = ShotMasks(shots) if varied else LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots)
@@ -111,7 +111,8 @@ class Workshop:
             sources[key] = KeptMasks(source, folder / key[1])
         return sources
 
-    def _objects(self, unit: Unit) -> Objects:
+    def objects(self, unit: Unit) -> Objects:
+        """Where the object is in a unit's normal images: marked, else found."""
         normals = unit.split.train_normals
         if self.foreground is None:
             return find_objects(normals)

@@ -68,7 +68,7 @@ def _baseline(
     """Make a baseline's pairs; their record is that of a run, so that everything reads them alike."""
     shots, count = workshop.shots(unit, recipe)[key], workshop.budget.pairs
     about = {"method": recipe.source, "learning": recipe.learning(), "shots": shots.files, "unit": unit.record()}
-    if recipe.source in PAINTING and workshop.budget.places():
+    if workshop.budget.places():
         about["place"] = workshop.budget.place
     folder = out / f"{'-'.join(key)}-{seed}-{digest_of(about)}"
     with workshop.turns.alone(folder.name):
@@ -86,15 +86,17 @@ def _make_baseline(
     write_json(folder / "run.json", {**plan, "method": recipe.source})
     paths, backbone = unit.split.train_normals, workshop.backbone
     normals, reference = StoredImages(paths), _reference(backbone, shots)
+    known = workshop.objects(unit) if workshop.budget.places() else None
+    objects = None if known is None else lambda index: known.find(read_photo(paths[index]))
     if recipe.source in PAINTING:
         embedding = workshop.learn(unit, recipe, seed, progress).library.defects[key].anomaly
         masks = _masks(workshop, unit, recipe, key, seed, progress)
         made = paint_pairs(
             recipe.source, normals, count, backbone=backbone, embedding=embedding, shots=shots.pairs, masks=masks,
-            settings=recipe.generation, seed=seed,
+            settings=recipe.generation, objects=objects, seed=seed,
         )  # fmt: skip
     else:
-        made = paste_pairs(recipe.source, normals, count, shots=shots.pairs, seed=seed)
+        made = paste_pairs(recipe.source, normals, count, shots=shots.pairs, objects=objects, seed=seed)
     progress.start(count, f"pairs {'/'.join(key)}")
     for number, pair in enumerate(made):
         name = f"{number:06d}"

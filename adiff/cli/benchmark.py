@@ -99,7 +99,8 @@ Seeds = Annotated[
 Placed = Annotated[
     Place,
     of_masks("--place", help="For products that do not fill the picture: masks come onto the object, which is "
-             "found in the normal images; moved, or turned and scaled too, as the shots show."),
+             "found in the normal images; moved, or turned and scaled too, as the shots show. What baselines paste "
+             "lies on it too."),
 ]  # fmt: skip
 Features = Annotated[
     Path | None,

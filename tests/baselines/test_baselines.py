@@ -137,3 +137,27 @@ def test_bad_input_is_refused():
     for method in METHODS:
         with pytest.raises(InputError, match="the mask .* is empty"):
             next(paste_pairs(method, np.stack(normals()), 1, shots=[shot()], masks=[np.zeros((8, 8), bool)]))
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_pairs_lie_on_the_object_where_it_is_known(method):
+    photos, on = normals(), np.zeros((72, 56), bool)
+    on[10:62, 18:50] = True
+    given = {"shots": [shot()], "seed": 2}
+    assert any((pair.mask & ~on).any() for pair in paste_pairs(method, photos, 12, **given))
+    for pair in paste_pairs(method, photos, 12, objects=lambda _: on, **given):
+        assert pair.mask.any() and not (pair.mask & ~on).any()
+        assert np.array_equal(pair.image[~pair.mask], photos[pair.normal][~pair.mask])
+    with pytest.raises(InputError, match="lies on the object"):
+        next(paste_pairs(method, photos, 1, objects=lambda _: ~on & on, **given))
+
+
+def test_a_whole_defect_is_pasted_as_long_as_one_fits_on_the_object():
+    on = np.zeros((72, 56), bool)
+    on[20:60, 5:45] = True
+    (first, *_) = pairs = list(paste_pairs("crop-paste", normals(), 8, shots=[shot()], objects=lambda _: on, seed=0))
+    assert first.mask.any() and all(ndimage.label(pair.mask, np.ones((3, 3)))[1] == 1 for pair in pairs)
+    tiny = np.zeros_like(on)
+    tiny[30:33, 20:24] = True
+    (pair,) = paste_pairs("crop-paste", normals(), 1, shots=[shot()], objects=lambda _: tiny, seed=0)
+    assert pair.mask.any() and not (pair.mask & ~tiny).any()  # a part of one: none fits

@@ -9,6 +9,7 @@ import torch
 from adiff.benchmark import learning as module
 from adiff.benchmark.learning import KeptMasks
 from adiff.benchmark.matrix import Recipe
+from adiff.benchmark.pairs import make_runs
 from adiff.datasets.images import Photo, read_photo, write_png
 from adiff.generation.sources import Batch
 from adiff.progress import NullProgress
@@ -97,3 +98,19 @@ def test_masks_are_placed_on_the_object_if_the_budget_says_so(work, data, tmp_pa
     assert source.masks(stayed.backbone, photos, Batch(0, 0, range(3)))[0][0][10:34, 8:32].all()
     assert len(set(stayed.out.iterdir()) - folders) == 1
     assert "place" not in TINY.record() and placed.budget.record()["place"] == "move"
+
+
+@pytest.mark.parametrize("source", ["crop-paste", "cutpaste", "draem"])
+def test_pasted_pairs_lie_on_the_object_too(work, data, tmp_path, source):
+    part = np.zeros((64, 64), bool)
+    part[20:62, 2:50] = True
+    for number in range(4):
+        write_png(data / "metal/train/good" / f"train{number}.png", np.where(part, 60, 200).astype(np.uint8))
+    recipe, folders = Recipe(source=source), []
+    for place, always in (("stay", False), ("move", True)):
+        workshop = work.bench(budget=replace(TINY, pairs=8, place=place)).workshop
+        (run,) = make_runs(workshop, work.units[0], recipe, 0, tmp_path / "runs", NullProgress())
+        masks = [read_photo(path).pixels > 0 for path in sorted((run.folder / "mask").iterdir())]
+        assert len(masks) == 8 and any((mask & ~part).any() for mask in masks) != always
+        folders.append(run.folder)
+    assert folders[0] != folders[1]
