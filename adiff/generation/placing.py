@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,14 +118,18 @@ class GivenObjects:
         for path in {self._of(normal) for normal in normals}:
             read_foreground(path)
 
+    @cached_property
+    def _by_stem(self) -> dict[str, Path]:
+        return {path.stem: path for path in reversed(self.paths)}  # of several the first counts
+
     def _of(self, normal: Path) -> Path:
-        named = self.paths if len(self.paths) == 1 else [path for path in self.paths if path.stem == normal.stem]
-        if not named:
+        path = self.paths[0] if len(self.paths) == 1 else self._by_stem.get(normal.stem)
+        if path is None:
             raise InputError(
                 f"none of {len(self.paths)} masks of the object in {self.paths[0].parent} is named {normal.stem}; name "
                 "them as the normal images, or give a single one for all"
             )
-        return named[0]
+        return path
 
     def find(self, photo: Photo) -> np.ndarray:
         """Read the photo's object, resized to it; InputError where there is none, or one of another aspect."""

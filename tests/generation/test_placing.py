@@ -1,6 +1,6 @@
 """Masks placed while a run goes on: on the object of each photo, drawn again where one does not fit."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -104,6 +104,16 @@ def test_normals_that_do_not_open_do_not_decide(tmp_path):
     write_png(tmp_path / "a.png", photo().pixels)
     (tmp_path / "b.png").write_bytes(b"no picture")
     assert find_objects([tmp_path / "b.png", tmp_path / "a.png"]).finder.way == "border colour"
+
+
+def test_many_given_objects_are_found_in_linear_time(monkeypatch):
+    paths, asked = [Path(f"objects/{number}.png") for number in range(200)], []
+    stem = PurePath.stem.fget
+    monkeypatch.setattr(PurePath, "stem", property(lambda path: asked.append(path) or stem(path)))
+    objects = GivenObjects(paths)
+    monkeypatch.setattr("adiff.generation.placing.read_foreground", lambda _: np.ones((8, 8), bool))
+    objects.check([Path(f"normals/{number}.jpg") for number in range(200)])
+    assert len(asked) <= 400
 
 
 def test_given_objects_go_by_name_and_a_single_one_is_for_all(tmp_path):
