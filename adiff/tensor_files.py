@@ -30,6 +30,28 @@ NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch
 ALIGNMENT = 8
 """Bytes of which the header's length is a multiple."""
 
+
+class _LeftOut:
+    """Stands for something that is no weight: takes whatever it is given, and does nothing with it."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def _left_out(path: str) -> type[_LeftOut]:
+    module, _, name = path.rpartition(".")
+    return type(name, (_LeftOut,), {"__module__": module})
+
+
+LEFT_OUT = [_left_out(path) for path in (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint", "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar", "numpy.dtype", "numpy.dtypes.Float64DType", "_codecs.encode",
+)]  # fmt: skip
+"""What the published .ckpt files of SD 1.x name beside tensors, in the records of their training."""
+
 ADVICE = "Weights only load failed"
 """What torch begins its advice with."""
 
@@ -84,16 +106,15 @@ def check_replaced(path: Path, kind: str, what: str) -> None:
         raise InputError(f"{path} is {told}, no {what}, and would be lost; give another --out")
 
 
-def read_pickled(path: Path) -> Any:
+def read_pickled(path: Path, leave_out: bool = False) -> Any:
     """Return what a .pt, .bin or .ckpt file holds; its tensors' values stay on disk where torch's format allows it.
 
-    Raises InputError for a file that is damaged or holds more than weights; it is not opened in another way then.
+    leave_out: what LEFT_OUT names is allowed beside the weights, and nothing is made of it. Raises InputError for a
+    file that is damaged or holds more than that; it is not opened in another way then.
     """
     check_readable(path)
-    # the first textual inversion keeps its vectors in one; it is a table of tensors
-    torch.serialization.add_safe_globals([torch.nn.ParameterDict])
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _allowed(LEFT_OUT if leave_out else []):
             warnings.simplefilter("ignore")  # old formats are deprecated, not wrong
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (*BROKEN, OSError) as error:  # a place beyond the end cannot be mapped
@@ -101,6 +122,20 @@ def read_pickled(path: Path) -> Any:
             f"{path} holds more than weights or is damaged ({reason(error)}); it is not opened: "
             "convert it to .safetensors"
         ) from None
+
+
+@contextmanager
+def _allowed(kinds: list[type]) -> Iterator[None]:
+    """Let torch's loader of weights make these, and tables of tensors, and nothing else for a while."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    # the first textual inversion keeps its vectors in a ParameterDict; it is a table of tensors
+    torch.serialization.add_safe_globals([torch.nn.ParameterDict, *kinds])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

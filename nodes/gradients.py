@@ -48,7 +48,7 @@ class TrainableBackbone(ComfyBackbone):
         super().__init__(model, vae, empty)
         self.name, self._batch = name, batch
         self._applied = _Applied(model.model)
-        self.alphas_cumprod, self.null_context = self.alphas_cumprod.clone(), self.null_context.clone()
+        self._alphas_cumprod, self.null_context = self.alphas_cumprod.clone(), self.null_context.clone()
 
     def encode(self, images: Tensor) -> Tensor:
         """See `ComfyBackbone`; returns a normal tensor."""

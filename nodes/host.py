@@ -27,6 +27,8 @@ from ..adiff.geometry import latent_mask
 from ..adiff.reweighting import AttentionEdit
 
 DOWNSCALE = 8
+TIMESTEPS = 1000
+"""Levels of SD 1.x's noise schedule."""
 _fingerprints: WeakKeyDictionary = WeakKeyDictionary()
 
 
@@ -146,8 +148,19 @@ class ComfyBackbone:
         self.native_size = getattr(model.model, "adiff_native_size", native_size)
         self.null_context = None if empty is None else empty[0][0].to(self.device, self.dtype)
         sigmas = model.get_model_object("model_sampling").sigmas.float()
-        self.alphas_cumprod = (1 / (1 + sigmas.square())).to(self.device)
+        self._alphas_cumprod = (1 / (1 + sigmas.square())).to(self.device)
         self._loaded = False
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """See `adiff.backbone.Backbone`; InputError for a MODEL whose noise schedule another node has cut short."""
+        levels = len(self._alphas_cumprod)
+        if levels != TIMESTEPS:
+            raise InputError(
+                f"the model's noise schedule has {levels} levels, not {TIMESTEPS}; connect the model from before the "
+                "node that changed it (ModelSamplingDiscrete with lcm)"
+            )
+        return self._alphas_cumprod
 
     @property
     def fingerprint(self) -> str:

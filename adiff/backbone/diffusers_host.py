@@ -13,6 +13,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor
 
+from ..errors import InputError
 from ..reweighting import AttentionEdit
 from .attentions import LayerEdit
 from .checkpointing import checkpointed
@@ -55,12 +56,24 @@ class DiffusersBackbone:
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> scaled latents (B, 4, h, w), the posterior's mean."""
         images = images.to(self.device, self.dtype)
-        return self._vae.encode(images).latent_dist.mean.float() * self._vae.config.scaling_factor
+        latents = self._vae.encode(images).latent_dist.mean.float() * self._vae.config.scaling_factor
+        return self._finite(latents)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) -> images (B, 3, H, W), about [-1, 1]."""
         latents = (latents / self._vae.config.scaling_factor).to(self.device, self.dtype)
-        return self._vae.decode(latents).sample.float()
+        return self._finite(self._vae.decode(latents).sample.float())
+
+    def _finite(self, made: Tensor) -> Tensor:
+        """What the autoencoder made; InputError for NaN or infinity in it, of which black images would be written."""
+        if made.isfinite().all():
+            return made
+        narrow = self.dtype != torch.float32
+        remedy = "give --precision float32" if narrow else "check its weights, the LoRAs in it, and the guidance"
+        raise InputError(
+            f"the base model {self.name} gave numbers that are not finite, computing in "
+            f"{str(self.dtype).removeprefix('torch.')}; {remedy}"
+        )
 
     def predict_noise(
         self, z_t: Tensor, t: Tensor, context: Tensor, attention_edit: AttentionEdit | None = None

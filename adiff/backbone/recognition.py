@@ -33,6 +33,7 @@ INPAINTING = (
     "checkpoint it was made from"
 )
 V_PREDICTION = "a model that predicts v, while losses and sampling here are those of noise (epsilon)"
+ZERO_SNR = "a model of a schedule that ends in noise alone (rescale_betas_zero_snr), which SD 1.x's does not"
 NOISE = "epsilon"
 V_NAMES = ("v", "v_prediction", "v-prediction", "velocity")
 YAML_V = re.compile(r"^\s*parameterization:\s*[\"']?v[\"']?\s*$", re.MULTILINE)
@@ -150,6 +151,8 @@ def check_folder(path: Path) -> None:
     predicts = scheduler.get("prediction_type", NOISE)
     if found is None and predicts != NOISE:
         found = V_PREDICTION if predicts in V_NAMES else f"a model that predicts {str(predicts)[:40]!r}, not noise"
+    if found is None and scheduler.get("rescale_betas_zero_snr"):
+        found = ZERO_SNR
     if found:
         raise InputError(f"{path} is {found}; {EXPECTED}")
     missing = [name for name in ("unet", "vae", "text_encoder") if not (path / name / "config.json").is_file()]

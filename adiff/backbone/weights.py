@@ -65,7 +65,7 @@ def _read(file: safe_open, key: str, called: str) -> Tensor:
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
     """The tensors of a pickled file; a training's other contents are left out."""
-    loaded = read_pickled(path)
+    loaded = read_pickled(path, leave_out=True)
     if isinstance(loaded, Mapping) and "string_to_param" in loaded:
         return {"emb_params": torch.empty(0)}  # a textual inversion of A1111's, called as in its other format
     weights = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None

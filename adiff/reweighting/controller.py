@@ -19,6 +19,7 @@ x0_hat of step t is known only after the model ran at t. So a map acts one step 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -131,14 +132,12 @@ class Reweighter:
 
         def edited(q: Tensor, k: Tensor, v: Tensor, *, heads: int, grid: tuple[int, int]) -> Tensor:
             index = _row_index(rows, q.shape[0])
-            if self._map is None or len(index) == 0:
+            if self._map is None or not index:
                 return attend(q, k, v, heads)
-            weights = self._row_weights(grid, index, q)
+            weights = self._image_weights(grid, index, q)
             if self.mode == "release":
-                return _logits_on_rows(q, k, v, heads, weights, span, index.to(q.device), attend)
-            every = torch.ones(q.shape[:2], device=q.device)
-            every[index.to(q.device)] = weights
-            return scaled_rows_attention(q, k, v, heads, every, attend)
+                return _logits_on_rows(q, k, v, heads, weights, span, index, attend)
+            return scaled_rows_attention(q, k, v, heads, _every_row(weights, index, q.shape[0]), attend)
 
         return edited
 
@@ -162,8 +161,8 @@ class Reweighter:
         self._map = weights
         self._on_grid: dict[tuple[int, int], Tensor] = {}  # each attention layer of a grid asks again
 
-    def _row_weights(self, grid: tuple[int, int], index: Tensor, q: Tensor) -> Tensor:
-        """The map's weights for the rows `index` of q, (rows, N)."""
+    def _image_weights(self, grid: tuple[int, int], index: Sequence[int], q: Tensor) -> Tensor:
+        """The map's weights for the rows `index` of q, (B, N): rows[i] takes those of image i mod B."""
         images = self.mask.shape[0]
         if len(index) % images:
             raise InputError(f"{len(index)} conditional rows for {images} masks; each image needs its own mask")
@@ -173,25 +172,40 @@ class Reweighter:
             m = self.mask.to(self._map.device)
             on_grid = weights_on_grid(self._map, m, grid, renormalise=self.mode != "release")
             self._on_grid[grid] = on_grid.to(q.device)
-        return self._on_grid[grid].repeat(len(index) // images, 1)
+        return self._on_grid[grid]
 
 
-def _row_index(rows: Rows, batch: int) -> Tensor:
-    every = torch.arange(batch)
-    return every[rows] if isinstance(rows, slice) else every[torch.as_tensor(rows, dtype=torch.long, device="cpu")]
+def _row_index(rows: Rows, batch: int) -> list[int]:
+    if isinstance(rows, Tensor):
+        rows = rows.tolist()
+    return [range(batch)[row] for row in (range(batch)[rows] if isinstance(rows, slice) else rows)]
+
+
+# Rows are put together by host numbers: an index tensor would have to go to the device in every attention.
+
+
+def _every_row(weights: Tensor, index: Sequence[int], batch: int) -> Tensor:
+    """Weights (batch, N) of all rows, 1 for those that `index` does not name."""
+    of_row, plain = dict(zip(index, cycle(weights), strict=False)), torch.ones_like(weights[0])
+    return torch.stack([of_row.get(row, plain) for row in range(batch)])
 
 
 def _logits_on_rows(
-    q: Tensor, k: Tensor, v: Tensor, heads: int, weights: Tensor, span: tuple[int, int], index: Tensor, attend: Attend
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, heads: int, weights: Tensor, span: tuple[int, int], index: list[int],
+    attend: Attend,
+) -> Tensor:  # fmt: skip
     """The logits form on the rows `index`, plain attention on the others (there it would not be bitwise the same)."""
-    plain = torch.ones(q.shape[0], dtype=torch.bool, device=q.device)
-    plain[index] = False
-    out = q.new_empty(*q.shape[:2], v.shape[2])
-    out[index] = scaled_logits_attention(q[index], k[index], v[index], heads, weights, span)
-    if plain.any():
-        out[plain] = attend(q[plain], k[plain], v[plain], heads)
-    return out
+
+    def rows_of(rows: Sequence[int]) -> list[Tensor]:
+        return [torch.stack([x[row] for row in rows]) for x in (q, k, v)]
+
+    weights = weights.repeat(len(index) // len(weights), 1)
+    if index == list(range(len(q))):
+        return scaled_logits_attention(q, k, v, heads, weights, span)
+    found = dict(zip(index, scaled_logits_attention(*rows_of(index), heads, weights, span), strict=True))
+    if others := [row for row in range(len(q)) if row not in found]:
+        found |= zip(others, attend(*rows_of(others), heads), strict=True)
+    return torch.stack([found[row] for row in range(len(q))])
 
 
 def _check_choice(what: str, given: str, known: tuple[str, ...]) -> None:

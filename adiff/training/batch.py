@@ -106,7 +106,8 @@ class Gradient:
         )  # fmt: skip
 
     def _finite(self) -> bool:
-        return all(p.grad is None or bool(p.grad.isfinite().all()) for p in self.parameters)
+        known = [p.grad.isfinite().all() for p in self.parameters if p.grad is not None]
+        return not known or bool(torch.stack(known).all())  # asked of the device once, not for each of hundreds
 
     def _clear(self) -> None:
         for parameter in self.parameters:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from adiff.backbone.diffusers_host import DiffusersBackbone
+from adiff.errors import InputError
 from adiff.reweighting import fused_attention
 
 CONTEXT = 768
@@ -131,3 +132,13 @@ def test_members_of_the_protocol(backbone):
     assert backbone.alphas_cumprod.shape == (1000,)
     # the first and last of SD 1.x: 1 - 0.00085, and its well-known 0.0047
     assert abs(backbone.alphas_cumprod[0] - 0.99915) < 1e-6 and abs(backbone.alphas_cumprod[-1] - 0.00466) < 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "remedy"), [(torch.float32, "the LoRAs in it"), (torch.bfloat16, "--precision")])
+def test_numbers_that_are_not_finite_make_no_picture(tiny_parts, dtype, remedy):
+    backbone = DiffusersBackbone("tiny", tiny_parts(), torch.device("cpu"), dtype)
+    told = rf"tiny gave numbers that are not finite, computing in {str(dtype)[6:]}; .*{remedy}"
+    with pytest.raises(InputError, match=told):
+        backbone.decode(torch.full((1, 4, 8, 8), torch.nan))
+    with pytest.raises(InputError, match=told):
+        backbone.encode(torch.full((1, 3, 64, 64), torch.inf))

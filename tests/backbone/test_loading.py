@@ -2,8 +2,11 @@ import json
 import os
 import pickle
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from adiff.backbone import load_backbone
 from adiff.backbone.layout import METADATA, NULL_CONTEXT, TEXT, UNET
 from adiff.backbone.loading import EMPTY_PROMPT, load_folder, load_single_file, save_single_file
+from adiff.backbone.weights import open_weights
 from adiff.errors import InputError
 
 CONTEXT, SIZE = 768, 64
@@ -207,6 +211,26 @@ def test_a_ckpt_of_weights_is_read(parts, file, tmp_path, monkeypatch):
     found = load_single_file(path)
     assert all(torch.equal(found.vae.state_dict()[n], t.half().float()) for n, t in parts.vae.state_dict().items())
     assert found.unet.config.attention_head_dim == 2
+
+
+class ModelCheckpoint:
+    """As the record of a training by PyTorch Lightning names it."""
+
+
+def test_a_ckpt_with_the_record_of_its_training_is_read(tmp_path, monkeypatch):
+    """The published .ckpt files of SD 1.x hold one: a class as a key, and NumPy's numbers."""
+    module = "pytorch_lightning.callbacks.model_checkpoint"
+    for name in ("pytorch_lightning", "pytorch_lightning.callbacks", module):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(ModelCheckpoint, "__module__", module)
+    monkeypatch.setattr(sys.modules[module], "ModelCheckpoint", ModelCheckpoint, raising=False)
+    record = {ModelCheckpoint: {"monitor": "val/loss", "best": np.float64(0.5), "last": torch.tensor(1.0)}}
+    torch.save({"state_dict": {FIRST: torch.ones(2)}, "callbacks": record, "epoch": 3}, tmp_path / "sd.ckpt")
+    monkeypatch.undo()
+    known = set(torch.serialization.get_safe_globals())
+    with open_weights(tmp_path / "sd.ckpt") as weights:
+        assert weights.shapes == {FIRST: (2,)} and torch.equal(weights.read(FIRST), torch.ones(2))
+    assert set(torch.serialization.get_safe_globals()) == known  # other programs' loading stays as it is
 
 
 class Payload:

@@ -153,6 +153,7 @@ WHOLE = {"unet": GOOD, "vae": {}, "text_encoder": {}, "scheduler": {"prediction_
         ({"unet": {**GOOD, "addition_embed_type": "text_time"}}, "more than a context .addition_embed_type text_time"),
         ({"unet": {**GOOD, "time_cond_proj_dim": 256}}, "an LCM that takes its guidance"),
         ({"scheduler": {"prediction_type": "v_prediction"}}, "predicts v, while"),
+        ({"scheduler": {"prediction_type": "epsilon", "rescale_betas_zero_snr": True}}, "ends in noise alone"),
         ({"unet": {}, "index": {"_class_name": "StableDiffusion3Pipeline"}}, "folder of StableDiffusion3Pipeline"),
         ({"unet": {}, "own": {"_class_name": "AutoencoderKL"}}, r"one part of a model \(AutoencoderKL\)"),
         ({"unet": "{"}, "config.json is damaged .no JSON"),

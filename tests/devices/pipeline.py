@@ -1,5 +1,5 @@
 """Everything that computes, on the simulated GPU: `python -m tests.devices.pipeline FOLDER`. Prints a line a command:
-its name and how often the host waited for the device.
+its name, how often the host waited for the device, and how often it sent something there.
 
 The commands are those of the README with few steps; the library is the shipped one.
 """
@@ -28,7 +28,8 @@ COMMANDS = {
     "masks": ("masks", str(demo_library_path()), "metal/scratch", "-n", "1", "--out", "masks"),
     "3 steps": (*PAINT, "--steps", "3", "--out", "three", "--severity", "1.4"),
     "5 steps": (*PAINT, "--steps", "5", "--out", "five", "--severity", "1.4"),
-    "release": (*PAINT, "--steps", "2", "--out", "release", "--reweighting", "release", "--distance", "rgb"),
+    "release": (*PAINT, "--steps", "3", "--out", "release", "--reweighting", "release", "--distance", "rgb"),
+    "release, 5 steps": (*PAINT, "--steps", "5", "--out", "re5", "--reweighting", "release", "--distance", "rgb"),
     "paper": (*PAINT, "--steps", "2", "--out", "paper", "--reweighting", "paper", "--distance", "vae", "--refine"),
     "uniform": (*PAINT, "--steps", "2", "--out", "uniform", "--reweighting", "uniform", "--crop"),
     "off": (*PAINT, "--steps", "2", "--out", "off", "--reweighting", "off", "--blending", "fixed", "--guidance", "1"),
@@ -66,8 +67,9 @@ def main(folder: Path) -> None:
     os.chdir(folder)
     for name, command in {"draw": SURFACES, **COMMANDS}.items():
         simulated_gpu.WAITS.clear()
+        simulated_gpu.SENT.clear()
         app(command, standalone_mode=False)
-        print(f"done: {name}: {simulated_gpu.WAITS.total()}", flush=True)
+        print(f"done: {name}: {simulated_gpu.WAITS.total()} {simulated_gpu.SENT.total()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A device that computes on the CPU and is as strict as a GPU about what lies where.
 
 Where no GPU is at hand this finds what a GPU would refuse: tensors of two devices in one operation, NumPy's look into
-device memory, a CPU generator for numbers drawn on the device. It also counts where the host waits for the device.
+device memory, a CPU generator for numbers drawn on the device. It also counts where the host waits for the device, and
+what it sends there, for which a GPU first does all that it was given.
 Nothing of a GPU's number formats, memory or speed is simulated.
 """
 
@@ -18,6 +19,8 @@ from torch.utils._pytree import tree_map
 NAME = "gpu"
 WAITS: Counter[str] = Counter()
 """What made the host wait for the device, by the operation and the line of the project."""
+SENT: Counter[str] = Counter()
+"""What went from the host to the device, alike."""
 DRAWING: dict[int, torch.Generator] = {}
 """Generators of the device, by their address."""
 PROJECT = ("adiff", "nodes")
@@ -128,6 +131,8 @@ def _run(func, args: tuple, kwargs: dict[str, Any]) -> Any:
     arrives = name == "aten::copy_" and not isinstance(first, OnDevice) and bool(there)
     if there and (name in WAITING or leaves or arrives):
         _note(name)
+    if here and (there or (device == NAME and name in MOVING)) and not arrives:
+        _note(name, SENT)
     result = func(**tree_map(_held, given | ({} if device is None else {"device": "cpu"})))
     written = next((one.name for one in func._schema.arguments if one.alias_info and one.alias_info.is_write), None)
     if written in given and isinstance(result, torch.Tensor):
@@ -158,13 +163,13 @@ def _placed(value: Any) -> Any:
     return OnDevice(value) if isinstance(value, torch.Tensor) and not isinstance(value, OnDevice) else value
 
 
-def _note(what: str) -> None:
+def _note(what: str, where: Counter[str] = WAITS) -> None:
     frame = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename.replace("\\", "/").split("/")
         for folder in PROJECT:
             if folder in path[:-1]:
-                WAITS[f"{what} {'/'.join(path[path.index(folder):])}:{frame.f_lineno}"] += 1
+                where[f"{what} {'/'.join(path[path.index(folder):])}:{frame.f_lineno}"] += 1
                 return
         frame = frame.f_back
-    WAITS[what] += 1
+    where[what] += 1

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def waits(tmp_path_factory):
-    """How often the host waited for the device, by the name of the command.
+    """How often the host waited for the device and how often it sent something there, by the name of the command.
 
     In a process of its own: the device, once known, stays.
     """
@@ -26,16 +26,19 @@ def waits(tmp_path_factory):
     command = [sys.executable, "-m", "tests.devices.pipeline", str(folder)]
     ended = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr[-5000:]
-    return {name: int(count) for name, count in re.findall(r"^done: (.+): (\d+)$", ended.stdout, re.M)}
+    told = re.findall(r"^done: (.+): (\d+) (\d+)$", ended.stdout, re.M)
+    return {name: (int(waited), int(sent)) for name, waited, sent in told}
 
 
 def test_everything_finds_its_tensors_on_the_device(waits):
     assert set(COMMANDS) <= set(waits)
 
 
-def test_a_sampling_step_waits_for_the_device_once(waits):
-    """For the check that the latents are finite."""
-    assert waits["5 steps"] - waits["3 steps"] == 2
+@pytest.mark.parametrize(("few", "more"), [("3 steps", "5 steps"), ("release", "release, 5 steps")])
+def test_a_sampling_step_waits_for_the_device_once_and_sends_noise_and_timestep(waits, few, more):
+    """It waits for the check that the latents are finite; no attention sends or waits for anything."""
+    waited, sent = (now - before for before, now in zip(waits[few], waits[more], strict=True))
+    assert waited == 2 and sent <= 2 * 3  # with and without guidance
 
 
 def test_the_device_refuses_what_a_gpu_refuses(tmp_path):

@@ -151,6 +151,15 @@ def masks_from_a_library_of_another_width(server, scene):
     return scene.ours(mask=made)
 
 
+def schedule_of_fifty_levels(server, scene):
+    changed = scene.graph("ModelSamplingDiscrete", model=scene.model, sampling="lcm", zsnr=False)
+    given = {"count": 1, "seed": 1, "steps": 1, "cfg": 1.0, "threshold": 0.5, "tries": 1}
+    made = scene.graph(
+        "ADiffGenerateMasks", defect=scene.defect, model=changed, vae=scene.vae, empty=scene.negative, **given
+    )
+    return scene.ours(mask=made)
+
+
 def sampler_of_another_pack(server, scene):
     return scene.ours(sampler_name="res_2s_of_elsewhere")
 
@@ -195,6 +204,7 @@ CASES = {
     two_foregrounds_for_one_mask: r"2 foregrounds for 1 masks; connect one for all or one for each",
     no_mask_is_found: r"only 0 of 1 masks passed in \d+ tries; .* or use drawn masks$",
     masks_from_a_library_of_another_width: r"the model is SD20",
+    schedule_of_fifty_levels: r"noise schedule has 50 levels, not 1000; connect the model from before the node",
 }
 
 

@@ -104,3 +104,13 @@ def test_a_gradient_that_no_scale_makes_finite_is_left_to_the_loop():
 
 def test_only_float16_is_scaled():
     assert first_scale(torch.float16) > 1 == first_scale(torch.bfloat16) == first_scale(torch.float32)
+
+
+def test_whether_gradients_are_finite_is_asked_once(monkeypatch):
+    """Each such question waits for the device, and a dual model has hundreds of parameters."""
+    parameters = [torch.ones(2, requires_grad=True) for _ in range(9)]
+    asked, plain = [], torch.Tensor.__bool__
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: asked.append(tensor) or plain(tensor))
+    gradient = Gradient([*parameters, torch.ones(1, requires_grad=True)], first_scale(torch.float16))
+    gradient.of(Batch(1, lambda part: torch.stack(parameters).sum()[None]))
+    assert len(asked) == 2  # whether the losses are, and the gradients
