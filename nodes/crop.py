@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..adiff.crops import PARTS, Crop, blend_weight, crops_of, join_measures
 from ..adiff.errors import InputError
 from ..adiff.geometry import CONTEXT, resize_image, resize_mask
+from .finish import measures_of
 from .host import levels_of, mask_batch, to_batch
 from .sockets import CATEGORY, CroppedPhotos, CropSocket
 
@@ -112,7 +113,7 @@ class Stitch(io.ComfyNode):
         crops = [(number, one) for number, of_photo in enumerate(crop.crops) for one in of_photo]
         rounds = _rounds(images, len(crops))
         painted = None if masks is None else to_batch(mask_batch(masks), len(images), "masks").cpu().numpy()
-        told = _told(measures, len(images))
+        told = measures_of(measures, len(images)) if measures else []
         height, width = crop.photos.shape[1:3]
         photos = crop.photos.repeat(rounds, 1, 1, 1)
         marked = np.zeros((len(photos), height, width), dtype=bool)
@@ -163,16 +164,3 @@ def _put_back(photo: torch.Tensor, view: torch.Tensor, crop: Crop, radius: float
 def _shrunk(crop: Crop, mask: np.ndarray | None) -> np.ndarray:
     """What a crop paints, or what Finish Pair has left of it."""
     return crop.mask if mask is None else crop.mask & resize_mask(mask, *crop.mask.shape)
-
-
-def _told(measures: str | None, count: int) -> list[dict]:
-    """Measures of each crop, [] if there are none; raises InputError for what Finish Pair has not written."""
-    if not measures:
-        return []
-    try:
-        told = json.loads(measures)
-    except ValueError as error:
-        raise InputError(f"the measures are no JSON ({error}); connect Finish Pair's output") from None
-    if not isinstance(told, list) or len(told) != count or not all(isinstance(one, dict) for one in told):
-        raise InputError(f"the measures do not belong to these {count} crops; connect the same Finish Pair")
-    return told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from ..adiff.export import FORMATS, Exported, Run, TakenError, export_runs, read
 from .finish import output_folder
 from .host import GraphProgress, levels_of
 from .sockets import CATEGORY
+from .written import Written
+
+_made = Written()
 
 
 class ExportPairs(io.ComfyNode):
@@ -65,14 +68,17 @@ class ExportPairs(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str | None = None, product: str | None = None, **_) -> str | float:
-        """Run again when pairs have come or gone, and always if the folder comes from another node."""
+    def fingerprint_inputs(
+        cls, folder: str | None = None, product: str | None = None, normals=None, **choices
+    ) -> str | float:
+        """Run again when pairs have come or gone or the data set is deleted, and always if a node gives the folder."""
         if not isinstance(folder, str) or not isinstance(product, str):
             return float("nan")
         try:
-            return " ".join(run.digest() for run in _saved(folder, product))
+            digests = [run.digest() for run in _saved(folder, product)]
         except InputError:
             return float("nan")
+        return " ".join([*digests, str(_made.losses(_told(folder, product, **choices)))])
 
     @classmethod
     def execute(
@@ -84,8 +90,14 @@ class ExportPairs(io.ComfyNode):
             given = {} if normals is None else _written(normals, runs, Path(place))
             options = {"normals": given, "validation": validation, "polygons": polygons and format == "coco"}
             made = _exported(folder, runs, format, options)
+        _made.add(_told(folder, product, format=format, validation=validation, polygons=polygons), made.out)
         report = made.told(f"output/{made.out.relative_to(output_folder('')).as_posix()}")
         return io.NodeOutput(str(made.out), report, ui=ui.PreviewText(report))
+
+
+def _told(folder: str, product: str, **choices) -> Hashable:
+    """What an export was asked for, without the normal images."""
+    return folder, product, frozenset(choices.items())
 
 
 def _saved(folder: str, product: str) -> list[Run]:

@@ -22,6 +22,7 @@ from .compare import Comparison
 from .host import DOWNSCALE, levels_of, mask_batch, masks_of, to_batch
 from .provenance import made_from
 from .sockets import CATEGORY, DefectSocket, LearnedDefect
+from .written import Written
 
 CHANGE_GAIN = 3
 """By how much the change is brightened for the eye."""
@@ -116,6 +117,9 @@ def _resized(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return torch.from_numpy(np.stack([resize_mask(m, size[0], size[1]) for m in mask.cpu().numpy()]))
 
 
+_saved = Written()
+
+
 class SavePairs(io.ComfyNode):
     """IMAGE + MASK -> files in MVTec AD's layout."""
 
@@ -147,6 +151,13 @@ class SavePairs(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(
+        cls, folder: str | None = None, product: str | None = None, defect: str | None = None, **_
+    ) -> int:
+        """Run again when what was written has been deleted."""
+        return _saved.losses((folder, product, defect))
+
+    @classmethod
     def execute(
         cls, images, masks, folder: str, product: str, defect: str, change=None, measures: str | None = None
     ) -> io.NodeOutput:
@@ -161,6 +172,7 @@ class SavePairs(io.ComfyNode):
         for offset, (image, mask, record) in enumerate(zip(images, masks, records, strict=True)):
             stem = f"{number + offset:06d}"
             write_mvtec_pair(root, product, defect, stem, levels_of(image), mask, text=text, record=record)
+        _saved.add((folder, product, defect), root / product / "test" / defect)
         return io.NodeOutput(folder, ui=ui.PreviewImage(strip, cls=cls))
 
 
@@ -193,7 +205,7 @@ def _records(measures: str | None, count: int, origin: dict) -> list[dict]:
 
 
 def measures_of(text: str, count: int) -> list[dict]:
-    """Read what Finish Pair says of each of `count` pairs; InputError for other text."""
+    """Read what Finish Pair says of each of `count` images; InputError for other text."""
     try:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:

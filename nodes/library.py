@@ -19,11 +19,13 @@ from .sockets import (
     LoadedEncoder,
     LoadedLibrary,
 )  # fmt: skip
+from .written import Written
 
 REFUSE = "refuse"
 """What happens to a defect that two libraries hold: an error."""
 NOTHING = "-"
 """What is written into a field to take out what the library says there; an empty field leaves it."""
+_saved = Written()
 
 
 class LoadLibrary(io.ComfyNode):
@@ -185,17 +187,23 @@ class SaveLibrary(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def fingerprint_inputs(cls, name: str | None = None, **_) -> int:
+        """Run again when the file has been deleted."""
+        return _saved.losses(name)
+
+    @classmethod
     def execute(
         cls, library: LoadedLibrary, name: str, overwrite: bool, encoder: LoadedEncoder | None = None
     ) -> io.NodeOutput:
         """Write the encoder first, so that no library waits for its encoder."""
-        name = name.strip().removesuffix(SUFFIX)
+        told, name = name, name.strip().removesuffix(SUFFIX)
         path = new_file(LIBRARIES, name, overwrite)
         lines = [_encoder_line(library, name, overwrite, encoder)]
         save_library(path, library.library)
+        _saved.add(told, path)
         held = ", ".join(entry.name for entry in library.library.defects.values())
-        told = "\n".join([f"models/{LIBRARIES}/{path.name}: {held}", *filter(None, lines)])
-        return io.NodeOutput(path.name, ui=ui.PreviewText(told))
+        report = "\n".join([f"models/{LIBRARIES}/{path.name}: {held}", *filter(None, lines)])
+        return io.NodeOutput(path.name, ui=ui.PreviewText(report))
 
 
 def _edited(library: Library, name: str, gone: bool, new_name: str, tags: str, **notes: str) -> Library:

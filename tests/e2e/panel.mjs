@@ -200,8 +200,11 @@ async function edit(page) {
   seen.renamed = { rows: await rows(page), nodes: await loaders(page), text: await row(page, "steel/scratch 1").textContent() };
   await shoot(page, "saved");
   seen.hacked = await page.evaluate(() => window.hacked ?? null);
-  await page.click(".adiff-bar .adiff-icon >> nth=0"); // the message may be gone by now
-  seen.undone = await says(page, DEFECT);
+  seen.hurried = [await requests(page, async () => {
+    await page.dblclick(".adiff-bar .adiff-icon >> nth=0"); // the message may be gone by now
+    seen.undone = await says(page, DEFECT);
+    await page.waitForTimeout(500);
+  })];
   await find(page, "metal scratch");
   seen.back = { rows: await rows(page), nodes: await loaders(page) };
 }
@@ -239,9 +242,14 @@ async function refuse(page) {
 }
 
 async function remove(page) {
-  await row(page, DEFECT).last().hover();
-  await row(page, DEFECT).last().locator(".adiff-danger").click();
-  seen.removed = await says(page, "deleted");
+  await row(page, DEFECT).last().click();
+  await page.focus(".adiff-details footer .adiff-danger");
+  seen.hurried.push(await requests(page, async () => {
+    await page.keyboard.press("Enter");
+    await page.keyboard.press("Enter");
+    seen.removed = await says(page, "deleted");
+    await page.waitForTimeout(500);
+  }));
   seen.left = await rows(page);
   await page.click(".adiff-link");
   await says(page, "as it was");

@@ -137,10 +137,14 @@ def images_that_are_not_square(graph, photo):
     return graph("ADiffStitch", images=photo, crop=crop[2], feather_radius=1.5)
 
 
-def measures_of_something_else(graph, photo):
+def measures_of_something_else(graph, photo, text="[]"):
     crop, _ = inverted(graph, photo, drawn(graph, BOXES[0]))
-    told = graph("PrimitiveString", value="[]")
+    told = graph("PrimitiveString", value=text)
     return graph("ADiffStitch", images=crop, crop=crop[2], feather_radius=1.5, measures=told)
+
+
+def measures_without_end(graph, photo):
+    return measures_of_something_else(graph, photo, "[" * 100_000)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +154,8 @@ def measures_of_something_else(graph, photo):
         (empty_mask, "mask 1 of 1 marks nothing"),
         (images_of_other_crops, "2 images for 3 crops; give as many"),
         (images_that_are_not_square, "the images are 320 x 200; crops are square"),
-        (measures_of_something_else, "the measures do not belong to these 1 crops"),
+        (measures_of_something_else, "the measures do not belong to these 1 images"),
+        (measures_without_end, "the measures are no JSON"),
     ],
 )
 def test_what_does_not_fit_is_said(server, photos, graph, build, message):

@@ -46,6 +46,10 @@ def test_the_first_is_taken_where_none_is_named_and_tags_are_taken_out(server, s
     assert "tags" not in edited(server, defect="tile/scratch 1", tags="-").get("tile/scratch 1").info
 
 
+def test_a_library_that_was_deleted_is_written_again(server, source):
+    assert list(edited(server, author="Cy").defects) == list(edited(server, author="Cy").defects)
+
+
 def test_a_defect_is_removed(server, source):
     left = edited(server, defect="tile/scratch 1", remove=True)
     assert [entry.name for entry in left.defects.values()] == ["metal/scratch 1", "wood/scratch 1"]

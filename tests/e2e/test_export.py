@@ -1,6 +1,7 @@
 """Pairs that a graph saved as data sets: whole, beside them, never over another one."""
 
 import json
+import shutil
 from itertools import count
 
 import numpy as np
@@ -66,6 +67,19 @@ def test_pairs_that_came_or_went_are_seen_without_a_change_in_the_graph(server):
     assert "2 pairs" in server.run(graph).text(report)
     (server.base / "output" / folder / "metal" / "test" / "scratch" / "000000.png").unlink()
     assert f"1 pair of metal/scratch in output/{folder}-folder-2" in server.run(graph).text(report)
+
+
+def test_what_was_deleted_is_written_again_though_nothing_else_has_changed(server):
+    folder = next(folders)
+    pairs, made = (server.base / "output" / name for name in (folder, f"{folder}-folder"))
+    for graph, place in ((export_graph(folder, "folder")[0], pairs), (export_graph(folder, "folder", save=0)[0], made)):
+        server.run(graph)
+        files = sorted(path.relative_to(place) for path in place.rglob("*.png"))
+        server.run(graph)
+        assert sorted(path.relative_to(place) for path in place.rglob("*.png")) == files
+        shutil.rmtree(place)
+        server.run(graph)
+        assert sorted(path.relative_to(place) for path in place.rglob("*.png")) == files
 
 
 def test_normal_images_join_the_pairs(server):

@@ -85,6 +85,7 @@ def test_edits_are_taken_back(seen):
     assert seen["undone"].startswith("metal/scratch 1 is as it was")
     assert (seen["back"]["rows"], seen["back"]["nodes"]) == (seen["found"], seen["added"])
     assert seen["removed"].startswith("metal/scratch 1 deleted")
+    assert seen["hurried"] == [1, 1]  # a double click, and the Enter key twice
     assert len(seen["left"]) == len(seen["found"]) - 1 and seen["restored"] == seen["found"]
 
 

@@ -272,6 +272,7 @@ class Panel {
   }
 
   async remove(library, defect) {
+    if (this.busy) return; // the Enter key goes where the pointer does not
     try {
       const step = await this.takeOut(library, [defect]);
       this.keep([step]);
@@ -285,7 +286,7 @@ class Panel {
 
   async undo() {
     const steps = this.steps.at(-1);
-    if (!steps) return;
+    if (!steps || this.busy) return;
     const names = [];
     try {
       while (steps.length) {
