@@ -33,3 +33,22 @@ class NullProgress:
 
     def finish(self) -> None:
         """Ignore."""
+
+
+class Prefixed:
+    """Tells another listener which of several alike a piece of work belongs to."""
+
+    def __init__(self, progress: Progress, prefix: str):
+        self._progress, self._prefix = progress, prefix
+
+    def start(self, total: int, what: str) -> None:
+        """Begin, named `prefix: what`."""
+        self._progress.start(total, f"{self._prefix}: {what}")
+
+    def update(self, done: int, **info: float) -> None:
+        """Pass on."""
+        self._progress.update(done, **info)
+
+    def finish(self) -> None:
+        """Pass on."""
+        self._progress.finish()

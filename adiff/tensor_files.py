@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,6 @@ BROKEN = (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, struct.er
           LookupError, ValueError, TypeError, AttributeError, ArithmeticError, AssertionError, MemoryError,
           NotImplementedError, ImportError)  # fmt: skip
 """What a damaged file raises, which depends on where it is damaged."""
-
-NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
-"""What safetensors calls the types of tensors that are written."""
-ALIGNMENT = 8
-"""Bytes of which the header's length is a multiple."""
 
 
 class _LeftOut:
@@ -69,24 +63,6 @@ def open_safetensors(path: Path, what: str, remedy: str = "copy or download it a
             yield file
     except SafetensorError as error:
         raise InputError(f"{path} is not a whole safetensors file ({reason(error)}); {remedy}") from None
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, tensor by tensor: the state of a large dual model has 1.6 GB.
-
-    safetensors' own writers take a copy of all of it, or make a temporary file, which stays if they are killed.
-    """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
-    told = json.dumps(header, ensure_ascii=False).encode()
-    told += b" " * (-len(told) % ALIGNMENT)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(told)) + told)
-        for tensor in tensors.values():
-            file.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def check_replaced(path: Path, kind: str, what: str) -> None:

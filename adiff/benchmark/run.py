@@ -18,7 +18,7 @@ from statistics import mean
 from typing import Any
 
 from ..errors import InputError
-from ..progress import Cancelled, NullProgress, Progress
+from ..progress import Cancelled, NullProgress, Prefixed, Progress
 from ..storage import LOCK, TEMPORARY, read_json_object, write_json, write_text
 from ..versions import versions
 from ..workers import CLAIMS
@@ -120,7 +120,7 @@ class _Matrix:
                 left = time_left(todo, cost)
                 about = f"[{len(self._cells) - len(todo) + 1}/{len(self._cells)}{self._told(left)}] {cell}"
                 began = time.monotonic()
-                row = _measure(self._bench, cell, _Prefixed(self._progress, about))
+                row = _measure(self._bench, cell, Prefixed(self._progress, about))
                 row["spent"] = round(time.monotonic() - began, 1)
                 rows = self._keep(cell, row)
         except Busy:
@@ -258,19 +258,3 @@ def _open(out: Path, identity: dict[str, Any], command: str) -> None:
 
 def _line_of(cell: Cell, row: dict[str, Any]) -> str:
     return f"{cell}: {row['error'] if 'error' in row else 'done'}"
-
-
-class _Prefixed:
-    """Tells which cell a piece of work belongs to."""
-
-    def __init__(self, progress: Progress, prefix: str):
-        self.progress, self.prefix = progress, prefix
-
-    def start(self, total: int, what: str) -> None:
-        self.progress.start(total, f"{self.prefix}: {what}")
-
-    def update(self, done: int, **info: float) -> None:
-        self.progress.update(done, **info)
-
-    def finish(self) -> None:
-        self.progress.finish()

@@ -121,7 +121,8 @@ def keeping(what: str) -> Iterator[None]:
 
 
 def _say(kind: str, text: str) -> None:
-    typer.echo(f"{kind}: {printable(' '.join(text.split()))}", err=True)
+    # not by typer.echo, whose stream goes past a running bar, so that the line would end up on the bar's
+    print(f"{kind}: {printable(' '.join(text.split()))}", file=sys.stderr)
 
 
 def _line_of(error: Exception) -> str:

@@ -41,8 +41,8 @@ def export(
     ] = None,
     validation: Annotated[
         float,
-        typer.Option("--validation", metavar="SHARE", min=0.0, max=0.99, help="Share of the images for validation; "
-                     "with mvtec, of the normal images for test/good."),
+        typer.Option("--validation", metavar="SHARE", min=0.0, max=0.99, help="Share of the normal images for "
+                     "validation, each with all pairs painted into it; with mvtec, for test/good."),
     ] = 0.0,
     polygons: Annotated[
         bool, typer.Option("--polygons", help="With coco: polygons instead of run lengths.")

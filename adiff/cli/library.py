@@ -277,7 +277,10 @@ def _lines(content: dict[str, Any], under: str = "") -> list[str]:
         if isinstance(value, dict):
             lines += [f"{under}{_plain(name)}", *_lines(value, f"{under}  ")]
         else:
-            told = ", ".join(map(_plain, value)) if isinstance(value, list) else _plain(value)
+            if isinstance(value, list) and isinstance(value[0], list):
+                told = f"{len(value)} points (--json tells them)"
+            else:
+                told = ", ".join(map(_plain, value)) if isinstance(value, list) else _plain(value)
             lines.append(f"{under + _plain(name):<22}  {told}")
     return lines
 

@@ -30,6 +30,7 @@ class CliProgress:
         self._clock = clock
         self._bars: Bars | None = None
         self._what, self._total, self._done = "", 0, 0
+        self._told: int | None = None
         self._began = self._said = 0.0
         self._first: tuple[float, int] | None = None
         self._info: dict[str, float] = {}
@@ -46,7 +47,7 @@ class CliProgress:
         """Begin a piece of work of `total` steps."""
         self.__exit__(None, None, None)
         self._what, self._total, self._done, self._info = what, total, 0, {}
-        self._first = None
+        self._first = self._told = None
         self._began = self._said = self._clock()
         if self._console.is_terminal:
             from .bars import make_bars
@@ -67,7 +68,7 @@ class CliProgress:
 
     def finish(self) -> None:
         """End the piece of work."""
-        if self._bars is None:
+        if self._bars is None and self._told != self._done:
             self._line()
         self.__exit__(None, None, None)
 
@@ -86,7 +87,7 @@ class CliProgress:
         return ", ".join(parts)
 
     def _line(self) -> None:
-        self._said = self._clock()
+        self._said, self._told = self._clock(), self._done
         text = ", ".join(part for part in (f"{self._what}: {self._done}/{self._total}", self.state()) if part)
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 

@@ -205,6 +205,7 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool, resume: b
             _discard_learned(folder, library)
         typer.echo(f"{out} holds all of it already; --restart learns it again")
         return library, todo
+    _say_what_is_learned({key: task.shots[key] for key in dict.fromkeys(todo.anomalies + todo.masks)})
     if is_first():
         _put_aside(out, own if todo.anomalies and not freeze else None)
     with keeping(f"what is learned is in {out} and {folder}; the same command without --restart goes on"):
@@ -373,6 +374,15 @@ def _encoder(task: _Task, library: Library, path: Path | None, freeze: bool) -> 
             "--freeze-encoder, or give another --out, or --restart"
         )
     return network, path, freeze
+
+
+def _say_what_is_learned(shots: dict[Key, Shots]) -> None:
+    """Say it before the work, which a wrong folder would spend."""
+    taken = sum(len(one.files) for one in shots.values())
+    there = taken + sum(len(one.held_out) for one in shots.values())
+    named = ", ".join("/".join(key) for key in list(shots)[:4])
+    what = named if len(shots) <= 4 else f"{len(shots)} defects ({named} and others)"
+    typer.echo(f"learning {what} from {taken} of {there} shots", err=True)
 
 
 def _say_what_was_learned(out: Path, library: Library, todo: _Todo) -> None:

@@ -32,8 +32,8 @@ NOTES = frozenset((".txt", ".json", ".csv", ".md", ".xml", ".yaml", ".yml", ".ht
 MVTEC_FOLDERS = ("test", "ground_truth", "train")
 NORMAL_FOLDERS = ("normal", "good")
 MASK_ENDING = "_mask"
-LARGE = 0.5
-"""Share of its image above which a mask may well be black on white, or no mask at all."""
+MOST = 0.75
+"""Share of an image above which a mask is rather the other way round than a large defect's."""
 DEFECT = "defect"
 """Name of the defect of a plain folder that was given none."""
 
@@ -110,7 +110,8 @@ def few_shot_split(shots: Sequence[Shot], n: int | None = None) -> tuple[tuple[S
     if n > len(ordered):
         raise InputError(f"{n} shots of {name} asked for, but there are {len(ordered)}; ask for at most that many")
     if n == 1:
-        logger.warning("%s: one shot only; what is learned from it is little more than that one defect", name)
+        more = f" ({len(ordered)} are there: --shots N learns from more)" if len(ordered) > 1 else ""
+        logger.warning("%s: one shot only%s; what is learned from it is little more than that one defect", name, more)
     return ordered[:n], ordered[n:]
 
 
@@ -121,15 +122,18 @@ def read_shot(shot: Shot) -> tuple[Photo, MaskFile]:
 
 
 def read_shots(shots: Sequence[Shot]) -> list[tuple[Photo, MaskFile]]:
-    """Open shots (`read_shot`); says once which masks were grey, cut at half of full scale, and which look inverted."""
+    """Open shots (`read_shot`); says once how many masks were grey and have been cut at half of full scale.
+
+    Says too how many mark more than MOST of their image.
+    """
     opened = [read_shot(shot) for shot in shots]
     grey = [shot.mask.name for shot, (_, mask) in zip(shots, opened, strict=True) if mask.grey]
     if grey:
         logger.warning("%d of %d masks hold greys, cut at half of full scale: %s", len(grey), len(shots), _listed(grey))
-    most = [shot.mask.name for shot, (_, mask) in zip(shots, opened, strict=True) if mask.mask.mean() > LARGE]
-    if most:
-        logger.warning("%d of %d masks mark more than half of their image: %s; the defect has to be white, the rest "
-                       "black", len(most), len(shots), _listed(most))  # fmt: skip
+    large = [shot.mask.name for shot, (_, mask) in zip(shots, opened, strict=True) if mask.mask.mean() > MOST]
+    if large:
+        logger.warning("%d of %d masks mark more than %d %% of their image; white marks the defect, so invert them if "
+                       "it is black: %s", len(large), len(shots), 100 * MOST, _listed(large))  # fmt: skip
     return opened
 
 

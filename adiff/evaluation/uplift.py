@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from ..baselines.textual_inversion import learn_tokens
 from ..errors import InputError
 from ..generation import GenerationSettings
 from ..generation.seeds import rng_for
-from ..progress import NullProgress, Progress
+from ..progress import NullProgress, Prefixed, Progress
 from ..storage import LOCK, read_json_object, run_lock, write_json, write_whole
 from ..tensor_files import open_safetensors
 from ..training import AnomalySettings
@@ -121,11 +122,11 @@ def measure_uplift(
         _open(out, identity)
         if painted:
             material = replace(material, painter=(painter, _tokens(out, painter, material.real, progress)))
-        for seed in range(seeds):
-            for row in rows:
-                path = _row_path(out, row, seed)
-                if not path.exists():
-                    write_json(path, _measure_row(row, seed, count, material, settings, progress))
+        for number, (seed, row) in enumerate(product(range(seeds), rows), 1):
+            path = _row_path(out, row, seed)
+            if not path.exists():
+                told = Prefixed(progress, f"{number} of {seeds * len(rows)}, {row}, seed {seed}")
+                write_json(path, _measure_row(row, seed, count, material, settings, told))
     again = "remove it to make it again"
     return [read_json_object(_row_path(out, row, seed), again) for row in rows for seed in range(seeds)]
 

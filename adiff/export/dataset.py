@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -15,7 +16,8 @@ from ..storage import LOCK, read_json_object, remove_leftovers, run_lock, write_
 from .coco import CocoWriter
 from .folders import FolderWriter, MvtecWriter
 from .layout import Target, Writer
-from .runs import TRAIN, VALIDATION, Run, Sample, normals_of_products, pairs_of, split_of
+from .runs import Run, Sample, normals_of_products, pairs_of, photos_of, splits_of_pairs
+from .splits import TRAIN, VALIDATION, Splits
 from .voc import VocWriter
 from .yolo import SEEN, YoloWriter
 
@@ -64,18 +66,20 @@ def export_runs(
 ) -> Exported:
     """Write the finished pairs of runs (`read_runs`) to `out` as one data set; the runs are only read.
 
-    normals: product -> normal images to add. validation: share of the images for validation, by their numbers; which
-    ones follows from the seed. polygons: COCO with polygons instead of run lengths. Images keep their names if there is
-    one run, else the run's stands before them. Files are written whole, what lists them last; the same export again
-    completes what is missing, and, with `extend`, adds the pairs that the runs have got since: none moves to another
-    split. Raises InputError, nothing written, for a folder that lies in a run and for options that do not fit,
-    TakenError for one that holds something else; InputError, naming the pair, for a damaged one.
+    normals: product -> normal images to add. validation: share of the normal photos that are for validation, with all
+    pairs painted into them (`Splits`); which ones follows from the seed. polygons: COCO with polygons instead of run
+    lengths. Images keep their names if there is one run, else the run's stands before them. Files are written whole,
+    what lists them last; the same export again completes what is missing, and, with `extend`, adds the pairs that the
+    runs have got since: none moves to another split. Raises InputError, nothing written, for a folder that lies in a
+    run and for options that do not fit, TakenError for one that holds something else; InputError, naming the pair, for
+    a damaged one.
     """
     normals, progress = normals or {}, progress or NullProgress()
     _check_options(runs, out, format, polygons, validation, normals)
-    split_by = (0.0 if format == "mvtec" else validation, seed)  # MVTec's defects are all for testing
-    pairs = _count(chain.from_iterable((int(name) for name in run.ids) for run in runs), *split_by)
-    good = _count(range(sum(map(len, normals.values()))), validation, seed)
+    splits = Splits(photos_of(() if format == "mvtec" else runs, normals), validation, seed)
+    of_pairs = Splits((), 0.0, seed) if format == "mvtec" else splits  # MVTec's defects are all for testing
+    pairs = _count(splits_of_pairs(runs, of_pairs))
+    good = _count(splits.of_photo(product, path.name) for product, paths in normals.items() for path in paths)
     _check_splits(good if format == "mvtec" else pairs, validation)
     categories = tuple(dict.fromkeys(category for run in runs for category in run.categories))
     origin = {"synthetic": True, "runs": [run.origin() for run in runs]}
@@ -83,12 +87,13 @@ def export_runs(
     writer = FORMATS[format](target)
     settings = {
         "format": format, "polygons": polygons, "validation": validation, "seed": seed,
+        "split": "by normal image" if validation else None,
         "pairs": {run.name: [len(run.ids), run.digest()] for run in runs},
         "normals": {product: [path.name for path in paths] for product, paths in normals.items()},
     }  # fmt: skip
     with run_lock(out):
         _claim(out, settings, origin, runs if extend else ())
-        samples = chain(pairs_of(runs, *split_by), normals_of_products(normals, validation, seed))
+        samples = chain(pairs_of(runs, of_pairs), normals_of_products(normals, splits))
         _write_all(writer, samples, sum(pairs.values()) + sum(good.values()), progress)
     return Exported(out, format, pairs, good, categories)
 
@@ -109,10 +114,10 @@ def _number(counts: dict[str, int], what: str) -> str:
     return f"{total} {what if total > 1 else what[:-1]}" + (f" ({parts})" if all(counts.values()) else "")
 
 
-def _count(numbers: Iterable[int], share: float, seed: int) -> dict[str, int]:
+def _count(splits: Iterable[str]) -> dict[str, int]:
     """Images of each split."""
-    splits = [split_of(number, share, seed) for number in numbers]
-    return {split: splits.count(split) for split in (TRAIN, VALIDATION)}
+    counted = Counter(splits)
+    return {split: counted[split] for split in (TRAIN, VALIDATION)}
 
 
 def _check_options(
@@ -141,7 +146,7 @@ def _check_splits(counts: Mapping[str, int], share: float) -> None:
     if share and empty:
         total = sum(counts.values())
         raise InputError(f"a validation share of {share} of {total} images leaves none for {empty[0]}; "
-                         "give another share")  # fmt: skip
+                         "give another share or seed; a pair goes where its normal image goes")  # fmt: skip
 
 
 def _claim(out: Path, settings: Mapping[str, Any], origin: Mapping[str, Any], growing: Sequence[Run]) -> None:

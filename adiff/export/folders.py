@@ -14,7 +14,8 @@ from ..datasets.writers import write_mvtec_good, write_mvtec_pair
 from ..errors import InputError
 from ..storage import write_json
 from .layout import PROVENANCE, Target, copy_image
-from .runs import TRAIN, Sample
+from .runs import Sample
+from .splits import TRAIN
 
 
 class MvtecWriter:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,10 @@ from ..errors import InputError
 from ..library import check_name
 from ..run_record import read_plan, record_paths
 from ..storage import read_json_object
+from .splits import TRAIN, Splits
 
-TRAIN, VALIDATION = "train", "val"
 UNFIT = re.compile(r"[^\w.+-]+")
 """What a run's folder may be called, but an image should not."""
-GOLDEN, WORD = 2654435769, 2**32
-"""The golden ratio's part after the point, in 32 bits: its multiples fill [0, 1) evenly, however many there are."""
 ORIGIN = ("library", "base", "embedding", "encoder", "seed")
 """What run.json tells of where its pairs come from."""
 TOLD = ("seed", "normal", "library")
@@ -166,34 +165,54 @@ def _read_run(folder: Path, name: str) -> Run:
     return Run(folder, name, names[0], tuple(names[1:]), ids, plan, *parts)
 
 
-def split_of(number: int, share: float, seed: int) -> str:
-    """Where the image of this number goes; that does not change when others come, and neighbours are spread evenly."""
-    return VALIDATION if (number + seed + 1) * GOLDEN % WORD < share * WORD else TRAIN
+def photos_of(runs: Sequence[Run], normals: Mapping[str, Sequence[Path]]) -> set[tuple[str, str]]:
+    """(product, file name) of every normal photo that pairs of these runs are painted into, or that is added."""
+    shown = {(run.product, str(name)) for run in runs for name in run.plan.get("normals") or ()}
+    return shown | {(product, path.name) for product, paths in normals.items() for path in paths}
 
 
-def pairs_of(runs: Sequence[Run], share: float, seed: int) -> Iterator[Sample]:
+def splits_of_pairs(runs: Sequence[Run], splits: Splits) -> Iterator[str]:
+    """Where each pair goes; their records are read if any validates."""
+    for run in runs:
+        for name in run.ids:
+            with _damage_told(run, name):
+                yield _split_of(run, name, _record(run, name), splits) if splits.share else TRAIN
+
+
+def _split_of(run: Run, name: str, record: Mapping[str, Any], splits: Splits) -> str:
+    return splits.of_pair(run.product, record.get("normal"), int(name))
+
+
+@contextmanager
+def _damage_told(run: Run, name: str) -> Iterator[None]:
+    """Name the pair in whose files something is amiss."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"pair {name} of {run.folder} is damaged: {error}; {run.again}") from error
+
+
+def pairs_of(runs: Sequence[Run], splits: Splits) -> Iterator[Sample]:
     """Open the pairs of runs one by one; InputError, naming the pair, for one that is damaged."""
     for run in runs:
         for name in run.ids:
-            try:
+            with _damage_told(run, name):
                 record = _record(run, name)
                 photo, mask, instances = _pictures(run, name)
-            except InputError as error:
-                raise InputError(f"pair {name} of {run.folder} is damaged: {error}; {run.again}") from error
             about = {"synthetic": True, "run": run.name, "pair": name}
             about |= {key: record[key] for key in TOLD if key in record}
             stem = f"{run.name}-{name}" if len(runs) > 1 else name
-            split = split_of(int(name), share, seed)
+            split = _split_of(run, name, record, splits)
             yield Sample(stem, run.product, run.defect, split, photo, mask, instances, about)
 
 
-def normals_of_products(normals: Mapping[str, Sequence[Path]], share: float, seed: int) -> Iterator[Sample]:
+def normals_of_products(normals: Mapping[str, Sequence[Path]], splits: Splits) -> Iterator[Sample]:
     """Open normal images one by one. normals: product -> files."""
     numbered = ((product, path) for product, paths in normals.items() for path in paths)
     for number, (product, path) in enumerate(numbered):
         photo = read_photo(path)
         about = {"synthetic": False, "file": path.name}
-        split = split_of(number, share, seed)
+        split = splits.of_photo(product, path.name)
         # no pair is called that: an underscore stands before the digits
         yield Sample(f"normal_{number:06d}", product, None, split, photo, np.zeros(photo.size, bool), (), about)
 

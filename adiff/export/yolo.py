@@ -11,7 +11,8 @@ from typing import Any
 from ..storage import write_json, write_text
 from .contours import on_pixels, outlines
 from .layout import PROVENANCE, Target, copy_image, lines_of
-from .runs import TRAIN, VALIDATION, Sample
+from .runs import Sample
+from .splits import TRAIN, VALIDATION
 
 SEEN = "val are the training images, as none were kept apart (a validation share of 0.2 does): its scores tell nothing"
 """What a data.yaml without a validation split has to say; readers refuse one that names none."""

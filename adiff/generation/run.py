@@ -230,7 +230,10 @@ def open_run(
     there = read_plan(out)
     other = _differences(identity, there)
     if other:
-        raise InputError(f"{name} holds another run ({'; '.join(other)}); choose another folder or --restart")
+        remedy = "choose another folder or --restart"
+        if [key for key, value in identity.items() if there.get(key) != value] == ["count"]:
+            remedy = "choose another folder, and another seed for other pairs, or --restart"
+        raise InputError(f"{name} holds another run ({'; '.join(other)}); {remedy}")
     if not resume:
         raise InputError(f"{name} holds this run already; resume it or choose another folder")
     begun = there.get("environment")

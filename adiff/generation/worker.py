@@ -37,8 +37,7 @@ class Worker:
 
     def work(self) -> None:
         """Return when every pair of the run is settled; raises what stops it, after the write that is on its way."""
-        if self._done:
-            self._progress.update(self._done)
+        self._progress.update(self._done)  # also if it is 0: from here the rate counts
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
             following = reader.submit(self._begin)
             while True:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..progress import Cancelled, NullProgress, Progress
 from .batch import Batch
-from .state import Run, resume, save_state
+from .state import Run, resume, save_state, unfinished
 from .validation import Point, Validation, thinned
 
 log = logging.getLogger("adiff")
@@ -146,6 +147,7 @@ def discard_state(state: Path | None) -> None:
     """Remove the state of a run whose result is safely stored."""
     if state is not None:
         state.unlink(missing_ok=True)
+        shutil.rmtree(unfinished(state), ignore_errors=True)
 
 
 def _has_enough(run: Run, validation: Validation | None) -> bool:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
-from ..storage import remove_leftovers, write_whole
-from ..tensor_files import open_safetensors, reason, write_tensors
+from ..tensor_files import open_safetensors, reason
 from .batch import Batch, Gradient
 from .processes import is_first, of_first
 from .validation import Track, Validation, is_point, measures_at
@@ -202,7 +206,24 @@ def save_state(run: Run, state: Path, identity: str) -> None:
         "scale": run.gradient.scale, "track": run.track.told(),
     }  # fmt: skip
     metadata = {"adiff_training": identity, "told": json.dumps(told)}
-    write_whole(state, lambda temporary: write_tensors(temporary, tensors, metadata))
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    folder = unfinished(state)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(held, folder / state.name, metadata)
+        os.replace(folder / state.name, state)
+    except SafetensorError as error:  # of the system's errors it keeps the words
+        told = re.search(r"([^:]*) \(os error (\d+)\)", str(error))
+        if told is None:
+            raise
+        raise OSError(int(told[2]), told[1].strip(), str(state)) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def unfinished(state: Path) -> Path:
+    """Folder where a state is written. What safetensors makes there, of up to 1.6 GB, stays if it is killed."""
+    return state.with_name(f"{state.name}.tmp")
 
 
 def names_in(state: Path) -> set[str]:
@@ -220,7 +241,7 @@ def resume(run: Run, state: Path | None, identity: str) -> None:
     Raises InputError for a damaged file and for the state of another run; a shot that has changed is named.
     """
     if state is not None and is_first():
-        remove_leftovers(state)  # of the same training, killed while it wrote
+        shutil.rmtree(unfinished(state), ignore_errors=True)  # of the same training, killed while it wrote
     if state is None or not state.exists():
         return
     with open_safetensors(state, "training state", "use --restart") as file:

@@ -154,7 +154,8 @@ def test_what_does_not_fit_is_refused(refused, start, library, data, tmp_path, t
     assert "appearance of metal/hole was not learned" in refused("generate", library, "metal/hole", *normals, *out)
     assert "does not exist" in refused("generate", library, "metal/scratch", "--normals", tmp_path / "no", *out)
     (tmp_path / "none").mkdir()
-    assert "no images" in refused("generate", library, "metal/scratch", "--normals", tmp_path / "none", *out)
+    line = refused("generate", library, "metal/scratch", "--normals", tmp_path / "none", *out)
+    assert "no images" in line and "or in its metal/train/good, metal or train/good" in line
     given = ("generate", library, "metal/scratch", *normals, *out)
     assert "no spatial encoder" in refused(*given, "--encoder", tmp_path / "none.safetensors")
     assert "a defect library" in refused(*given, "--encoder", library)
@@ -229,6 +230,10 @@ def test_all_defects_are_runs_of_their_own(run, many, runs, data, tmp_path):
     rows = [line.split() for line in result.stdout.splitlines()]
     assert rows[1:4] == [["metal/scratch", "3", "0.75"], ["metal/hole", "3", "0.75"], ["wood/knot", "3", "0.75"]]
     assert "9 pairs in 3 runs" in result.stdout
+    runs.clear()
+    one = ("generate", many, "metal/scratch", "--normals", data / "metal", "--out", tmp_path / "one")
+    assert run(*one).exit_code == 0  # the data folder of a single product, as for `adiff train`
+    assert [path.parent for path in runs[0]["normals"]] == [data / "metal/train/good"] * 3
     runs.clear()
     assert run(*given[:3], *given[5:6], data / "wood", *given[7:]).exit_code == 0  # one folder for all
     assert {(len(call["normals"]), call["count"]) for call in runs} == {(2, 16)}

@@ -79,6 +79,15 @@ def test_list_prints_one_name_a_line(run, refused, lib, tmp_path):
     assert "not a whole safetensors file" in refused("library", "list", other, lib)
 
 
+def test_show_does_not_fill_the_screen_with_a_curve(run, lib):
+    held = load_library(lib)
+    entry = held.get("metal/rust")
+    entry.info["mask"] = {"curve": [[step, 0.5, None] for step in range(300)]}
+    save_library(lib, held)
+    assert re.search(r"curve +300 points \(--json tells them\)$", ok(run("library", "show", lib)), re.M)
+    assert json.loads(ok(run("library", "show", lib, "--json")))["defects"]["metal/rust"]["info"] == entry.info
+
+
 def test_show_tells_what_is_there(run, refused, lib):
     everything = ok(run("library", "show", lib))
     assert re.search(r"^base +demo$", everything, re.M) and re.search(r"^context_width +16$", everything, re.M)

@@ -1,10 +1,12 @@
 """Progress: plain lines where there is no terminal, rate and time left as worked out by hand."""
 
 import io
+import logging
 
 import pytest
 from rich.console import Console
 
+from adiff.cli.app import _set_up_logging
 from adiff.cli.progress import CliProgress, duration
 
 
@@ -69,7 +71,33 @@ def test_lines_come_now_and_then_and_at_the_end(clock):
         progress.update(step)
     progress.finish()
     lines = text.getvalue().splitlines()
-    assert [line.split(",")[0] for line in lines] == [f"learning [defects]: {n}/100" for n in (10, 20, 30, 30)]
+    assert [line.split(",")[0] for line in lines] == [f"learning [defects]: {n}/100" for n in (10, 20, 30)]
+
+
+def test_what_the_last_line_told_is_not_told_again_at_the_end(clock):
+    progress, text = plain(clock)
+    for steps in (10, 13):
+        progress.start(steps, "learning")
+        for step in range(1, steps + 1):
+            clock.now += 1
+            progress.update(step)
+        progress.finish()
+    assert [line.split(",")[0][10:] for line in text.getvalue().splitlines()] == ["10/10", "10/13", "13/13"]
+
+
+def test_a_warning_stands_above_the_bar_on_a_line_of_its_own(monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr("sys.stderr", terminal)
+    _set_up_logging(False)
+    with CliProgress(Console(stderr=True, force_terminal=True, width=120)) as progress:
+        progress.start(10, "learning")
+        progress.update(3)
+        progress._bars.refresh()
+        logging.getLogger("adiff").warning("a mask is empty")
+    bar, line = terminal.getvalue().split("warning: a mask is empty\n", 1)[0], "\r\x1b[2K"
+    assert "3/10" in bar and bar.endswith(line)  # the bar is wiped first
+
+
 
 
 def test_a_terminal_shows_a_bar_that_goes_away_when_work_breaks_off(clock):

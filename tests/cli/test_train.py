@@ -422,6 +422,8 @@ def test_one_shot_works_with_a_warning_and_grey_masks_are_recorded(run, tiny, da
     result = run("train", data, "--out", out, "--defect", "scratch", "--shots", "1", "--steps", "2")
     assert result.exit_code == 0, result.stderr
     assert "one shot only" in result.stderr and "greys" in result.stderr
+    there = len(list((data / "metal/test/scratch").iterdir()))
+    assert f"learning metal/scratch from 1 of {there} shots" in result.stderr
     entry = load_library(out).get("metal/scratch")
     assert entry.info["grey_masks"] == ["000_mask.png"] and entry.shot_masks.shape[0] == 1
     assert not entry.shot_masks[0, 9].any() and entry.shot_masks[0, 10, 10]

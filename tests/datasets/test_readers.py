@@ -286,6 +286,14 @@ def test_grey_masks_are_said_once(tmp_path, caplog):
     assert len(caplog.records) == 1 and "2 of 3 masks hold greys" in caplog.text
 
 
+def test_masks_that_may_be_the_other_way_round_are_said_once(tmp_path, caplog):
+    (shots,) = read_dataset(plain(tmp_path, stems="abc")).shots.values()
+    for shot in shots[:2]:
+        write_png(shot.mask, ~MASK)
+    assert len(read_shots(shots)) == 3
+    assert len(caplog.records) == 1 and "2 of 3 masks mark more than 75 % of their image; white marks" in caplog.text
+
+
 def test_list_images(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         list_images(tmp_path / "gone")
@@ -336,7 +344,9 @@ def test_one_shot_warns(caplog):
         few_shot_split(shots_of(4), 2)
         assert caplog.text == ""
         few_shot_split(shots_of(4), 1)
-    assert "tile/crack: one shot only" in caplog.text
+    assert "tile/crack: one shot only (4 are there: --shots N learns from more); " in caplog.text
+    few_shot_split(shots_of(1))
+    assert "tile/crack: one shot only; " in caplog.text
 
 
 def test_names_that_look_the_same_belong_together(tmp_path):
@@ -345,11 +355,3 @@ def test_names_that_look_the_same_belong_together(tmp_path):
     mask(tmp_path / "masks" / "na\u0308he_mask.png")
     ((shot,),) = read_dataset(tmp_path).shots.values()
     assert shot.mask.stem == "na\u0308he_mask"
-
-
-def test_a_mask_that_looks_inverted_is_warned_of(tmp_path, caplog):
-    plain(tmp_path)
-    write_png(tmp_path / "masks" / "b_mask.png", ~MASK)
-    (shots,) = read_dataset(tmp_path).shots.values()
-    read_shots(shots)
-    assert "1 of 2 masks mark more than half of their image: b_mask.png;" in caplog.text

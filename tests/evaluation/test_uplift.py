@@ -37,6 +37,14 @@ def test_every_row_has_its_pairs_and_the_same_budget(work, tmp_path):
     assert len(record["split"]["test"]) == 3 and not set(record["split"]["test"]) & set(record["split"]["train"])
 
 
+def test_progress_names_the_row_and_how_many_there_are(work, tmp_path, stopper, monkeypatch):
+    told, names = stopper(), []
+    monkeypatch.setattr(told, "start", lambda total, what: names.append(what))
+    go(work, tmp_path / "out", rows=["real", "generated"], seeds=2, progress=told)
+    assert names == ["1 of 4, real, seed 0: localizer", "2 of 4, generated, seed 0: localizer",
+                     "3 of 4, real, seed 1: localizer", "4 of 4, generated, seed 1: localizer"]  # fmt: skip
+
+
 def test_rows_that_paint_do_so_on_the_runs_base_model(work, tmp_path, backbone):
     painter = Painter(
         backbone, AnomalySettings(steps=1, batch=2, draws=1, crop=False, early_stop=False), GenerationSettings(steps=1)

@@ -20,29 +20,33 @@ def drawn_labels(number, defects):
     return labels
 
 
-def write_pair(folder, number, product, defects):
+def write_pair(folder, number, product, defects, normal):
     rng = np.random.default_rng(number)
     labels, name = drawn_labels(number, len(defects)), f"{number:06d}"
     write_png(folder / "image" / f"{name}.png", rng.integers(0, 256, (*SIZE, 3), np.uint8))
     write_png(folder / "mask" / f"{name}_mask.png", labels > 0)
     if len(defects) > 1:
         write_png(folder / "mask" / f"{name}_labels.png", labels)
-    about = {"id": name, "product": product, "defect": "+".join(defects), "normal": "n.png", "seed": 3, "fill": 0.5}
+    about = {"id": name, "product": product, "defect": "+".join(defects), "normal": normal, "seed": 3, "fill": 0.5}
     write_json(folder / "pairs" / f"{name}.json", about)
 
 
 @pytest.fixture
 def make_run(tmp_path):
-    """A maker of runs: `make_run("run", "metal", "scratch", "dent", pairs=5)`; returns the folder."""
+    """A maker of runs: `make_run("run", "metal", "scratch", "dent", pairs=5)`; returns the folder.
 
-    def make(name="run", product="metal", *defects, pairs=5):
+    photos: normal images that pairs are painted into in turn; with 0 they are whole images, as of a dual model.
+    """
+
+    def make(name="run", product="metal", *defects, pairs=5, photos=7):
         folder, defects = tmp_path / name, defects or ("scratch",)
+        good = [f"{number}.png" for number in range(photos)]
         plan = {"format": 1, "product": product, "defect": "+".join(defects), "count": pairs, "seed": 3,
                 "base": {"name": "demo", "fingerprint": "f" * 64}, "embedding": "e" * 64,
-                "environment": {"adiff": "9.9"}}  # fmt: skip
+                "normals": good, "environment": {"adiff": "9.9"}}  # fmt: skip
         write_json(folder / "run.json", plan | ({"defects": list(defects)} if len(defects) > 1 else {}))
         for number in range(pairs):
-            write_pair(folder, number, product, defects)
+            write_pair(folder, number, product, defects, good[number % photos] if photos else None)
         return folder
 
     return make

@@ -10,7 +10,7 @@ from adiff.datasets.images import write_png
 from adiff.errors import InputError
 from adiff.export import export_runs, read_runs
 from adiff.export.dataset import FORMATS
-from adiff.export.runs import split_of
+from adiff.export.splits import Splits
 from adiff.progress import Cancelled
 from adiff.storage import run_lock, write_json
 
@@ -41,11 +41,74 @@ def test_categories_of_several_runs_are_counted_once(make_run, tmp_path):
     assert made.categories == ("metal/dent", "metal/scratch", "wood/scratch")
 
 
-def test_splits_are_even_and_stay_when_images_come():
-    splits = [split_of(number, 0.2, 0) for number in range(1000)]
+def split_in(out, runs):
+    """Normal photo -> the splits of the pairs painted into it, of an export in folders."""
+    splits = {}
+    for path in out.rglob("*/images/*.png"):
+        run, number = path.stem.rsplit("-", 1)
+        record = json.loads((runs[run] / "pairs" / f"{number}.json").read_text())
+        splits.setdefault((record["product"], record["normal"]), set()).add(path.relative_to(out).parts[0])
+    return splits
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_normal_image_is_behind_pairs_of_both_splits(make_run, tmp_path, normals, seed):
+    runs = {"a": make_run("a", pairs=20), "b": make_run("b", "metal", "dent", pairs=9, photos=10)}
+    made = export_runs(read_runs([*runs.values()]), tmp_path / "out", "folder", validation=0.3, seed=seed,
+                       normals={"metal": normals})  # fmt: skip
+    splits = split_in(tmp_path / "out", runs)
+    assert {len(of_one) for of_one in splits.values()} == {1} and sum(made.pairs.values()) == 29
+    about = json.loads((tmp_path / "out" / "provenance.json").read_text())["images"]
+    for path, one in about.items():  # what is added as a normal image goes where its pairs go
+        if not one["synthetic"]:
+            assert {path.split("/")[0]} == splits.get(("metal", one["file"]), {path.split("/")[0]})
+
+
+def test_pairs_that_come_move_none(make_run, tmp_path):
+    options = {"validation": 0.3, "extend": True}
+    for pairs in (5, 20):
+        made = export_runs(read_runs([make_run(pairs=20)]), tmp_path / "whole", "folder", **options)
+        for record in sorted((tmp_path / "run" / "pairs").iterdir())[pairs:]:
+            record.unlink()
+        export_runs(read_runs([tmp_path / "run"]), tmp_path / "grown", "folder", **options)
+    assert listing(tmp_path / "grown") == listing(tmp_path / "whole")
+    assert made.pairs["val"] == 6  # 2 of 7 photos, three pairs each
+
+
+def test_the_share_of_photos_is_met_as_nearly_as_can_be():
+    photos = [("metal", f"{number:03d}.png") for number in range(40)] + [("wood", "a"), ("wood", "b"), ("tile", "a")]
+    splits = Splits(photos, 0.2, 0)
+    aside = [photo for photo in photos if splits.of_photo(*photo) == "val"]
+    assert [sum(product == one for product, _ in aside) for one in ("metal", "wood", "tile")] == [8, 1, 0]
+    assert aside != [photo for photo in photos if Splits(photos, 0.2, 1).of_photo(*photo) == "val"]
+    assert {Splits(photos, 0.0, 0).of_photo(*photo) for photo in photos} == {"train"}
+    assert [Splits(photos[-2:-1] + photos[-3:-2], 0.99, 0).of_photo(*one) for one in photos[-3:-1]].count("train") == 1
+
+
+def test_whole_images_are_split_evenly_by_number(make_run, tmp_path):
+    splits = [Splits((), 0.2, 0).of_number(number) for number in range(1000)]
     assert splits[:10].count("val") == 2 and splits[:100].count("val") == 20 and abs(splits.count("val") - 200) < 3
-    assert splits != [split_of(number, 0.2, 1) for number in range(1000)]
+    assert splits != [Splits((), 0.2, 1).of_number(number) for number in range(1000)]
     assert all(splits[first::5].count("val") in range(38, 43) for first in range(5))  # masks used in turn fall to both
+    made = export_runs(read_runs([make_run(pairs=10, photos=0)]), tmp_path / "out", "folder", validation=0.2)
+    assert made.pairs == {"train": 8, "val": 2}
+
+
+def test_a_single_normal_image_cannot_be_split(make_run, tmp_path):
+    runs = read_runs([make_run(photos=1)])
+    with pytest.raises(InputError, match="0.4 of 5 images leaves none for val; .*goes where its normal image goes"):
+        export_runs(runs, tmp_path / "out", "coco", validation=0.4)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_that_was_split_otherwise_is_left_alone(make_run, tmp_path):
+    runs = read_runs([make_run()])
+    export_runs(runs, tmp_path / "out", "coco", validation=0.4)
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    del record["settings"]["split"]
+    write_json(tmp_path / "out" / "export.json", record)
+    with pytest.raises(InputError, match="differs in split"):
+        export_runs(runs, tmp_path / "out", "coco", validation=0.4, extend=True)
 
 
 def test_a_pair_without_its_record_is_no_pair(make_run, tmp_path):
@@ -134,7 +197,6 @@ def test_folders_that_are_not_free_are_refused(make_run, tmp_path):
         ({"format": "csv"}, "no format 'csv'; choose from mvtec, coco, yolo, voc, folder"),
         ({"format": "voc", "polygons": True}, "voc holds always pixels"),
         ({"format": "coco", "validation": 1.0}, "share of 1.0; expected 0 or more, below 1"),
-        ({"format": "coco", "validation": 0.01}, "0.01 of 5 images leaves none for val"),
         ({"format": "mvtec", "validation": 0.2}, "give --normals too"),
     ],
 )

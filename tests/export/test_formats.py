@@ -173,7 +173,7 @@ def test_mvtec_keeps_provenance_and_tests_on_some_normals(make_run, normals, tmp
     assert len(list((out / "metal/train/good").iterdir())) == made.normals["train"]
     assert len(list((out / "metal/test/good").iterdir())) == made.normals["val"] > 0
     about = json.loads((out / "metal/pairs/scratch/000004.json").read_text())
-    assert about == {"synthetic": True, "run": "run", "pair": "000004", "seed": 3, "normal": "n.png"}
+    assert about == {"synthetic": True, "run": "run", "pair": "000004", "seed": 3, "normal": "4.png"}
     with Image.open(out / "metal/test/scratch/000004.png") as image:
         assert json.loads(image.text["adiff"]) == about
 

@@ -68,7 +68,7 @@ def test_a_runs_files_and_records(start, normals, masks, backbone, stopper):
     names = [f"{i:06d}" for i in range(5)]
     expected = {"run.json"} | {f for n in names for f in (f"image/{n}.png", f"mask/{n}_mask.png", f"pairs/{n}.json")}
     assert set(listing(result.out)) == expected and not result.cancelled
-    assert [done for done, _ in told.told] == [2, 4, 5] and told.ended
+    assert [done for done, _ in told.told] == [0, 2, 4, 5] and told.ended
     for i, record in enumerate(result.pairs):
         assert (record["id"], record["product"], record["defect"], record["seed"]) == (names[i], *KEY, 7)
         assert record["mask"] == {"kind": "file", "path": f"{i % 2}.png"}
@@ -122,7 +122,7 @@ def test_a_cancelled_run_keeps_its_pairs_and_goes_on_to_the_same_end(start, stop
     ("other", "said"),
     [
         ({"seed": 8}, r"\(seed 7, now 8\)"),
-        ({"count": 6}, r"\(count 5, now 6\)"),
+        ({"count": 6}, r"\(count 5, now 6\); choose another folder, and another seed for other pairs, or"),
         (
             {"settings": replace(FEW, steps=2, guidance=3.0)},
             r"\(settings.steps 1, now 2; settings.guidance 1.0, now 3.0\)",
