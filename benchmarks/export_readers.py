@@ -29,6 +29,7 @@ from adiff.datasets.images import write_png
 from adiff.datasets.surfaces import render
 from adiff.export import Run, export_runs, read_runs
 from adiff.export.runs import pairs_of
+from adiff.export.splits import Splits
 from adiff.storage import write_json
 
 PRODUCTS = {"metal": ("scratch", "dent"), "wood": ("hole",)}
@@ -232,7 +233,7 @@ CHECKS = (
 def compare(check: Check, runs: list[Run], normals: dict[str, list[Path]], out: Path, size: int) -> dict:
     """Export, open, and hold every image that comes against the runs' own."""
     export_runs(runs, out, check.format, normals=normals, validation=0.25, **check.options)
-    own = {sample.stem: sample for sample in pairs_of(runs, 0.0, 0)}
+    own = {sample.stem: sample for sample in pairs_of(runs, Splits((), 0.0, 0))}
     overlaps, pixels, good, worst = [], [], 0, ("", 2.0)
     for stem, image, masks in check.read(out, size):
         if stem.startswith("normal_"):

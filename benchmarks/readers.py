@@ -32,6 +32,7 @@ from adiff.evaluation.networks import new_network
 from adiff.evaluation.splits import read_groups
 from adiff.export import read_runs
 from adiff.export.runs import pairs_of
+from adiff.export.splits import Splits
 from adiff.features import load_features
 from adiff.foreign import read_embedding
 from adiff.learning import open_shots
@@ -219,7 +220,7 @@ def _read_name(path: Path) -> None:
 def _checked_run(path: Path) -> None:
     folder = path.parent if path.name == "run.json" else path.parent.parent
     check_run(folder, plan_of(folder), None, NullProgress())
-    for _ in pairs_of(read_runs([folder]), 0.0, 0):
+    for _ in pairs_of(read_runs([folder]), Splits((), 0.0, 0)):
         pass
 
 

@@ -217,13 +217,15 @@ def save_state(run: Run, state: Path, identity: str) -> None:
         if told is None:
             raise
         raise OSError(int(told[2]), told[1].strip(), str(state)) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(state)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def unfinished(state: Path) -> Path:
     """Folder where a state is written. What safetensors makes there, of up to 1.6 GB, stays if it is killed."""
-    return state.with_name(f"{state.name}.tmp")
+    return state.with_name(f".{state.name}.tmp")
 
 
 def names_in(state: Path) -> set[str]:

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import shutil
 import subprocess
 from contextlib import nullcontext
@@ -27,6 +26,7 @@ from adiff.spatial_encoder import SpatialEncoder, save_encoder
 from adiff.training import loop
 from adiff.training.state import Run, save_state
 from benchmarks.kill import listing
+from tests.hostile.meanwhile import SAID_MEANWHILE
 
 PAGE, FILLER = 4096, "filler"
 UNFINISHED = ("out/masks.json", "out/export.json")
@@ -189,5 +189,5 @@ def _refused(command, why, what_to_do):
     """The command ends in one line of the system's own words, and no temporary file and no lock stay."""
     result = CliRunner().invoke(app, command.arguments)
     assert result.exit_code == 2 and isinstance(result.exception, SystemExit), result.output
-    (line,) = (line for line in result.stderr.splitlines() if not re.match(r"[\w /]+: \d+/\d+(, |$)", line))
+    (line,) = (line for line in result.stderr.splitlines() if not SAID_MEANWHILE.match(line))
     assert line.startswith(f"error: {why}: ") and line.endswith(what_to_do) and ".tmp" not in line
