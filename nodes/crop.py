@@ -12,7 +12,7 @@ from ..adiff.crops import PARTS, Crop, blend_weight, crops_of, join_measures
 from ..adiff.errors import InputError
 from ..adiff.geometry import CONTEXT, resize_image, resize_mask
 from .finish import measures_of
-from .host import levels_of, mask_batch, to_batch
+from .host import levels_of, mask_batch, masks_at, to_batch
 from .sockets import CATEGORY, CroppedPhotos, CropSocket
 
 
@@ -56,7 +56,7 @@ class CropToMask(io.ComfyNode):
     @classmethod
     def execute(cls, image, mask, size: int, context: float, parts: str) -> io.NodeOutput:
         """Cut every photo where its own mask says."""
-        mask = _on_photos(mask_batch(mask), image)
+        mask = masks_at(mask_batch(mask), image.shape[1:3])
         batch = max(len(image), len(mask))
         photos = to_batch(image[..., :3], batch, "images")
         masks = to_batch(mask, batch, "masks").cpu().numpy()
@@ -126,19 +126,6 @@ class Stitch(io.ComfyNode):
             found[number] += told[place : place + 1]
         joined = [join_measures(*one) for one in zip(found, crop.crops * rounds, marked, strict=True) if one[0]]
         return io.NodeOutput(photos, torch.from_numpy(marked).float(), json.dumps(joined, indent=1) if joined else "")
-
-
-def _on_photos(masks: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Masks (B, H, W) bool at the photos' size; raises InputError for those of another shape."""
-    (height, width), (rows, columns) = masks.shape[1:], image.shape[1:3]
-    if (height, width) == (rows, columns):
-        return masks
-    if abs(height * columns - width * rows) > 0.01 * height * columns:
-        raise InputError(
-            f"the mask is {width} x {height}, the image {columns} x {rows}; draw the mask on this image, or scale it "
-            "to its size"
-        )
-    return torch.from_numpy(np.stack([resize_mask(one, rows, columns) for one in masks.cpu().numpy()]))
 
 
 def _rounds(images: torch.Tensor, crops: int) -> int:

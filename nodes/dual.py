@@ -175,7 +175,7 @@ class DualSampler(io.ComfyNode):
                 *base_inputs("that the dual model was learned on", "the guidance"),
                 DualSocket.Input("dual", tooltip="From Load Dual or Train Dual"),
                 io.Int.Input("pairs", default=4, min=1, max=256, tooltip="Pairs to make, all as one batch"),
-                seed_input("The same seed and inputs give the same pairs; a pair does not depend on their number"),
+                seed_input("The same seed and inputs give the same pairs; with ancestral samplers their number counts"),
                 io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Sampling steps"),
                 io.Float.Input(
                     "cfg", default=2.5, min=1.0, max=30.0, step=0.1, round=0.01,

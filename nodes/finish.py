@@ -14,12 +14,12 @@ from comfy_api.latest import io, ui
 
 from ..adiff.datasets.writers import write_mvtec_pair
 from ..adiff.errors import InputError
-from ..adiff.geometry import feather, resize_mask
+from ..adiff.geometry import feather
 from ..adiff.library import check_name
 from ..adiff.refinement import refined
 from ..adiff.versions import versions
 from .compare import Comparison
-from .host import DOWNSCALE, levels_of, mask_batch, masks_of, to_batch
+from .host import DOWNSCALE, levels_of, mask_batch, masks_at, masks_of, to_batch
 from .provenance import made_from
 from .sockets import CATEGORY, DefectSocket, LearnedDefect
 from .written import Written
@@ -80,8 +80,7 @@ class FinishPair(io.ComfyNode):
         rebuilt = _in_place(vae.decode(vae.encode(normal[..., :3])), normal[..., :3])  # before one becomes many alike
         normal, rebuilt = (to_batch(views, batch, "normal images") for views in (normal[..., :3], rebuilt))
         mask = to_batch(mask, batch, "masks")
-        if mask.shape[1:] != normal.shape[1:3]:
-            mask = _resized(mask, normal.shape[1:3])
+        mask = masks_at(mask, normal.shape[1:3])
         painted = _in_place(vae.decode(to_batch(latents, batch, "latents")), normal)
         images, masks, measures = [], [], []
         for new, old, base, m in zip(painted, rebuilt, normal, mask.cpu().numpy(), strict=True):
@@ -111,10 +110,6 @@ def _in_place(view: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
     whole = normal.clone()
     whole[:, top : top + height, left : left + width] = view.to(normal)
     return whole
-
-
-def _resized(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    return torch.from_numpy(np.stack([resize_mask(m, size[0], size[1]) for m in mask.cpu().numpy()]))
 
 
 _saved = Written()

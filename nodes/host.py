@@ -23,10 +23,12 @@ from comfy.samplers import KSampler
 from torch import Tensor
 
 from ..adiff.errors import InputError
-from ..adiff.geometry import latent_mask
+from ..adiff.geometry import latent_mask, resize_mask
 from ..adiff.reweighting import AttentionEdit
 
 DOWNSCALE = 8
+ASPECT = 0.01
+"""By how much the shapes of a mask and its image may differ."""
 TIMESTEPS = 1000
 """Levels of SD 1.x's noise schedule."""
 _fingerprints: WeakKeyDictionary = WeakKeyDictionary()
@@ -42,16 +44,36 @@ def mask_batch(mask: Tensor) -> Tensor:
     return mask
 
 
+def masks_at(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks (B, H, W) bool at an image's size (rows, columns); raises InputError for those of another shape."""
+    (height, width), (rows, columns) = masks.shape[1:], size
+    if (height, width) == (rows, columns):
+        return masks
+    if abs(height * columns - width * rows) > ASPECT * height * columns:
+        raise _other_shape(height, width, rows, columns)
+    return torch.from_numpy(np.stack([resize_mask(one, rows, columns) for one in masks.cpu().numpy()]))
+
+
+def _other_shape(height: int, width: int, rows: int, columns: int) -> InputError:
+    return InputError(
+        f"the mask is {width} x {height}, the image {columns} x {rows}; draw the mask on this image, or scale it "
+        "to its size"
+    )
+
+
 def cells_of(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     """Bring masks (B, H, W) to a latent grid, (B, 1, h, w) float32 in {0, 1}: a cell is on if any of its pixels is.
 
     An image that is no multiple of 8 is cut at its borders as ComfyUI's VAE cuts it; a mask of another size than the
-    image is taken to cover the same view. Raises InputError for a mask of which nothing is left.
+    image is taken to cover the same view. Raises InputError for a mask of another shape, or of which nothing is left.
     """
+    height, width = mask.shape[-2:]
+    least, most = ([side * DOWNSCALE + cut for side in grid] for cut in (0, DOWNSCALE - 1))  # of the image's sides
+    if not least[0] / most[1] / (1 + ASPECT) <= height / width <= (1 + ASPECT) * most[0] / least[1]:
+        raise _other_shape(height, width, *least)
     cells = _cells(mask[:, None].float(), grid)
     for number, one in enumerate(cells):
         if not one.any():
-            height, width = mask.shape[-2:]
             raise InputError(
                 f"mask {number + 1} of {len(mask)} lies in the border of the {width} x {height} image that the VAE "
                 "cuts off; scale or pad the image to sides that are multiples of 8, and draw the mask on that"

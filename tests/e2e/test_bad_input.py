@@ -76,6 +76,24 @@ def mask_is_in_the_border_that_the_vae_cuts(server, scene):
     return scene.ours(mask=scene.graph("ProbeMasks", width=68, height=68, boxes="[[10, 0, 40, 2]]"))
 
 
+def mask_of_another_shape(server, scene):
+    return scene.ours(mask=masks(scene.graph, [(1, 1, 3, 3)], columns=12))
+
+
+def mask_of_another_shape_to_patch(server, scene):
+    mask = masks(scene.graph, [(1, 1, 3, 3)], rows=12)
+    given = {"reweighting": "balanced", "reweighting_strength": 1.0, "distance": "latent"}
+    model = scene.graph("ADiffApplyReweighting", model=scene.model, mask=mask, normal=scene.normal, **given)
+    return scene.stock(model=model)
+
+
+def mask_of_another_shape_to_finish(server, scene):
+    photo = scene.graph("VAEDecode", samples=scene.normal, vae=scene.vae)
+    given = {"vae": scene.vae, "feather_radius": 0.0, "refine": False}
+    mask = masks(scene.graph, [(1, 1, 3, 3)], columns=10)
+    return scene.graph("ADiffFinishPair", normal=photo, samples=scene.normal, mask=mask, **given)
+
+
 def masks_do_not_fit_the_normals(server, scene):
     normal = scene.graph("ProbeNormal", seed=1, batch=3, rows=8, columns=8)
     return scene.ours(mask=masks(scene.graph, [(1, 1, 3, 3)] * 2), normal=normal)
@@ -187,6 +205,9 @@ CASES = {
     mask_covers_everything: r"mask 1 of 1 covers the whole image",
     second_mask_is_empty: r"mask 2 of 2 marks nothing",
     mask_is_in_the_border_that_the_vae_cuts: r"mask 1 of 1 lies in the border of the 68 x 68 image",
+    mask_of_another_shape: r"the mask is 96 x 64, the image 64 x 64; draw the mask on this image, or scale it",
+    mask_of_another_shape_to_patch: r"the mask is 64 x 96, the image 64 x 64",
+    mask_of_another_shape_to_finish: r"the mask is 80 x 64, the image 64 x 64",
     masks_do_not_fit_the_normals: r"2 masks for a batch of 3; give one, or one for each image",
     conditioning_does_not_fit_the_masks: r"the positive conditioning has 2 rows for a batch of 3",
     model_is_sd2: r"the model is SD20; this node works on SD 1\.x models",

@@ -166,6 +166,15 @@ def test_a_mask_of_another_size_covers_the_same_view(server, graph):
     assert all(torch.equal(other, first) for other in others)
 
 
+@pytest.mark.parametrize(("width", "height"), [(71, 64), (128, 142), (8, 8)])
+def test_a_mask_of_the_photo_as_it_was_before_the_vae_cut_it_fits(server, graph, width, height):
+    """A photo of 71 x 71 becomes 8 x 8 cells; the mask may have been drawn at another scale."""
+    scene = make_scene(server, graph)
+    mask = graph("ProbeMasks", width=width, height=height, boxes="[[1, 1, 5, 5]]")
+    latent = scene.save(scene.ours(mask=mask))
+    assert server.run(graph).latent(latent).isfinite().all()
+
+
 @pytest.mark.parametrize("node", ["ADiffKSampler", "ADiffGenerateMasks"])
 def test_a_cancel_leaves_the_model_usable(server, node):
     def small():
