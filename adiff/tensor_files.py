@@ -105,8 +105,8 @@ def _allowed(kinds: list[type]) -> Iterator[None]:
     """Let torch's loader of weights make these, and tables of tensors, and nothing else for a while."""
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
-    # the first textual inversion keeps its vectors in a ParameterDict; it is a table of tensors
-    torch.serialization.add_safe_globals([torch.nn.ParameterDict, *kinds])
+    # the first textual inversion keeps its vectors in a ParameterDict, a table of tensors; torch 2.4 has no sets in it
+    torch.serialization.add_safe_globals([torch.nn.ParameterDict, set, *kinds])
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """A base model of the real architecture that is small and random, and what the parts learned on it look like."""
 
+import logging
 import os
 
 import numpy as np
@@ -42,6 +43,15 @@ def build_parts(seed=0, channels=(32, 64), heads=2):
             sample_size=SIZE,
         )
         return Parts(unet, vae, torch.randn(1, 12, CONTEXT))
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    """A command that runs in this process takes the messages for itself."""
+    yield
+    logger = logging.getLogger("adiff")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -212,11 +212,11 @@ def save_state(run: Run, state: Path, identity: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(held, folder / state.name, metadata)
         os.replace(folder / state.name, state)
-    except SafetensorError as error:  # of the system's errors it keeps the words
-        told = re.search(r"([^:]*) \(os error (\d+)\)", str(error))
+    except SafetensorError as error:  # of the system's errors it keeps the number
+        told = re.search(r"(?:os error|code:) (\d+)", str(error))
         if told is None:
             raise
-        raise OSError(int(told[2]), told[1].strip(), str(state)) from None
+        raise OSError(int(told[1]), os.strerror(int(told[1])), str(state)) from None
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(state)) from error
     finally:
