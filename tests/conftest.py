@@ -12,6 +12,7 @@ from adiff.backbone.diffusers_host import DiffusersBackbone
 from adiff.backbone.loading import Parts
 from adiff.progress import Cancelled
 from adiff.spatial_encoder import SpatialEncoder
+from adiff.training.views import VIEWS
 
 SIZE, CONTEXT = 64, 768
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -97,15 +98,20 @@ def shots():
 
 
 class Stopper:
-    """A listener that stops the work once `after` steps are done, and remembers what it was told."""
+    """A listener that stops the work once `after` steps are done, and remembers what it was told.
+
+    What comes before the steps, views that are encoded, does not count.
+    """
 
     def __init__(self, after=None):
         self.after, self.told, self.ended = after, [], False
 
     def start(self, total, what):
-        self.total = total
+        self.total, self.before = total, what == VIEWS
 
     def update(self, done, **info):
+        if self.before:
+            return
         self.told.append((done, info))
         if done == self.after:
             raise Cancelled

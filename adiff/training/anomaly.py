@@ -116,7 +116,7 @@ def train_anomalies(
     if encoder is not None:
         encoder.to(backbone.device).train(learned)
     taken, held = hold_out(shots, settings.early_stop)
-    task = _Inversion(backbone, taken, encoder, learned, settings, seed)
+    task = _Inversion(backbone, taken, encoder, learned, settings, seed, progress)
     about = {
         "settings": asdict(settings), "shots": shot_digests(shots, names), "base": backbone.fingerprint,
         "dtype": str(backbone.dtype),
@@ -126,7 +126,7 @@ def train_anomalies(
         task.parameters, task.batch, settings.schedule(), seed=seed, what="anomaly embeddings",
         progress=progress, state=state, about=about, notes=task.recent.notes,
         rates={n: settings.encoder_lr / settings.lr for n in task.parameters if n.startswith("encoder ")},
-        validation=settings.validation(task.held_out_loss(held)) if held else None,
+        validation=settings.validation(task.held_out_loss(held, progress)) if held else None,
         preview=preview and (lambda done: preview(done, task.detached())), preview_every=preview_every,
         loss_scale=first_scale(backbone.dtype),
     )  # fmt: skip
@@ -147,6 +147,7 @@ class _Inversion:
         learned: bool,
         settings: AnomalySettings,
         seed: int,
+        progress: Progress | None,
     ):
         self.backbone, self.keys, self.settings, self.seed = backbone, sorted(shots), settings, seed
         self.encoder, self.learned = encoder, learned
@@ -157,7 +158,7 @@ class _Inversion:
         self.parameters = {f"anomaly {p} {d}": e for (p, d), e in self.embeddings.items()}
         if encoder is not None and learned:
             self.parameters |= {f"encoder {name}": p for name, p in encoder.named_parameters()}
-        self.views = self._draw([shots[key] for key in self.keys], settings.draws)
+        self.views = self._draw([shots[key] for key in self.keys], settings.draws, progress)
         if not settings.masked:
             self.views = replace(self.views, cells=torch.ones_like(self.views.cells))
         self.recent = RecentLosses(self.keys)
@@ -180,13 +181,13 @@ class _Inversion:
 
         return Batch(len(index), losses, lambda found: self.recent.note(views.owner[index.numpy()], found))
 
-    def held_out_loss(self, shots: Mapping[Key, ShotArrays]) -> Callable[[], float]:
+    def held_out_loss(self, shots: Mapping[Key, ShotArrays], progress: Progress | None) -> Callable[[], float]:
         """Return what measures Eq. 5 on views of one shot of each defect, at fixed timesteps, with fixed noise.
 
         Divided by area, at uniform timesteps and unweighted whatever is trained with, so that runs can be compared.
         """
         each = samples_of_each(len(shots))
-        views = self._draw([[shots[key]] for key in self.keys], each)
+        views = self._draw([[shots[key]] for key in self.keys], each, progress)
         t = fixed_timesteps(len(shots), each, len(self.backbone.alphas_cumprod))
         noise = noise_like(views.latents, step_generator(self.seed, HELD_OUT))
         parts = torch.arange(len(t)).split(self.settings.batch)
@@ -196,11 +197,12 @@ class _Inversion:
 
         return measure
 
-    def _draw(self, shots: Sequence[Sequence[ShotArrays]], draws: int) -> ViewBank:
+    def _draw(self, shots: Sequence[Sequence[ShotArrays]], draws: int, progress: Progress | None) -> ViewBank:
         settings, frozen = self.settings, None if self.learned else self.encoder
         return draw_views(
-            self.backbone, shots, draws=draws, seed=self.seed, crop=settings.crop, batch=settings.batch, encoder=frozen
-        )
+            self.backbone, shots, draws=draws, seed=self.seed, crop=settings.crop, batch=settings.batch, encoder=frozen,
+            progress=progress,
+        )  # fmt: skip
 
     def _losses(self, views: ViewBank, index: Tensor, t: Tensor, noise: Tensor, normalisation: str) -> Tensor:
         """Eq. 5 of samples: `index` (B,) of views, t (B,), noise (B, 4, h, w). Returns (B,) float32."""

@@ -17,7 +17,7 @@ from ..backbone import Backbone
 from ..datasets.augmentation import draw_view, view_mask
 from ..embedding import K_MASK, join_condition, random_embedding
 from ..library import Key
-from ..progress import Progress
+from ..progress import NullProgress, Progress
 from .batch import Batch, first_scale
 from .loop import Outcome, fit, step_generator
 from .noising import add_noise, noise_like
@@ -25,6 +25,7 @@ from .settings import InversionSettings
 from .shots import RecentLosses, check_shots, shot_digests
 from .timesteps import draw_timesteps, fixed_timesteps, timestep_weights
 from .validation import HELD_OUT, hold_out, samples_of_each
+from .views import VIEWS
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def train_masks(
     settings = settings or MaskSettings()
     check_shots(masks, "masks")
     taken, held = hold_out(masks, settings.early_stop)
-    task = _Inversion(backbone, taken, settings, seed)
+    task = _Inversion(backbone, taken, settings, seed, progress)
     about = {
         "settings": asdict(settings), "shots": shot_digests(masks, names), "base": backbone.fingerprint,
         "dtype": str(backbone.dtype),
@@ -78,7 +79,7 @@ def train_masks(
     outcome = fit(
         task.parameters, task.batch, settings.schedule(), seed=seed, what="mask embeddings",
         progress=progress, state=state, about=about, notes=task.recent.notes,
-        validation=settings.validation(task.held_out_loss(held)) if held else None,
+        validation=settings.validation(task.held_out_loss(held, progress)) if held else None,
         preview=preview and (lambda done: preview(done, task.detached())), preview_every=preview_every,
         loss_scale=first_scale(backbone.dtype),
     )  # fmt: skip
@@ -90,15 +91,16 @@ class _Inversion:
     """The embeddings, the bank of latents of each defect's masks, and the loss of samples of them."""
 
     def __init__(
-        self, backbone: Backbone, masks: Mapping[Key, Sequence[np.ndarray]], settings: MaskSettings, seed: int
-    ):
+        self, backbone: Backbone, masks: Mapping[Key, Sequence[np.ndarray]], settings: MaskSettings, seed: int,
+        progress: Progress | None,
+    ):  # fmt: skip
         self.backbone, self.keys, self.settings, self.seed = backbone, sorted(masks), settings, seed
         start = torch.Generator().manual_seed((seed + 1) % 2**64)
         self.embeddings = {
             key: random_embedding(settings.tokens, backbone.context_dim, start).to(backbone.device) for key in self.keys
         }
         self.parameters = {f"mask {p} {d}": e for (p, d), e in self.embeddings.items()}
-        self.banks = [self._encode(masks[key], number, settings.draws) for number, key in enumerate(self.keys)]
+        self.banks = self._encode([masks[key] for key in self.keys], settings.draws, progress)
         self.recent = RecentLosses(self.keys)
 
     def detached(self) -> dict[Key, Tensor]:
@@ -121,13 +123,13 @@ class _Inversion:
 
         return Batch(size, losses, lambda found: self.recent.note(owners, found))
 
-    def held_out_loss(self, masks: Mapping[Key, np.ndarray]) -> Callable[[], float]:
+    def held_out_loss(self, masks: Mapping[Key, np.ndarray], progress: Progress | None) -> Callable[[], float]:
         """Return what measures Eq. 9 on views of one mask of each defect, at fixed timesteps, with fixed noise.
 
         At uniform timesteps and unweighted whatever is trained with, so that runs can be compared.
         """
         each = samples_of_each(len(masks))
-        z = torch.cat([self._encode([masks[key]], number, each) for number, key in enumerate(self.keys)])
+        z = torch.cat(self._encode([[masks[key]] for key in self.keys], each, progress))
         t = fixed_timesteps(len(masks), each, len(self.backbone.alphas_cumprod))
         noise, owners = noise_like(z, step_generator(self.seed, HELD_OUT)), np.repeat(np.arange(len(masks)), each)
         parts = [slice(i, i + self.settings.batch) for i in range(0, len(t), self.settings.batch)]
@@ -144,20 +146,41 @@ class _Inversion:
         predicted = self.backbone.predict_noise(add_noise(self.backbone, z, noise, t), t, context)
         return (predicted.float() - noise.float()).square().mean((1, 2, 3))
 
-    def _encode(self, masks: Sequence[np.ndarray], number: int, draws: int) -> Tensor:
-        return encode_masks(self.backbone, masks, draws, (self.seed, number), self.settings.batch)
+    def _encode(
+        self, masks: Sequence[Sequence[np.ndarray]], draws: int, progress: Progress | None
+    ) -> list[Tensor]:
+        """Latents of the views of each defect's masks; masks[i] are those of defect i."""
+        progress, banks = progress or NullProgress(), []
+        progress.start(draws * sum(map(len, masks)), VIEWS)
+        for number, of_defect in enumerate(masks):
+            done = sum(map(len, banks))
+            banks.append(
+                encode_masks(
+                    self.backbone, of_defect, draws, (self.seed, number), self.settings.batch,
+                    lambda encoded, before=done: progress.update(before + encoded),
+                )
+            )  # fmt: skip
+        progress.finish()
+        return banks
 
 
 @torch.no_grad()
 def encode_masks(
-    backbone: Backbone, masks: Sequence[np.ndarray], draws: int, seed: tuple[int, int], batch: int
+    backbone: Backbone, masks: Sequence[np.ndarray], draws: int, seed: tuple[int, int], batch: int,
+    told: Callable[[int], object] = lambda encoded: None,
 ) -> Tensor:
-    """Return latents (N, 4, h, w) of augmented masks as pictures, of the whole frame: e_m learns place and size too."""
+    """Return latents (N, 4, h, w) of augmented masks as pictures, of the whole frame: e_m learns place and size too.
+
+    told(pictures encoded by now): called after each batch.
+    """
     pictures = []
     for place, mask in enumerate(masks):
         for draw in range(draws):
             rng = np.random.default_rng((*seed, place, draw))
             view = draw_view(mask, backbone.native_size, rng, crop=False)
             pictures.append(view_mask(mask, view, backbone.native_size))
-    parts = [torch.from_numpy(np.stack(pictures[i : i + batch])) for i in range(0, len(pictures), batch)]
-    return torch.cat([backbone.encode((part[:, None].float() * 2 - 1).repeat(1, 3, 1, 1)) for part in parts])
+    latents = []
+    for part in torch.from_numpy(np.stack(pictures)).split(batch):
+        latents.append(backbone.encode((part[:, None].float() * 2 - 1).repeat(1, 3, 1, 1)))
+        told(sum(map(len, latents)))
+    return torch.cat(latents)

@@ -14,11 +14,14 @@ from ..backbone import Backbone
 from ..datasets.augmentation import augment_pair
 from ..geometry import FEW_CELLS, latent_mask, needs_crop
 from ..library import Key
+from ..progress import NullProgress, Progress
 from ..spatial_encoder import SpatialEncoder
 from .shots import ShotArrays
 
 log = logging.getLogger("adiff")
 ENCODER_BATCH = 64
+VIEWS = "views of shots"
+"""What the encoding of views is called while it goes on: with SD 1.5 on a CPU it takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def draw_views(
     crop: bool | None = None,
     batch: int = 8,
     encoder: SpatialEncoder | None = None,
+    progress: Progress | None = None,
 ) -> ViewBank:
     """Draw `draws` augmented views of every shot and encode them, `batch` at a time; shots[i] are those of defect i.
 
@@ -55,11 +59,15 @@ def draw_views(
     owner = np.repeat(np.arange(len(shots)), [len(of_defect) * draws for of_defect in shots])
     views = _views(backbone, shots, draws, seed, crop)
     latents, masks = [], []
+    progress = progress or NullProgress()
+    progress.start(len(owner), VIEWS)
     for first in range(0, len(owner), batch):
         images, some = zip(*(next(views) for _ in range(min(batch, len(owner) - first))), strict=True)
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
         latents.append(backbone.encode(pixels))
         masks.append(torch.from_numpy(np.stack(some))[:, None])
+        progress.update(first + len(some))
+    progress.finish()
     on = torch.cat(masks)
     cells = torch.cat([latent_mask(part, backbone.latent_downscale) for part in masks]).to(backbone.device)
     return ViewBank(torch.cat(latents), on, cells, owner, encoder and _encode_masks(encoder, on, backbone.device))

@@ -54,9 +54,14 @@ class Listener:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
-    def steps(self, node):
-        """The steps that a node's bar has shown."""
-        return [data["value"] for kind, data in self.seen if kind == "progress" and data["node"] == node.node]
+    def steps(self, node, total):
+        """The steps of so many that a node's bar has shown; before them it counts views."""
+        told = [data for kind, data in list(self.seen) if kind == "progress"]
+        return [data["value"] for data in told if (data["node"], data["max"]) == (node.node, total)]
+
+    def wait_for_step(self, node, step, total):
+        """Wait until a node's bar has shown a step."""
+        self.wait_for(lambda *_: step in self.steps(node, total))
 
     def _listen(self):
         while len(start := self._file.read(2)) == 2:
@@ -109,17 +114,15 @@ def break_off_and_go_on(server, graph, learned, at, steps):
     """Cancel a training at a step, run the graph again, and see that it goes on from there and leaves no state."""
     with Listener(server.url) as events:
         name = server.queue(graph)
-        events.wait_for(lambda kind, data: kind == "progress" and data["node"] == learned.node and data["value"] == at)
+        events.wait_for_step(learned, at, steps)
         server.interrupt()
         result = server.wait(name)
     assert [kind for kind, _ in result.events][-1] == "execution_interrupted"
     assert len(states(server)) == 1
     with Listener(server.url) as events:
         server.run(graph)
-        events.wait_for(
-            lambda kind, data: kind == "progress" and data["node"] == learned.node and data["value"] == steps
-        )
-    assert min(events.steps(learned)) >= at and not states(server)
+        events.wait_for_step(learned, steps, steps)
+    assert min(events.steps(learned, steps)) >= at and not states(server)
 
 
 def test_from_photos_to_a_library_to_a_pair(server, graph):
@@ -147,8 +150,8 @@ def test_from_photos_to_a_library_to_a_pair(server, graph):
     measures = graph("PreviewAny", source=pair[3])
     with Listener(server.url) as events:
         result = server.run(graph)
-        events.wait_for(lambda kind, data: kind == "progress" and data["node"] == both.node and data["value"] == 4)
-    assert set(events.steps(learned)) == {1, 2, 3, 4}
+        events.wait_for_step(both, 4, 4)
+    assert set(events.steps(learned, 4)) == {1, 2, 3, 4}
     pictures = [data for kind, data in events.seen if kind == "preview"]
     assert len(pictures) >= 2 and all(min(one.size) >= 128 for one in pictures)
     (measured,) = json.loads(result.text(measures))

@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from adiff.training import AnomalySettings, MaskSettings, train_anomalies, train_masks
 from adiff.training.views import choose_views, draw_views
 
 
@@ -26,3 +27,29 @@ def test_views_keep_their_defect_and_carry_a_cell_for_each_pixel(backbone, shots
     assert views.latents.shape == (6, 4, 8, 8) and views.masks.shape == (6, 1, 64, 64)
     assert torch.equal(views.cells, torch.nn.functional.max_pool2d(views.masks.float(), 8))
     assert (views.masks.flatten(1).sum(1) > 0).all()
+
+
+def test_the_encoding_of_views_is_told(backbone, shots):
+    """With SD 1.5 on a CPU it takes minutes."""
+    told = []
+
+    class Listener:
+        def start(self, total, what):
+            told.append((total, what))
+
+        def update(self, done, **_):
+            told.append(done)
+
+        def finish(self):
+            told.append("end")
+
+    train_anomalies(
+        backbone, shots, None, freeze_encoder=True, settings=AnomalySettings(steps=1, batch=2, draws=1),
+        progress=Listener(),
+    )  # fmt: skip
+    train_masks(
+        backbone, {key: [mask for _, mask in of_one] for key, of_one in shots.items()},
+        settings=MaskSettings(steps=1, batch=2, draws=1), progress=Listener(),
+    )  # fmt: skip
+    views = [(3, "views of shots"), 2, 3, "end"]
+    assert told == [*views, (1, "anomaly embeddings"), 1, "end", *views, (1, "mask embeddings"), 1, "end"]
