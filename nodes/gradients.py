@@ -22,6 +22,9 @@ from .host import ComfyBackbone, GraphProgress
 ACTIVATIONS = 2**20
 """Bytes that the way back keeps of one latent cell of one sample, in float32 (SD 1.5, measured); half in float16."""
 
+LEAST = 2
+"""Rows of the least part of a step that is taken at once: a dual model's pair."""
+
 LIFT = 2**10
 """Factor on gradients within the U-Net, which in float16 would vanish; a power of two changes no other digit."""
 
@@ -83,8 +86,16 @@ class TrainableBackbone(ComfyBackbone):
         return torch.func.functional_call(self._applied, _normal_weights(self._applied), (x, sigma), given)
 
     def _load(self, z_t: Tensor) -> None:
+        """Have the U-Net where it computes, whole if beside it there is room for the least that a step is split into.
+
+        Where room for the whole batch was asked for without fail, ComfyUI would leave the U-Net itself outside.
+        """
+        whole = self._needed(z_t)
+        least = whole * min(LEAST, self._batch) // self._batch
         with torch.inference_mode():  # patching a weight writes into an inference tensor
-            comfy.model_management.load_models_gpu([self._model], memory_required=self._needed(z_t))
+            comfy.model_management.load_models_gpu(
+                [self._model], memory_required=whole, minimum_memory_required=least
+            )
 
     def _needed(self, z_t: Tensor) -> int:
         """Bytes that the way back of a step keeps."""

@@ -174,6 +174,28 @@ class Weights(Probe):
         return (digest.hexdigest(),)
 
 
-NODE_CLASS_MAPPINGS = {
-    f"Probe{kind.__name__}": kind for kind in (Tokens, Normal, Masks, OtherPack, Swapped, LittleMemory, Inputs, Weights)
-}
+class Loads(Probe):
+    """The MODEL; what memory is asked for when it is loaded from here on, all and at least, in `name`.json."""
+
+    RETURN_TYPES = ("MODEL",)
+    required: ClassVar[dict] = {"model": "MODEL", "name": ("STRING", {"default": "loads"})}
+
+    def run(self, model, name):
+        load, seen, model = comfy.model_management.load_models_gpu, [], model.clone()
+        path = os.path.join(folder_paths.get_output_directory(), f"{name}.json")
+
+        def told(models, memory_required=0, minimum_memory_required=None, **given):
+            if model in models:
+                seen.append([memory_required, minimum_memory_required])
+                with open(path, "w") as file:
+                    json.dump(seen, file)
+            return load(
+                models, memory_required=memory_required, minimum_memory_required=minimum_memory_required, **given
+            )
+
+        comfy.model_management.load_models_gpu = told
+        return (model,)
+
+
+PROBES = (Tokens, Normal, Masks, OtherPack, Swapped, LittleMemory, Inputs, Weights, Loads)
+NODE_CLASS_MAPPINGS = {f"Probe{kind.__name__}": kind for kind in PROBES}

@@ -219,6 +219,16 @@ def test_a_cancelled_training_goes_on_to_the_same_result(server):
     assert "broken.safetensors" in encoders and "unbroken.safetensors" not in encoders
 
 
+def test_the_model_stays_on_a_card_on_which_the_whole_batch_has_no_room(server, graph):
+    """Room for the batch is made if that can be; ComfyUI keeps the model outside only for the least part of it."""
+    base = demo(graph)
+    watched = graph("ProbeLoads", model=base["model"], name="loads")
+    graph("PreviewAny", source=train(graph, base | {"model": watched}, drawn(graph), steps=1, batch=8)[3])
+    server.run(graph)
+    loads = json.loads((server.base / "output" / "loads.json").read_text())
+    assert loads and all(least == whole // 4 > 0 for whole, least in loads)
+
+
 def write_photos(folder, count=3, size=64):
     """A folder of images/ and masks/: grey photos with a bright square that the mask marks."""
     for part in ("images", "masks"):
