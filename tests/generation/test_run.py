@@ -164,12 +164,6 @@ def test_a_damaged_record_is_named(start, tmp_path, content):
         start()
 
 
-def test_a_run_is_not_begun_twice_without_resume(start):
-    start(resume=False)
-    with pytest.raises(InputError, match="holds this run already"):
-        start(resume=False)
-
-
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -455,7 +449,7 @@ def test_a_run_whose_normals_are_all_broken_ends(start, normals, monkeypatch):
     result = start()
     assert len(result.broken) == 5 and result.pairs == []
     assert len(reads) == 1  # and not with each batch, which would take the square of the run's time
-    assert len(start().broken) == 5 and len(opened) == len(set(opened)) > 0  # each photo once, not for each of its pairs
+    assert len(start().broken) == 5 and len(opened) == len(set(opened)) > 0  # each photo once, not for each pair
 
 
 def test_refined_masks_take_the_place_of_those_asked_for(start, masks):
