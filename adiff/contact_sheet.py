@@ -114,11 +114,11 @@ def _size(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]}"
 
 
-def change_picture(normal: np.ndarray, generated: np.ndarray, gain: float = GAIN) -> np.ndarray:
+def change_picture(normal: np.ndarray, generated: np.ndarray) -> np.ndarray:
     """Return the absolute difference of two images (H, W, 3) uint8, amplified, in colours; light where none is."""
     change = (np.maximum(generated, normal) - np.minimum(generated, normal)).max(-1)
     shares, colours = zip(*CHANGE_STOPS, strict=True)
-    level = np.clip(gain * np.arange(256, dtype=np.float32) / 255, 0, 1)
+    level = np.clip(GAIN * np.arange(256, dtype=np.float32) / 255, 0, 1)
     of_level = np.stack([np.interp(level, shares, [colour[c] for colour in colours]) for c in range(3)], -1)
     return of_level.round().astype(np.uint8)[change]
 

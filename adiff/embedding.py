@@ -39,15 +39,15 @@ class Condition:
     span: tuple[int, int]
 
 
-def random_embedding(tokens: int, dim: int, generator: torch.Generator, scale: float = 1.0) -> Tensor:
+def random_embedding(tokens: int, dim: int, generator: torch.Generator) -> Tensor:
     """Start of an inversion: Gaussian tokens, no word of any vocabulary.
 
-    scale: standard deviation; 1 is about that of a CLIP text encoder's output, next to which the tokens are put.
+    Their standard deviation, 1, is about that of a CLIP text encoder's output, next to which they are put.
     Returns (tokens, dim) float32 on the CPU.
     """
     if tokens < 1 or dim < 1:
         raise InputError(f"an embedding of {tokens} tokens of width {dim} was asked for; both must be at least 1")
-    return torch.randn(tokens, dim, generator=generator) * scale
+    return torch.randn(tokens, dim, generator=generator)
 
 
 def embedding_fingerprint(embedding: Tensor) -> str:

@@ -135,12 +135,10 @@ def clear_folder(folder: Path, *kept: str) -> None:
 
 
 @contextlib.contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Be the only process that writes to `folder` and the folders right in it; it is made if it is not there.
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; at the end it is removed if it is empty and was not so before, as they are.
 
-    The lock is the system's own on an open file: it ends with the process, however that ends. What the writes of a
-    process killed there have left is removed; at the end the lock's file is, and so is the folder if it is empty and
-    was not so before. Raises InputError, naming the process, if another one writes there, and for a file of that name.
+    Raises InputError for a file of that name.
     """
     if folder.is_file():
         raise InputError(f"{folder} is a file; give a folder")
@@ -148,18 +146,30 @@ def run_lock(folder: Path) -> Iterator[None]:
     removable = missing or [folder][: any(folder.iterdir())]
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        file = _acquire(folder)
-        try:
-            if file.seek(0, os.SEEK_END):  # the one who wrote into it was killed
-                remove_leftovers(folder, *(path for path in folder.iterdir() if path.is_dir()))
-            _sign(file, folder)
-            yield
-        finally:
-            _release(file, folder)
+        yield
     finally:
         for place in removable:
             with contextlib.suppress(OSError):  # it holds something
                 place.rmdir()
+
+
+@contextlib.contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Be the only process that writes to `folder` and the folders right in it; it is made if it is not there.
+
+    The lock is the system's own on an open file: it ends with the process, however that ends. What the writes of a
+    process killed there have left is removed; at the end the lock's file is, and so is the folder if it is empty and
+    was not so before. Raises InputError, naming the process, if another one writes there, and for a file of that name.
+    """
+    with made_folder(folder):
+        file = _acquire(folder)
+        try:
+            if file.seek(0, os.SEEK_END):  # the one who wrote into it was killed
+                remove_leftovers(folder, *(path for path in folder.iterdir() if path.is_dir()))
+            sign(file, folder)
+            yield
+        finally:
+            _release(file, folder)
 
 
 def _acquire(folder: Path) -> IO[bytes]:
@@ -184,13 +194,22 @@ def _acquire(folder: Path) -> IO[bytes]:
         file.close()
 
 
-def _sign(file: IO[bytes], folder: Path) -> None:
-    """Write into the lock's file who has it."""
+def this_process() -> dict[str, Any]:
+    """What a lock or a claim tells of its process: pid, host, since."""
+    return {"pid": os.getpid(), "host": host_name(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def host_name() -> str:
+    """This machine's name, for locks and claims."""
     import platform  # here, as no help waits for it
 
-    about = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    return platform.node()
+
+
+def sign(file: IO[bytes], folder: Path) -> None:
+    """Write into the lock's file who has it, or shares it."""
     try:
-        file.write(json.dumps(about).encode() + b"\n")
+        file.write(json.dumps(this_process()).encode() + b"\n")
     except OSError as error:  # it does not tell its file
         raise OSError(error.errno, error.strerror, str(folder / LOCK)) from error
 

@@ -19,8 +19,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import InputError
-from .storage import LOCK, NO_LOCKS, remove_leftovers, run_lock
+from .storage import (
+    LOCK,
+    NO_LOCKS,
+    host_name,
+    made_folder,
+    remove_leftovers,
+    run_lock,
+    sign,
+    this_process,
+)
 
 try:
     import fcntl
@@ -52,8 +60,7 @@ class Claims:
 
     def __init__(self, out: Path):
         self._folder, self._mine, self._ended = out / CLAIMS, set[int | str](), threading.Event()
-        self._about = {"pid": os.getpid(), "host": _host(), "worker": os.urandom(8).hex(),
-                       "since": time.strftime("%Y-%m-%d %H:%M:%S")}  # fmt: skip
+        self._about = {**this_process(), "worker": os.urandom(8).hex()}
         self._heart = threading.Thread(target=self._beat, name="claims", daemon=True)
 
     def __enter__(self) -> Claims:
@@ -108,12 +115,6 @@ class Claims:
         os.utime(self._path(batch))
 
 
-def _host() -> str:
-    import platform  # here, as no help waits for it
-
-    return platform.node()
-
-
 def owner_of(claim: Path) -> dict[str, Any] | None:
     """Who has a claim, as its file tells, {} while it is being written; None if nobody that lives has."""
     try:
@@ -125,7 +126,7 @@ def owner_of(claim: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         about = {}
     about = about if isinstance(about, dict) else {}
-    number, is_here = about.get("pid"), about.get("host") == _host()
+    number, is_here = about.get("pid"), about.get("host") == host_name()
     if age > STALE or (is_here and isinstance(number, int) and not _runs(number, about.get("worker"))):
         return None
     return about
@@ -174,25 +175,16 @@ def join_run(out: Path) -> Iterator[None]:
             _sweep(out)
             yield
         return
-    if out.is_file():
-        raise InputError(f"{out} is a file; give a folder")
-    missing = [place for place in (out, *out.parents) if not place.exists()]
-    removable = missing or [out][: any(out.iterdir())]
-    out.mkdir(parents=True, exist_ok=True)
-    try:
+    with made_folder(out):
         file = _share(out)
         try:
-            _sign(file, out)
+            sign(file, out)
             yield
         finally:
             if _is_alone(file, out):
                 _sweep(out)
                 (out / LOCK).unlink(missing_ok=True)
             file.close()
-    finally:
-        for place in removable:
-            with contextlib.suppress(OSError):  # it holds something
-                place.rmdir()
 
 
 def _share(out: Path) -> IO[bytes]:
@@ -231,7 +223,7 @@ def _is_alone(file: IO[bytes], out: Path) -> bool:
     """Whether no other process is at the run; the lock is this one's alone then, and else it is given up."""
     if not _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
         return False
-    here = os.getpid(), _host()  # another machine may keep locks of its own; its claims are seen
+    here = os.getpid(), host_name()  # another machine may keep locks of its own; its claims are seen
     return all((one["pid"], one["host"]) == here for one in workers_of(out))
 
 
@@ -241,12 +233,3 @@ def _sweep(out: Path) -> None:
     places += [path for place in places[1:] for path in place.iterdir() if place.name == "rejects" and path.is_dir()]
     remove_leftovers(*places)
     shutil.rmtree(out / CLAIMS, ignore_errors=True)
-
-
-def _sign(file: IO[bytes], out: Path) -> None:
-    """Write into the lock's file who shares it."""
-    about = {"pid": os.getpid(), "host": _host(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    try:
-        file.write(json.dumps(about).encode() + b"\n")
-    except OSError as error:  # it does not tell its file
-        raise OSError(error.errno, error.strerror, str(out / LOCK)) from error

@@ -14,11 +14,11 @@ def test_paper_constants():
     assert (K_ANOMALY, N_SPATIAL, K_MASK) == (8, 4, 4)
 
 
-def test_random_embedding_follows_its_generator_and_scale():
+def test_random_embedding_follows_its_generator():
     first = random_embedding(3, 5, torch.Generator().manual_seed(7))
-    again = random_embedding(3, 5, torch.Generator().manual_seed(7), scale=0.5)
+    again = random_embedding(3, 5, torch.Generator().manual_seed(7))
     assert first.shape == (3, 5) and first.dtype == torch.float32
-    assert torch.equal(again, first * 0.5)
+    assert torch.equal(again, first)
     assert random_embedding(64, 64, torch.Generator().manual_seed(0)).std() == pytest.approx(1, abs=0.05)
 
 

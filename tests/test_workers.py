@@ -11,7 +11,7 @@ import pytest
 
 from adiff import workers
 from adiff.errors import InputError
-from adiff.storage import LOCK, run_lock
+from adiff.storage import LOCK, host_name, run_lock
 from adiff.workers import CLAIMS, STALE, Claims, join_run, owner_of, workers_of
 
 
@@ -19,7 +19,7 @@ def claim_of(out, **about):
     """A claim on batch 3 as another process left it."""
     path = out / CLAIMS / "000003.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"pid": os.getppid(), "host": workers._host(), "worker": "x", "batch": 3} | about))
+    path.write_text(json.dumps({"pid": os.getppid(), "host": host_name(), "worker": "x", "batch": 3} | about))
     return path
 
 

@@ -60,14 +60,14 @@ class Turns:
             claims.release(name)
 
     @contextmanager
-    def in_turn(self, name: str, every: float = SOON) -> Iterator[None]:
-        """Be the one that changes a thing of that name, after whoever does now; every: seconds between two looks."""
+    def in_turn(self, name: str) -> Iterator[None]:
+        """Be the one that changes a thing of that name, after whoever does now."""
         while True:
             with ExitStack() as held:
                 try:
                     held.enter_context(self.alone(name))
                 except Busy:
-                    time.sleep(every)
+                    time.sleep(SOON)
                     continue
                 yield
                 return

@@ -119,6 +119,15 @@ def read_photo(path: Path | str) -> Photo:
     return Photo(pixels, path)
 
 
+def opens(path: Path) -> bool:
+    """Whether `read_photo` reads a file."""
+    try:
+        read_photo(path)
+    except InputError:
+        return False
+    return True
+
+
 def _open(path: Path) -> np.ndarray:
     """Open, check and decode a file; what Pillow raises is left to `read_photo`."""
     # a file's name would let Pillow map an uncompressed TIFF into memory, and turn its size alone

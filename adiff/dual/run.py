@@ -41,15 +41,14 @@ def generate_dual_run(
     out: Path,
     settings: DualSampling | None = None,
     seed: int = 0,
-    resume: bool = True,
     progress: Progress | None = None,
     backgrounds: tuple[Tensor, Sequence[str]] | None = None,
 ) -> RunResult:
     """Fill `out` with `count` pairs; what exists of the run is kept.
 
     backgrounds: for a model with BCM, latents (n, 4, h, w) and their photos' names, taken in turn; the shots' without.
-    Ctrl-C or Cancelled ends the run with the pairs done so far. Raises InputError when `out` holds something else, a
-    run of other settings (saying which), or a run at all with resume=False, and for a pair that gets no mask.
+    Ctrl-C or Cancelled ends the run with the pairs done so far. Raises InputError when `out` holds something else or
+    a run of other settings (saying which), and for a pair that gets no mask.
     """
     settings, progress = settings or DualSampling.of(model), progress or NullProgress()
     check_base(model, backbone)
@@ -72,7 +71,7 @@ def generate_dual_run(
         return sample_pairs(backbone, ready, settings, generators, chosen)
 
     with run_lock(out):
-        open_run(out, identity, backbone, resume, {})
+        open_run(out, identity, backbone, {})
         began, cancelled = time.monotonic(), False
         progress.start(count, f"pairs {model.name}")
         try:

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..datasets.images import read_photo, write_png
+from ..datasets.images import opens, write_png
 from ..errors import InputError
 from ..run_record import (
     AGAIN,
@@ -44,9 +44,9 @@ def reopen_broken(out: Path, task: Task) -> None:
 
     Those without a mask stay: the same command would draw the same ones again.
     """
-    opens = cache(_opens)  # one photo may have cost thousands of pairs
+    can_open = cache(opens)  # one photo may have cost thousands of pairs
     for number in broken_ids(out):
-        if number < task.count and not _has_no_mask(out, number) and opens(task.normal_of(number)):
+        if number < task.count and not _has_no_mask(out, number) and can_open(task.normal_of(number)):
             broken_path(out, number).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # some are left, or there is none
         (out / BROKEN).rmdir()
@@ -57,14 +57,6 @@ def _has_no_mask(out: Path, number: int) -> bool:
         return read_json_object(broken_path(out, number), AGAIN).get(NO_MASK) is True
     except FileNotFoundError:  # forgotten by another process meanwhile
         return False
-
-
-def _opens(path: Path) -> bool:
-    try:
-        read_photo(path)
-    except InputError:
-        return False
-    return True
 
 
 def write_made(out: Path, task: Task, made: Made) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..backbone import Backbone
-from ..datasets.images import Photo, read_photo
+from ..datasets.images import Photo, opens, read_photo
 from ..datasets.readers import list_images
 from ..errors import InputError
 from ..foreground import AUTOMATIC, ForegroundFinder
@@ -76,15 +76,7 @@ def find_objects(normals: Sequence[Path], way: str = AUTOMATIC) -> FoundObjects:
 
     Raises InputError where they are found in none. Images that do not open do not count: a run lists them.
     """
-    return FoundObjects(ForegroundFinder.of(Pictures([path for path in normals[:SEEN] if _opens(path)]), way))
-
-
-def _opens(path: Path) -> bool:
-    try:
-        read_photo(path)
-    except InputError:
-        return False
-    return True
+    return FoundObjects(ForegroundFinder.of(Pictures([path for path in normals[:SEEN] if opens(path)]), way))
 
 
 class Pictures(Sequence):

@@ -78,7 +78,6 @@ def generate_run(
     limits: PairFilter | None = None,
     tries: int = TRIES,
     seed: int = 0,
-    resume: bool = True,
     command: str | None = None,
     shared: ObjectRun | None = None,
     progress: Progress | None = None,
@@ -94,7 +93,7 @@ def generate_run(
     the run lies; `out`, its local stand-in, then gets the records alone. A normal image that does not open costs its
     pairs, which are listed as broken, until it does and the run goes on; a mask that cannot be had costs its pair for
     good. Ctrl-C or Cancelled ends the run with the pairs done so far. Raises InputError when `out` holds something
-    else, a run of other settings (saying which), or a run at all with resume=False, and when no pair at all has a mask.
+    else or a run of other settings (saying which), and when no pair at all has a mask.
     """
     settings, progress = settings or GenerationSettings(), progress or NullProgress()
     wanted = [(key, masks), *also]
@@ -108,9 +107,9 @@ def generate_run(
         if shared is not None:
             shared.open()
         name = out if shared is None else shared.folder.url
-        open_run(out, identity, backbone, resume, told, name)
+        open_run(out, identity, backbone, told, name)
         if shared is not None and shared.publish():
-            open_run(out, identity, backbone, True, told, name)
+            open_run(out, identity, backbone, told, name)
         reopen_broken(out, task)
         if shared is not None:
             shared.forget_broken()
@@ -207,9 +206,8 @@ def _alone(values: list[Any]) -> Any:
 
 
 def open_run(
-    out: Path, identity: dict[str, Any], backbone: Backbone, resume: bool, told: Mapping[str, Any],
-    name: Path | str | None = None,
-) -> None:  # fmt: skip
+    out: Path, identity: dict[str, Any], backbone: Backbone, told: Mapping[str, Any], name: Path | str | None = None
+) -> None:
     """Make the run's folder, with what is `told` of the run besides, or check that the one there is this run.
 
     name: what to call the folder, if it is the stand-in of another.
@@ -234,8 +232,6 @@ def open_run(
         if [key for key, value in identity.items() if there.get(key) != value] == ["count"]:
             remedy = "choose another folder, and another seed for other pairs, or --restart"
         raise InputError(f"{name} holds another run ({'; '.join(other)}); {remedy}")
-    if not resume:
-        raise InputError(f"{name} holds this run already; resume it or choose another folder")
     begun = there.get("environment")
     if changed := _differences(environment, begun if isinstance(begun, dict) else {}):
         logger.warning(

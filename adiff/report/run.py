@@ -40,28 +40,22 @@ def report_of_run(
     normals: Path | None = None,
     out: Path | None = None,
     limit: int = LIMIT,
-    command: str | None = None,
-    seconds: Mapping[str, float] | None = None,
 ) -> Path:
     """Write the report of a run's finished pairs, RUN/report.html unless `out` says otherwise; returns its path.
 
     normals: folder of the run's normal images, for the comparison of before and after; without it that is left out.
-    limit: pairs shown, evenly picked. command: what makes the run again; without it, and unless run.json has one, it is
-    put together from the run's settings. seconds: phase -> seconds, in place of run.json's, if they are known at all.
-    Raises InputError for a folder that is no run, a run with neither a finished pair nor a reject, and files that are
-    missing or damaged.
+    limit: pairs shown, evenly picked. Raises InputError for a folder that is no run, a run with neither a finished
+    pair nor a reject, and files that are missing or damaged.
     """
-    told = told_of(run, normals, command)
-    if seconds is None:
-        found = _table(told.plan.get("seconds"))
-        seconds = {name: spent for name in found if (spent := measure_of(found, name)) is not None}
+    told = told_of(run, normals)
+    found = _table(told.plan.get("seconds"))
     report = Report(
         title=" and ".join(f"{block.product} / {block.defect}" for block in told.blocks),
         lead=_lead(told),
         blocks=told.blocks,
         command=told.command,
         settings=settings_of(told.plan),
-        seconds=seconds,
+        seconds={name: spent for name in found if (spent := measure_of(found, name)) is not None},
         notes=told.notes,
         rejects=told.rejects,
     )
@@ -79,8 +73,11 @@ class Told:
     notes: Sequence[str]
 
 
-def told_of(run: Path, normals: Path | None, command: str | None = None) -> Told:
-    """Read what a run has to tell; raises as `report_of_run`."""
+def told_of(run: Path, normals: Path | None) -> Told:
+    """Read what a run has to tell; raises as `report_of_run`.
+
+    A run whose run.json has no command gets one that is put together from its settings.
+    """
     plan, records = read_plan(run), Records(run)
     rejects = _rejects(run, plan)
     if not records and not rejects:
@@ -88,7 +85,7 @@ def told_of(run: Path, normals: Path | None, command: str | None = None) -> Told
     blocks = [Block(*key, [], StoredPairs(run, of_kind, normals)) for key, of_kind in records.by_kind().items()]
     blocks = blocks or [Block(str(plan.get("product")), str(plan.get("defect")), [], [])]  # all broke the limits
     recorded = plan.get("command")
-    command = command or (recorded if isinstance(recorded, str) else None)
+    command = recorded if isinstance(recorded, str) else None
     notes = (*_notes(plan, command is None), *_broken(run))
     return Told(plan, blocks, rejects, command or rebuilt_command(plan), notes)
 

@@ -138,9 +138,9 @@ class Run:
             self.done, tensors, self.track, list(self.recent), dict(self.noted), self.gradient.most, self.gradient.scale
         )
 
-    def restore(self, snapshot: Snapshot | None = None) -> None:
-        """Go to a state, by default the last one that was kept."""
-        to = snapshot or self.kept
+    def restore(self) -> None:
+        """Go to the state that was kept last."""
+        to = self.kept
         self.done, self.recent, self.noted, self.broken_off = to.done, list(to.recent), dict(to.notes), False
         self.track, self.gradient.most, self.gradient.scale = to.track, to.most, to.scale
         self._take_back_notes()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from adiff.datasets.images import read_mask, read_photo, write_png
+from adiff.datasets.images import opens, read_mask, read_photo, write_png
 from adiff.errors import InputError
 from adiff.foreground import WHOLE
 from adiff.generation import FolderMasks, GenerationSettings, LearnedMasks, MaskSampling, files, generate_run, pairs
@@ -162,12 +162,6 @@ def test_a_damaged_record_is_named(start, tmp_path, content):
     (tmp_path / "run" / "run.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(InputError, match="run.json is"):
         start()
-
-
-def test_a_run_is_not_begun_twice_without_resume(start):
-    start(resume=False)
-    with pytest.raises(InputError, match="holds this run already"):
-        start(resume=False)
 
 
 @pytest.mark.parametrize(
@@ -447,15 +441,15 @@ def test_a_normal_that_does_not_open_costs_its_pairs_until_it_does(start, normal
 
 
 def test_a_run_whose_normals_are_all_broken_ends(start, normals, monkeypatch):
-    reads, opens = [], []
+    reads, opened = [], []
     monkeypatch.setattr(files, "read_broken", lambda out: reads.append(1) or [])
-    monkeypatch.setattr(files, "read_photo", lambda path: opens.append(path) or read_photo(path))
+    monkeypatch.setattr(files, "opens", lambda path: opened.append(path) or opens(path))
     for path in normals:
         path.write_bytes(b"x")
     result = start()
     assert len(result.broken) == 5 and result.pairs == []
     assert len(reads) == 1  # and not with each batch, which would take the square of the run's time
-    assert len(start().broken) == 5 and len(opens) == len(set(opens)) > 0  # each photo once, not for each of its pairs
+    assert len(start().broken) == 5 and len(opened) == len(set(opened)) > 0  # each photo once, not for each pair
 
 
 def test_refined_masks_take_the_place_of_those_asked_for(start, masks):
