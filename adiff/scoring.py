@@ -27,6 +27,7 @@ from torch import Tensor
 from .errors import InputError
 from .geometry import area_resize, context_box, crop_mask, crop_resize, mask_box, resize_mask
 from .masks import best_aligned_iou, border_share, count_components
+from .pixels import as_images
 from .refinement import VISIBLE, overlap, refined
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def describe(eye: Eye, images: Sequence[np.ndarray], masks: Sequence[np.ndarray]
     size, rows = eye.native_size, []
     for image, mask in zip(images, masks, strict=True):  # one at a time: no number depends on what else is in a batch
         box = context_box(mask, size)
-        view = torch.from_numpy(crop_resize(image, box, size)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        view = as_images(crop_resize(image, box, size))[None]
         z = eye.encode(view)[0].float()
         on = torch.from_numpy(crop_mask(mask, box, size))[None, None].to(z)
         a = area_resize(on, tuple(z.shape[1:]))[0, 0]

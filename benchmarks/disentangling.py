@@ -27,6 +27,7 @@ from adiff.embedding import Condition, join_condition
 from adiff.generation import GenerationSettings
 from adiff.generation.sampler import sample_blended
 from adiff.generation.seeds import generator_for
+from adiff.pixels import as_images
 from adiff.scoring import VISIBLE
 from adiff.spatial_encoder import SpatialEncoder, load_encoder
 from adiff.training import AnomalySettings, train_anomalies
@@ -85,7 +86,7 @@ def shares(backbone: Backbone, key: tuple[str, str], e_a: Tensor, encoder: Spati
     taken = np.any([mask for _, mask in shots_of(key, seed)], axis=0)
     masks = np.stack(masks_elsewhere(key, seed, count, taken))
     good = [render(key[0], None, SIZE, sample_seed(seed, *key, "normals", i)).image for i in range(count)]
-    y = backbone.encode(torch.from_numpy(np.stack(good)).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    y = backbone.encode(as_images(np.stack(good)))
     e_s = None if encoder is None else encoder(torch.from_numpy(masks)[:, None].float())
     null = Condition(backbone.null_context.expand(count, -1, -1), (0, 0))
     condition = join_condition(e_a[None].expand(count, -1, -1), e_s)

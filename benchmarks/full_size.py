@@ -111,6 +111,7 @@ def measure(checkpoint: Path, precision: str, device: str, steps: int) -> dict:
     from adiff.backbone import diffusers_host, load_backbone  # noqa: F401
     from adiff.backbone.loading import empty_prompt
     from adiff.backbone.weights import open_weights
+    from adiff.pixels import as_images
     from adiff.spatial_encoder import SpatialEncoder
 
     phases = Phases(torch.device(device))
@@ -122,7 +123,7 @@ def measure(checkpoint: Path, precision: str, device: str, steps: int) -> dict:
     rng = np.random.default_rng(SEED)
     image, mask = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8), np.zeros((SIZE, SIZE), bool)
     mask[200:300, 200:320] = True
-    latents = backbone.encode(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1)
+    latents = backbone.encode(as_images(image)[None])
     phases.end("encode 512 px", finite=bool(latents.isfinite().all()))
     _train(backbone, SpatialEncoder("base"), image, mask, steps, phases)
     _generate(backbone, image, mask, steps, phases)

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
+from ..adiff.curation import state_of
 from ..adiff.errors import InputError
 from ..adiff.features import load_features
 from ..adiff.scoring import ShotReference, describe
-from .files import FEATURES, feature_names, find_features
+from .files import FEATURES, feature_names, find_features, found_or_why
 from .sockets import CATEGORY, DatasetSocket, DefectDataset, DefectSocket, LearnedDefect
 
 
@@ -40,18 +41,13 @@ class DescribeShots(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, features: str) -> bool | str:
         """Say where the file belongs instead of "value not in list"."""
-        try:
-            find_features(features)
-        except (InputError, OSError) as error:
-            return str(error)
-        return True
+        return found_or_why(find_features, features)
 
     @classmethod
     def fingerprint_inputs(cls, features: str) -> str:
         """Run again when the file has changed."""
         path = find_features(features)
-        about = (path / "model.safetensors" if path.is_dir() else path).stat()
-        return f"{about.st_mtime_ns} {about.st_size}"
+        return state_of(path / "model.safetensors" if path.is_dir() else path)
 
     @classmethod
     def execute(cls, defect: LearnedDefect, dataset: DefectDataset, features: str) -> io.NodeOutput:

@@ -12,13 +12,14 @@ from comfy.samplers import KSampler
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..adiff.curation import state_of
 from ..adiff.errors import InputError
 from ..adiff.geometry import resize_mask
 from ..adiff.learning import Shots
 from ..adiff.library import Key
 from .attentions import EditableComfyBackbone, EditableTrainableBackbone
 from .dual_host import PairSampler, dual_preview
-from .files import DUALS, SUFFIX, dual_names, find_dual, new_file
+from .files import DUALS, SUFFIX, dual_names, find_dual, found_or_why, new_file
 from .gradients import LearningProgress, normal_tensors
 from .host import check_context, check_sampling, mask_batch, to_batch
 from .pictures import as_image, loss_curve
@@ -136,17 +137,12 @@ class LoadDual(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, dual: str) -> bool | str:
         """Say where the file belongs instead of "value not in list"."""
-        try:
-            find_dual(dual)
-        except (InputError, OSError) as error:
-            return str(error)
-        return True
+        return found_or_why(find_dual, dual)
 
     @classmethod
     def fingerprint_inputs(cls, dual: str) -> str:
         """Run again when the file has changed."""
-        about = find_dual(dual).stat()
-        return f"{about.st_mtime_ns} {about.st_size}"
+        return state_of(find_dual(dual))
 
     @classmethod
     def execute(cls, dual: str) -> io.NodeOutput:

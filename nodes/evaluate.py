@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
+from ..adiff.curation import state_of
 from ..adiff.errors import InputError
 from ..adiff.evaluation.networks import NETWORKS
-from .files import LOCALIZERS, SUFFIX, find_localizer, localizer_names, new_file
+from .files import LOCALIZERS, SUFFIX, find_localizer, found_or_why, localizer_names, new_file
 from .gradients import LearningProgress, normal_tensors
 from .host import GraphProgress, masks_of
 from .paste import image_levels
@@ -126,17 +127,12 @@ class LoadLocalizer(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, localizer: str) -> bool | str:
         """Say where the file belongs instead of "value not in list"."""
-        try:
-            find_localizer(localizer)
-        except (InputError, OSError) as error:
-            return str(error)
-        return True
+        return found_or_why(find_localizer, localizer)
 
     @classmethod
     def fingerprint_inputs(cls, localizer: str) -> str:
         """Run again when the file has changed."""
-        about = find_localizer(localizer).stat()
-        return f"{about.st_mtime_ns} {about.st_size}"
+        return state_of(find_localizer(localizer))
 
     @classmethod
     def execute(cls, localizer: str) -> io.NodeOutput:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def register_folders() -> None:
             os.makedirs(own, exist_ok=True)
         except OSError as error:  # a models folder that may not be written is no reason to stay away
             log.warning("%s could not be made (%s); the pack looks in the other folders", own, error)
+
+
+def found_or_why(find: Callable[[str], object], name: str) -> bool | str:
+    """Return True for a name that `find` takes, else its message: an answer for `validate_inputs`."""
+    try:
+        find(name)
+    except (InputError, OSError) as error:
+        return str(error)
+    return True
 
 
 def encoder_names() -> list[str]:

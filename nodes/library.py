@@ -8,7 +8,7 @@ from ..adiff.errors import InputError
 from ..adiff.library import Library, save_library
 from ..adiff.library_edit import PREFER, merge, remove, revise
 from ..adiff.spatial_encoder import save_encoder
-from .files import ENCODERS, LIBRARIES, SUFFIX, encoder_holding, find_library, library_names, new_file
+from .files import ENCODERS, LIBRARIES, SUFFIX, encoder_holding, find_library, found_or_why, library_names, new_file
 from .sockets import (
     CATEGORY,
     IN_GRAPH,
@@ -47,11 +47,7 @@ class LoadLibrary(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, library: str) -> bool | str:
         """Say where the file belongs instead of "value not in list"."""
-        try:
-            find_library(library)
-        except (InputError, OSError) as error:
-            return str(error)
-        return True
+        return found_or_why(find_library, library)
 
     @classmethod
     def fingerprint_inputs(cls, library: str) -> str:

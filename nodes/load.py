@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..adiff.errors import InputError
+from ..adiff.curation import state_of
 from ..adiff.spatial_encoder import load_encoder
-from .files import BUILT_IN, defect_labels, encoder_names, encoder_path, find_defect
+from .files import BUILT_IN, defect_labels, encoder_names, encoder_path, find_defect, found_or_why
 from .sockets import CATEGORY, DefectSocket, EncoderSocket, LoadedEncoder
 
 
@@ -33,11 +33,7 @@ class LoadDefect(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, defect: str) -> bool | str:
         """Say which library is missing instead of "value not in list"."""
-        try:
-            find_defect(defect)
-        except (InputError, OSError) as error:
-            return str(error)
-        return True
+        return found_or_why(find_defect, defect)
 
     @classmethod
     def fingerprint_inputs(cls, defect: str) -> str:
@@ -72,17 +68,12 @@ class LoadSpatialEncoder(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, encoder: str) -> bool | str:
         """Say where the file belongs: ComfyUI does not check the choice."""
-        try:
-            encoder_path(encoder)
-        except (InputError, OSError) as error:
-            return str(error)
-        return True
+        return found_or_why(encoder_path, encoder)
 
     @classmethod
     def fingerprint_inputs(cls, encoder: str) -> str:
         """Run again when the file has changed."""
-        about = encoder_path(encoder).stat()
-        return f"{about.st_mtime_ns} {about.st_size}"
+        return state_of(encoder_path(encoder))
 
     @classmethod
     def execute(cls, encoder: str) -> io.NodeOutput:

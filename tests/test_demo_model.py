@@ -9,11 +9,11 @@ from safetensors import safe_open
 
 from adiff.backbone import demo_encoder_path, demo_folder, load_backbone
 from adiff.datasets.surfaces import DEFECTS, PRODUCTS, render, sample_seed
+from adiff.pixels import as_images
 from adiff.progress import NullProgress
 from adiff.spatial_encoder import load_encoder
 from tools.demo_model.bank import SIZE, Bank
 from tools.demo_model.gates import _contrast
-from tools.demo_model.judge import as_tensor
 from tools.demo_model.vae import new_vae, sharpen_decoder
 
 
@@ -45,7 +45,7 @@ def test_the_encoder_belongs_to_it(backbone):
 @torch.no_grad()
 def test_vae_rebuilds_unseen_surfaces(backbone):
     images = np.stack([render(p, DEFECTS[i], 128, sample_seed(9, p, "test", i)).image for i, p in enumerate(PRODUCTS)])
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = as_images(images)
     latents = backbone.encode(pixels)
     rebuilt = backbone.decode(latents).clamp(-1, 1)
     error = ((rebuilt - pixels) / 2).square().mean()
@@ -60,7 +60,7 @@ def test_vae_keeps_the_contrast_of_every_kind(backbone, kind):
     kept = []
     for product in PRODUCTS:
         surface = render(product, kind, SIZE, sample_seed(0, product, kind, "unseen", 3))
-        picture = as_tensor(surface.image[None])
+        picture = as_images(surface.image[None])
         rebuilt = backbone.decode(backbone.encode(picture)).clamp(-1, 1)
         kept.append(_contrast(rebuilt[0], surface.mask) / _contrast(picture[0], surface.mask))
     assert np.mean(kept) > 0.8

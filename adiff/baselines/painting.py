@@ -18,10 +18,11 @@ from torch import Tensor
 from ..backbone import Backbone
 from ..errors import InputError
 from ..generation import GenerationSettings
-from ..generation.pairs import as_pixels, paint_box
+from ..generation.pairs import paint_box
 from ..generation.sampler import sample_blended
 from ..generation.seeds import generator_for, rng_for
 from ..geometry import crop_mask, crop_resize, feather, latent_mask, paste_back, resize_mask, stitch
+from ..pixels import as_images, as_pixels
 from .crop_paste import crop_paste
 from .pasting import Pasted, Sources, on_object
 from .prompt_to_prompt import prompt_to_prompt
@@ -91,7 +92,7 @@ def _paint(
     boxes = [paint_box(mask, backbone, settings) for mask in masks]
     views = np.stack([crop_resize(image, box, size) for image, box in zip(images, boxes, strict=True)])
     on = np.stack([crop_mask(mask, box, size) for mask, box in zip(masks, boxes, strict=True)])
-    y = backbone.encode(torch.from_numpy(views).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    y = backbone.encode(as_images(views))
     cells = latent_mask(torch.from_numpy(on)[:, None].float(), backbone.latent_downscale).to(y.device)
     condition, edit = METHODS[method](backbone, embedding, cells)
     painted = as_pixels(backbone.decode(sample_blended(backbone, y, cells, condition, settings, generators, edit)))

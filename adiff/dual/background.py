@@ -25,6 +25,7 @@ from ..datasets.readers import list_images
 from ..errors import InputError
 from ..foreground import by_border_colour
 from ..geometry import Box, crop_resize, resize_mask
+from ..pixels import as_images
 from ..training.noising import add_noise
 from .layers import BackgroundPass
 from .parts import part_of
@@ -70,7 +71,7 @@ def background_picture(image: np.ndarray, foreground: np.ndarray | None, size: i
 @torch.no_grad()
 def encode_backgrounds(backbone: EditableBackbone, pictures: Sequence[np.ndarray], batch: int = 4) -> Tensor:
     """Latents (N, 4, h, w) of background pictures as `background_picture` makes them."""
-    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 127.5 - 1
+    pixels = as_images(np.stack(pictures))
     return torch.cat([backbone.encode(some) for some in pixels.split(batch)])
 
 

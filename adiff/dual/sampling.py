@@ -20,8 +20,8 @@ from torch import Tensor
 from ..backbone.attentions import EditableBackbone
 from ..backbone.schedule import LENGTH, alpha_bar_at, ddim_step, sampling_timesteps
 from ..errors import InputError
-from ..generation.pairs import as_pixels
 from ..generation.sampler import seeded_noise
+from ..pixels import as_pixels
 from .background import Background, encode_black, see_background
 from .file import DualModel, nested_contexts
 from .layers import DualEdit

@@ -24,6 +24,7 @@ from ..embedding import random_embedding
 from ..errors import InputError
 from ..geometry import Box, crop_resize, resize_mask
 from ..library import Key
+from ..pixels import as_images
 from ..progress import Progress
 from ..training import Batch, Outcome, Schedule, Validation, fit
 from ..training.batch import first_scale
@@ -356,6 +357,6 @@ def encode_pairs(
         part = part_of(whole, resize_mask(mask, size, size))
         both = np.stack([whole.astype(np.float32), part])
         views += [np.flip(both, [axis + 1 for axis in axes]) for axes in FLIPS[flips]]
-    pixels = torch.from_numpy(np.stack(views, axis=1)).permute(0, 1, 4, 2, 3) / 127.5 - 1
+    pixels = as_images(np.stack(views, axis=1))
     latents = [backbone.encode(some) for some in pixels.flatten(0, 1).split(batch)]
     return torch.cat(latents).unflatten(0, (2, -1))

@@ -27,6 +27,7 @@ from ..devices import best_device, device_of
 from ..errors import InputError
 from ..generation.seeds import derived_seed, rng_for
 from ..geometry import resize_image, resize_mask
+from ..pixels import as_images
 from ..progress import NullProgress, Progress
 from .metrics import average_precision
 from .networks import GROUPS, NETWORKS, new_network
@@ -162,11 +163,6 @@ def _prepare(pool: Sequence[Example], size: int) -> tuple[np.ndarray, np.ndarray
     return np.stack(images), np.stack(masks)
 
 
-def _as_tensor(images: np.ndarray) -> Tensor:
-    """(n, S, S, 3) uint8 -> (n, 3, S, S) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def _batch(
     pools: Sequence[tuple[np.ndarray, np.ndarray]], shares: Sequence[float], plain: np.ndarray,
     settings: LocalizerSettings, rng: np.random.Generator,
@@ -184,7 +180,7 @@ def _batch(
         image, mask = (np.rot90(array[:, ::-1] if flip else array, turns) for array in (image, mask))
         images.append(image)
         masks.append(mask)
-    x = _as_tensor(np.stack(images))
+    x = as_images(np.stack(images))
     gain, shift = (torch.from_numpy(rng.uniform(-settings.jitter, settings.jitter, (len(x), 1, 1, 1))).float()
                    for _ in range(2))  # fmt: skip
     return x * (1 + gain) + shift, torch.from_numpy(np.stack(masks))[:, None].float()
@@ -195,7 +191,7 @@ def _validate(network: nn.Module, images: np.ndarray, masks: np.ndarray) -> floa
     """Pixel AP over prepared pairs."""
     network.eval()
     where = device_of(network)
-    scores = [network(_as_tensor(image[None]).to(where)).cpu().numpy().ravel() for image in images]
+    scores = [network(as_images(image[None]).to(where)).cpu().numpy().ravel() for image in images]
     return average_precision(np.concatenate(scores), masks.ravel()) or 0.0
 
 
@@ -203,7 +199,7 @@ def _validate(network: nn.Module, images: np.ndarray, masks: np.ndarray) -> floa
 def score(trained: Trained, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Score an image (H, W, 3) uint8 of any size: p at the network's size (S, S) and at the image's (H, W), float32."""
     small = resize_image(image, trained.size, trained.size)
-    p = trained.network(_as_tensor(small[None]).to(device_of(trained.network))).sigmoid().cpu()
+    p = trained.network(as_images(small[None]).to(device_of(trained.network))).sigmoid().cpu()
     large = F.interpolate(p, size=image.shape[:2], mode="bilinear", align_corners=False)
     return p[0, 0].numpy(), large[0, 0].numpy()
 

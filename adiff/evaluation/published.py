@@ -28,6 +28,7 @@ from ..datasets.readers import Shot
 from ..devices import best_device, device_of
 from ..errors import InputError
 from ..geometry import resize_image
+from ..pixels import as_images
 from ..progress import NullProgress, Progress
 from ..tensor_files import read_pickled, sha256_of
 from .material import Run, open_examples
@@ -86,8 +87,7 @@ class LpipsReader:
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> Features:
         """Image (H, W, 3) uint8 -> f of each stage."""
-        levels = torch.from_numpy(resize_image(image, self.size, self.size).copy()).to(device_of(self.whole))
-        x = levels.permute(2, 0, 1)[None].float() / 127.5 - 1
+        x = as_images(resize_image(image, self.size, self.size))[None].to(device_of(self.whole))
         return tuple(self._normalize(stage)[0] for stage in self.whole.net(self.whole.scaling_layer(x)))
 
     def distance(self, a: Features, b: Features) -> float:

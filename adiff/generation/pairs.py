@@ -16,6 +16,7 @@ from ..datasets.images import Photo
 from ..embedding import join_condition
 from ..errors import InputError
 from ..geometry import Box, box_of, context_box, crop_resize, latent_mask, needs_crop, resize_image, resize_mask
+from ..pixels import as_images, as_pixels
 from ..refinement import refined
 from ..scoring import ShotReference, measure_pair
 from ..spatial_encoder import SpatialEncoder
@@ -139,7 +140,7 @@ def _paint(
     size = backbone.native_size
     pictures = np.stack([crop_resize(photos[view.photo].rgb, view.crop.box, size) for view in views])
     on = torch.from_numpy(np.stack([resize_mask(view.crop.mask, size, size) for view in views]))[:, None].float()
-    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    images = as_images(pictures)
     y = backbone.encode(images)
     cells, on = latent_mask(on, backbone.latent_downscale).to(y.device), on.to(y.device)
     e_s = None if encoder is None else encoder.to(y.device)(on)
@@ -150,12 +151,6 @@ def _paint(
     x = sample_blended(backbone, y, cells, condition, settings, noises, reweighter, on_step)
     pixels = as_pixels(backbone.decode(x)), as_pixels(backbone.decode(y))
     return [_Painted(view.crop, *both) for view, *both in zip(views, *pixels, strict=True)]
-
-
-def as_pixels(images: Tensor) -> np.ndarray:
-    """Images (B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8."""
-    levels = ((images.float() + 1) * 127.5).round().clamp(0, 255)
-    return levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _finish(

@@ -14,6 +14,7 @@ from ..backbone import Backbone
 from ..datasets.augmentation import augment_pair
 from ..geometry import FEW_CELLS, latent_mask, needs_crop
 from ..library import Key
+from ..pixels import as_images
 from ..progress import NullProgress, Progress
 from ..spatial_encoder import SpatialEncoder
 from .shots import ShotArrays
@@ -63,7 +64,7 @@ def draw_views(
     progress.start(len(owner), VIEWS)
     for first in range(0, len(owner), batch):
         images, some = zip(*(next(views) for _ in range(min(batch, len(owner) - first))), strict=True)
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        pixels = as_images(np.stack(images))
         latents.append(backbone.encode(pixels))
         masks.append(torch.from_numpy(np.stack(some))[:, None])
         progress.update(first + len(some))

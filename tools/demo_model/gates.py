@@ -21,11 +21,12 @@ from adiff.generation.sampler import sample_plain
 from adiff.generation.seeds import generator_for
 from adiff.generation.settings import MaskSampling
 from adiff.masks import MaskRules, aligned_iou, check_mask, clean_mask
+from adiff.pixels import as_images
 from adiff.spatial_encoder import SpatialEncoder, load_encoder
 from adiff.training import AnomalySettings, MaskSettings, train_anomalies, train_masks
 
 from .bank import SIZE, WORDS, Bank, mask_pictures
-from .judge import Judge, as_tensor, quadrants, train_judge
+from .judge import Judge, quadrants, train_judge
 from .unet import NULL, caption_tokens
 
 QUADRANTS = ("top-left", "top-right", "bottom-left", "bottom-right")
@@ -46,7 +47,7 @@ def vae_gate(backbone: Backbone, seed: int, count: int = 8) -> dict:
             for index in range(count):
                 seeds = [sample_seed(seed, product, kind, "gate", index) for _ in range(2)]
                 bad, good = render(product, kind, SIZE, seeds[0]), render(product, None, SIZE, seeds[1])
-                pair = as_tensor(np.stack([bad.image, good.image]))
+                pair = as_images(np.stack([bad.image, good.image]))
                 rebuilt = backbone.decode(backbone.encode(pair)).clamp(-1, 1)
                 errors.append((rebuilt[0] - pair[0]).square().mean().item() / 4)
                 inside = torch.from_numpy(bad.mask)
@@ -213,7 +214,7 @@ def judge_gate(judge: Judge, seed: int, count: int = 10) -> dict:
     """How far the judge itself can be trusted: right products and quadrants on real unseen surfaces."""
     real = [render(p, d, SIZE, sample_seed(seed, p, d, "judge", i)) for p in PRODUCTS for d in DEFECTS
             for i in range(count)]  # fmt: skip
-    product, where = judge(as_tensor(np.stack([s.image for s in real])))
+    product, where = judge(as_images(np.stack([s.image for s in real])))
     right = [PRODUCTS[i] == s.product for i, s in zip(product.argmax(1).tolist(), real, strict=True)]
     corner = [(s, q) for s, q in zip(real, quadrants(where), strict=True) if s.words[-1] != "centre"]
     return {"products_right": float(np.mean(right)),

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
 from adiff.datasets.surfaces import PRODUCTS
+from adiff.pixels import as_images
 
 from .bank import Bank
 
@@ -31,11 +32,6 @@ class Judge(nn.Module):
         """Judge a batch."""
         features = self.body(images)
         return self.product(features.mean((2, 3))), self.where(features)[:, 0]
-
-
-def as_tensor(images: np.ndarray) -> Tensor:
-    """Pictures (N, S, S, 3) uint8 -> (N, 3, S, S) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def augmented(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -68,7 +64,7 @@ def train_judge(bank: Bank, *, seed: int, steps: int = 700, batch: int = 32) -> 
     for _ in range(steps):
         index = rng.integers(len(bank.images), size=batch)
         masks = torch.from_numpy(bank.masks[index])[:, None].float()
-        product, where = judge(augmented(as_tensor(bank.images[index]), rng))
+        product, where = judge(augmented(as_images(bank.images[index]), rng))
         target = (F.adaptive_avg_pool2d(masks, GRID)[:, 0] > 0.2).float()
         loss = F.cross_entropy(product, torch.from_numpy(labels[index]))
         loss = loss + 2 * F.binary_cross_entropy_with_logits(where, target, pos_weight=torch.tensor(3.0))

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adiff.backbone.schedule import sd1_scheduler
 from adiff.geometry import latent_mask
+from adiff.pixels import as_images
 from adiff.progress import Progress
 from adiff.training import Schedule, fit
 
@@ -62,7 +63,7 @@ def encode_bank(vae: AutoencoderKL, pictures: np.ndarray, batch: int = 16) -> Te
     """Return scaled latents (N, 4, 16, 16) of pictures (N, S, S, 3) uint8."""
     latents = []
     for start in range(0, len(pictures), batch):
-        images = torch.from_numpy(pictures[start : start + batch]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = as_images(pictures[start : start + batch])
         latents.append(vae.encode(images).latent_dist.mean * vae.config.scaling_factor)
     return torch.cat(latents)
 

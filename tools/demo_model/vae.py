@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL
 from scipy import ndimage
 from torch import Tensor
 
+from adiff.pixels import as_images
 from adiff.progress import Progress
 from adiff.training import Schedule, fit
 
@@ -63,7 +64,7 @@ def batch_of(bank: Bank, count: int, crop: int, rng: np.random.Generator) -> tup
         image, mask = np.rot90(image, turns), np.rot90(mask, turns)
         images.append((image[:, ::-1] if flip else image).copy())
         masks.append((mask[:, ::-1] if flip else mask).copy())
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = as_images(np.stack(images))
     return pixels, torch.from_numpy(np.stack(masks))[:, None].float()
 
 
@@ -94,7 +95,7 @@ def sharpen_decoder(bank: Bank, vae: AutoencoderKL, folder: Path, *, seed: int, 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
         rng = np.random.default_rng((seed, SIZE, step))
         index = np.concatenate([rng.choice(pool, count) for pool, count in pools])
-        images = torch.from_numpy(bank.images[index]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = as_images(bank.images[index])
         masks = torch.from_numpy(bank.masks[index])
         with torch.no_grad():
             latents = vae.encode(images).latent_dist.mean
