@@ -104,7 +104,7 @@ class Stopper:
     """
 
     def __init__(self, after=None):
-        self.after, self.told, self.ended = after, [], False
+        self.after, self.told, self.ended, self.before = after, [], False, False
 
     def start(self, total, what):
         self.total, self.before = total, what == VIEWS
