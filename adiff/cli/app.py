@@ -14,7 +14,7 @@ import errno
 import io
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -112,12 +112,12 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def keeping(what: str) -> Iterator[None]:
-    """Say on Ctrl-C what is kept of the work inside."""
+def keeping(what: str | Callable[[], str]) -> Iterator[None]:
+    """Say on Ctrl-C what is kept of the work inside; a function is asked only then."""
     try:
         yield
     except (KeyboardInterrupt, Cancelled):
-        raise KeyboardInterrupt(what) from None
+        raise KeyboardInterrupt(what if isinstance(what, str) else what()) from None
 
 
 def _say(kind: str, text: str) -> None:

@@ -29,7 +29,7 @@ from .options import (
     parse_loras,
 )
 from .progress import CliProgress
-from .train import begin_anew, is_anew, state_folder
+from .train import begin_anew, is_anew, state_folder, what_is_left
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -241,9 +241,9 @@ def _learn(out: Path, resume: bool, backbone: EditableBackbone, key: Key, **give
         remove_leftovers(out)  # of the same command, killed
         if not resume:
             begin_anew(folder)
-        kept = f"what is learned is in {folder}; the same command without --restart goes on"
-        with CliProgress() as progress, keeping(kept):
-            model = learn_dual(backbone, key, progress=progress, state=folder / "dual.safetensors", **given)
+        state = folder / "dual.safetensors"
+        with CliProgress() as progress, keeping(lambda: what_is_left([folder] if state.exists() else [])):
+            model = learn_dual(backbone, key, progress=progress, state=state, **given)
         save_dual(out, model)
         clear_folder(folder)
     return model

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from enum import Enum
 from functools import partial
@@ -17,7 +18,7 @@ from ..errors import InputError
 from ..storage import LOCK, TEMPORARY, clear_folder, read_json_object, run_lock, write_json
 from .app import keeping
 from .normals import PLACES, normals_of
-from .objects import Find, Place
+from .objects import Find, Place, objects_in
 from .options import Base, DefectName, LibraryFile, Loras, Precision, PrecisionName, Seed, VaryShots, parse_loras
 from .progress import CliProgress
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ..library import Defect
     from ..placement import Placing
 
+log = logging.getLogger("adiff")
 RECORD = "masks.json"
 FOUND = "foreground"
 """Folder of the objects that were found by themselves, beside the masks."""
@@ -215,24 +217,41 @@ def _objects(
 ) -> dict[str, np.ndarray]:
     """Foregrounds (H, W) bool of at most `count` files by name; InputError for empty ones, and for objects not found.
 
-    What is constant is looked for in a few normals more, if `count` is small.
+    The object is found as `adiff generate --place` finds it; normals in which it cannot be told are left out and named.
     """
     if foreground is not None and normals is not None:
         raise InputError("both --foreground and --normals given; give masks of the object, or images to find it in")
     if find is not None and normals is None:
         raise InputError("--find goes with --normals: it is how the object is found in them")
     if normals is not None:
-        from ..foreground import find_foregrounds
-        from ..generation.placing import SEEN, Pictures
-
-        found = find_foregrounds(Pictures(normals[: max(count, SEEN)]), (find or Find.automatic).way).masks
-        return {path.name: mask for path, mask in zip(normals[:count], found, strict=False)}
+        return _found(normals, find or Find.automatic, count)
     if foreground is None:
         return {}
     from ..datasets.readers import list_images
     from ..generation.placing import read_foreground
 
     return {path.name: read_foreground(path) for path in list_images(foreground)[:count]}
+
+
+def _found(normals: Sequence[Path], find: Find, count: int) -> dict[str, np.ndarray]:
+    """The object in the first `count` normals in which it can be told, (H, W) bool by name; warns of the others."""
+    from ..datasets.images import read_photo
+
+    objects, found, left_out = objects_in(normals, find), {}, {}
+    for path in normals:
+        if len(found) == count:
+            break
+        try:
+            found[path.name] = objects.find(read_photo(path))
+        except InputError as error:
+            left_out[path.name] = str(error)
+    if not found:
+        raise InputError(f"the object was found in none of {len(normals)} normals; {next(iter(left_out.values()))}")
+    if left_out:
+        name, why = next(iter(left_out.items()))
+        log.warning("%d of %d normal images get no mask, the first %s: %s",
+                    len(left_out), len(left_out) + len(found), name, why)  # fmt: skip
+    return found
 
 
 def _vary(entry: Defect, count: int, seed: tuple[int, int], progress) -> list[GeneratedMask]:

@@ -12,7 +12,7 @@ from .options import of_masks
 
 if TYPE_CHECKING:
     from ..generation import MaskSource
-    from ..generation.placing import Objects
+    from ..generation.placing import FoundObjects, Objects
     from ..library import Defect
 
 
@@ -82,10 +82,22 @@ class OnObject:
         return PlacedMasks.of(source, self._of(entry.product, tuple(normals)), self.place.value, list(entry.shot_masks))
 
     def _of(self, product: str, normals: tuple[Path, ...]) -> Objects:
-        from ..generation.placing import find_objects, given_objects
+        from ..generation.placing import given_objects
 
         if self.foreground is not None:
             return given_objects(self.foreground, product, normals)
         if normals not in self._objects:
-            self._objects[normals] = find_objects(normals, self.find.way)
+            self._objects[normals] = objects_in(normals, self.find)
         return self._objects[normals]
+
+
+def objects_in(normals: Sequence[Path], find: Find) -> FoundObjects:
+    """`generation.placing.find_objects`, whose error says which options help."""
+    from ..foreground import HINT
+    from ..generation.placing import find_objects
+
+    try:
+        return find_objects(normals, find.way)
+    except InputError as error:
+        options = f"mark it with --foreground DIR, or give --find {Find.whole_picture.value} if the surface fills them"
+        raise InputError(str(error).replace(HINT, options)) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from enum import Enum
@@ -208,8 +208,23 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool, resume: b
     _say_what_is_learned({key: task.shots[key] for key in dict.fromkeys(todo.anomalies + todo.masks)})
     if is_first():
         _put_aside(out, own if todo.anomalies and not freeze else None)
-    with keeping(f"what is learned is in {out} and {folder}; the same command without --restart goes on"):
+    with keeping(partial(_left, out)):
         return _learn(task, library, todo, encoder, freeze), todo
+
+
+def _left(out: Path) -> str:
+    """What an interrupted training has left to go on from; a library that it was to replace is not of it."""
+    folder = state_folder(out)
+    learned = [out] if out.exists() and not is_anew(folder) else []
+    learned += [folder] if any((folder / state).exists() for state in STATES) else []
+    return what_is_left(learned)
+
+
+def what_is_left(learned: Sequence[Path]) -> str:
+    """What an interrupted training says of the files that hold what it has learned."""
+    if not learned:
+        return "nothing is learned yet; the same command begins again"
+    return f"what is learned is in {' and '.join(map(str, learned))}; the same command without --restart goes on"
 
 
 def _discard_learned(folder: Path, library: Library) -> None:

@@ -144,7 +144,7 @@ def list_images(folder: Path | str) -> tuple[Path, ...]:
         raise InputError(f"the folder {folder} {'is a file' if folder.exists() else 'does not exist'}")
     files = _image_files(folder, folder)
     if not files:
-        raise InputError(f"no images in {folder}; expected {_listed(SUFFIXES)} files in it")
+        raise InputError(f"no images in {folder}; expected {_listed(SUFFIXES, len(SUFFIXES))} files in it")
     return tuple(files)
 
 

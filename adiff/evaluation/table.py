@@ -71,13 +71,17 @@ def markdown(entries: Sequence[Mapping[str, Any]], control: str) -> str:
     for entry in entries:
         cells = [entry["row"], *(_cell(entry["metrics"][name]) for name in SHOWN)]
         if "difference" in entry:
-            p = "-" if entry["p"] is None else f"{entry['p']:.3f}"
+            p = "-" if entry["p"] is None else _p_value(entry["p"])
             by_image = UNDEFINED if entry["by_image"] is None else f"{100 * entry['by_image']:+.1f}"
             cells += [_cell(entry["difference"], "+"), f"{entry['better']}/{entry['seeds']}", by_image, p]
         else:
             cells += [""] * 4
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def _cell(spread: Mapping[str, float | None] | None, sign: str = "") -> str:

@@ -126,8 +126,18 @@ def test_the_object_is_found_in_normal_images_and_kept_beside_the_masks(run, ref
         found = np.asarray(Image.open(tmp_path / "out" / "foreground" / about["foreground"])) > 0
         assert 1400 < found.sum() <= 1600 and not (mask & ~found).any() and about["normal"] == about["foreground"]
     line = refused("masks", library, "metal/hole", *where[:3], tmp_path / "new", *where[4:], "--find", "alpha")
-    assert "normal 1 of 3 has no transparency; give masks of the object, or choose 'whole picture'" in line
+    assert "the image has no transparency; mark it with --foreground DIR, or give --find whole-picture" in line
     assert not (tmp_path / "new").exists()
+
+
+def test_a_photo_in_which_no_object_can_be_told_is_named_and_left_out(run, library, sampled, tmp_path, show):
+    show("")
+    write_png(tmp_path / "normals" / "00 blank.png", np.full((64, 64, 3), 90, np.uint8))
+    result = run("masks", library, "metal/hole", "-n", "3", "--out", tmp_path / "out", "--normals",
+                 tmp_path / "normals")  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert "1 of 4 normal images get no mask, the first 00 blank.png: " in " ".join(result.stderr.split())
+    assert {about["normal"] for about, _ in placed_in(tmp_path / "out")[1]} == {"0.png", "1.png", "2.png"}
 
 
 def test_normals_are_those_of_the_defect_s_product(run, refused, library, sampled, tmp_path, show):

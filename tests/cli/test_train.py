@@ -190,6 +190,22 @@ def test_a_restart_that_was_broken_off_goes_on_though_the_old_library_is_there(r
     assert not list(tmp_path.glob("*.state")) and (tmp_path / "lib.previous.safetensors").read_bytes() == old
 
 
+def test_a_training_stopped_before_its_first_step_does_not_say_that_something_is_learned(
+    run, tiny, data, tmp_path, monkeypatch
+):  # fmt: skip
+    out, given = tmp_path / "lib.safetensors", ("--shots", "2", "--defect", "hole", "--steps", "3")
+    assert run("train", data, *given, "--out", out).exit_code == 0
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tiny, "encode", stop)
+    for path in (tmp_path / "new.safetensors", out):
+        result = run("train", data, *given, "--out", path, "--restart")
+        assert result.exit_code == 130
+        assert "stopped: nothing is learned yet; the same command begins again" in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize("again", [(), ("--restart",)])
 def test_the_old_library_survives_a_restart_killed_before_it_wrote_a_state(
     run, tiny, data, tmp_path, monkeypatch, again
