@@ -218,7 +218,8 @@ def import_(
     else:
         save_library(to, added(begun))
     logging.getLogger("adiff").warning(OTHER_SPACE)
-    typer.echo(f"{to}: {name}, {foreign.vectors.shape[0]} tokens from {source}")
+    count = foreign.vectors.shape[0]
+    typer.echo(f"{to}: {name}, {count} {'token' if count == 1 else 'tokens'} from {source}")
 
 
 @library.command(epilog="Example:  adiff library export wood.safetensors wood/hole --out hole.safetensors")

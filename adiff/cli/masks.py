@@ -174,8 +174,8 @@ def _write(out: Path, settings: dict[str, Any], made: list[Made], found: dict[st
 def check_has_masks(entry: Defect) -> None:
     """Raise InputError for a defect whose masks were not learned."""
     if entry.mask is None or entry.shot_masks is None:
-        raise InputError(f"masks of {entry.name} were not learned; `adiff train --what masks` adds them, and "
-                         "--vary-shots does without")  # fmt: skip
+        varied = "" if entry.shot_masks is None else ", and --vary-shots does without"
+        raise InputError(f"masks of {entry.name} were not learned; `adiff train --what masks` adds them{varied}")
 
 
 def shot_masks_of(entry: Defect) -> list[np.ndarray]:
