@@ -30,7 +30,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .storage import write_whole
-from .tensor_files import open_safetensors
+from .tensor_files import open_safetensors, tensors_of
 
 logger = logging.getLogger("adiff")
 
@@ -188,7 +188,7 @@ def load_library(path: str | Path) -> Library:
     with open_safetensors(path, "library") as file:
         metadata = file.metadata() or {}
         _check_kind(path, metadata, list(file.keys()))
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = tensors_of(file)
     try:
         return _rebuild(metadata, tensors)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:

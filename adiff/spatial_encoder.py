@@ -32,7 +32,7 @@ from .embedding import N_SPATIAL
 from .errors import InputError
 from .geometry import area_resize
 from .storage import write_whole
-from .tensor_files import open_safetensors, shown
+from .tensor_files import open_safetensors, shown, tensors_of
 
 FORMAT = "1"
 KIND = "spatial_encoder"
@@ -219,7 +219,7 @@ def load_encoder(path: str | Path) -> tuple[SpatialEncoder, dict[str, Any]]:
         version = metadata.get("adiff_format", "")
         if version != FORMAT:
             raise InputError(f"{path} has format {version[:40]}, this version reads format {FORMAT}; update adiff")
-        tensors = {name: file.get_tensor(name).float() for name in file.keys()}
+        tensors = {name: tensor.float() for name, tensor in tensors_of(file).items()}
     return _rebuild(path, metadata, tensors)
 
 

@@ -7,7 +7,6 @@ the folder next removes it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -19,24 +18,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    import msvcrt
-
-    fcntl = None
+from .system import NO_LOCKS, WINDOWS, lock, persist
 
 logger = logging.getLogger("adiff")
 
 LOCK = ".lock"
 """Name of the file that is there, and locked, while a process writes to a folder."""
-LOCKED_BYTE = 1 << 30
-"""Place of the byte that Windows locks: beyond the file's content, which others have to read."""
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.[0-9a-f]{16}\.tmp")
 """Names of temporary files: a digest of the name that the file will have, then a number of each write's own."""
-NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP))
-"""What a file system without locks says."""
 
 
 def check_readable(path: Path) -> None:
@@ -60,7 +49,7 @@ def write_whole(path: Path | str, write: Callable[[Path], object], rename: Calla
     temporary = path.with_name(f".{_digest(path.name)}.{os.urandom(8).hex()}.tmp")
     try:
         write(temporary)
-        (rename or os.replace)(temporary, path)
+        persist(rename or os.replace, temporary, path)
     except OSError as error:
         if error.errno is None:
             raise
@@ -169,17 +158,17 @@ def run_lock(folder: Path) -> Iterator[None]:
             sign(file, folder)
             yield
         finally:
-            _release(file, folder)
+            release(file, folder)
 
 
 def _acquire(folder: Path) -> IO[bytes]:
     """Open and lock a folder's lock file; InputError if another process has it."""
     path = folder / LOCK
     while True:
-        file = open(path, "ab+", buffering=0)
+        file = persist(open, path, "ab+", 0)
         try:
-            _lock(file)
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            alone = lock(file)
+            if alone and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 return file
         except FileNotFoundError:  # the one who held it has just removed it
             pass
@@ -188,10 +177,10 @@ def _acquire(folder: Path) -> IO[bytes]:
                 logger.warning("%s is on a file system without locks; start no second process on it", folder)
                 return file
             file.close()
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            raise InputError(f"{_holder(path)} is writing to {folder}; let it end, or give another folder") from None
+            raise
         file.close()
+        if not alone:
+            raise InputError(f"{_holder(path)} is writing to {folder}; let it end, or give another folder")
 
 
 def this_process() -> dict[str, Any]:
@@ -214,22 +203,14 @@ def sign(file: IO[bytes], folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(folder / LOCK)) from error
 
 
-def _release(file: IO[bytes], folder: Path) -> None:
-    if fcntl is not None:  # while it is locked, so that whoever opened it before sees that it is gone
+def release(file: IO[bytes], folder: Path) -> None:
+    """Remove the lock's file, which this process has for itself, and give it up."""
+    if not WINDOWS:  # while it is locked, so that whoever opened it before sees that it is gone
         (folder / LOCK).unlink(missing_ok=True)
     file.close()
-    if fcntl is None:  # Windows removes no open file
+    if WINDOWS:  # where no open file is removed
         with contextlib.suppress(OSError):  # another process has it now
             (folder / LOCK).unlink(missing_ok=True)
-
-
-def _lock(file: IO[bytes]) -> None:
-    """Lock an open file, or raise OSError at once."""
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    else:
-        file.seek(LOCKED_BYTE)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 
 
 def _holder(path: Path) -> str:

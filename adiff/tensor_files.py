@@ -65,6 +65,15 @@ def open_safetensors(path: Path, what: str, remedy: str = "copy or download it a
         raise InputError(f"{path} is not a whole safetensors file ({reason(error)}); {remedy}") from None
 
 
+def tensors_of(file: safe_open) -> dict[str, Tensor]:
+    """Return all tensors of an open file, by name, copied.
+
+    What safetensors gives stays mapped: while it lives Windows does not let the file be replaced, and a file that
+    another program cuts short ends the process.
+    """
+    return {name: file.get_tensor(name).clone() for name in file.keys()}
+
+
 def check_replaced(path: Path, kind: str, what: str) -> None:
     """Raise InputError for a file that is to be written anew and is no damaged one, but of another kind than `kind`.
 
@@ -120,7 +129,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"there is no file of weights at {path}")
     if path.suffix == ".safetensors":
         with open_safetensors(path, "file of weights") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}
+            return tensors_of(file)
     table = read_pickled(path)
     if not isinstance(table, dict) or not all(isinstance(value, Tensor) for value in table.values()):
         raise InputError(f"{path} is no table of weights, name -> tensor")

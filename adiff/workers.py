@@ -8,7 +8,6 @@ for STALE seconds, is simply taken over, and no process waits for a lock that wa
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -19,21 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from .storage import (
-    LOCK,
-    NO_LOCKS,
-    host_name,
-    made_folder,
-    remove_leftovers,
-    run_lock,
-    sign,
-    this_process,
-)
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from .storage import LOCK, host_name, made_folder, release, remove_leftovers, run_lock, sign, this_process
+from .system import NO_LOCKS, lives, lock, persist
 
 logger = logging.getLogger("adiff")
 
@@ -85,7 +71,7 @@ class Claims:
             except FileExistsError:
                 if owner_of(path) is not None:
                     return False
-                path.unlink(missing_ok=True)
+                persist(path.unlink, True)
             except FileNotFoundError:  # who left the run last has just removed the folder
                 continue
             else:
@@ -99,7 +85,7 @@ class Claims:
         """Give a batch back, done or not."""
         self._mine.discard(batch)
         with contextlib.suppress(OSError):
-            self._path(batch).unlink(missing_ok=True)
+            persist(self._path(batch).unlink, True)
 
     def _path(self, batch: int | str) -> Path:
         name = batch if isinstance(batch, str) else f"{batch:06d}"
@@ -146,19 +132,7 @@ def workers_of(out: Path) -> list[dict[str, Any]]:
 
 def _runs(number: int, worker: Any) -> bool:
     """Whether the process that made a claim on this machine lives."""
-    if number == os.getpid():
-        return worker in _workers
-    if fcntl is None:  # no harmless signal on Windows: the claim's age tells
-        return True
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    with contextlib.suppress(OSError):  # one that is dead, but whose parent has not asked
-        return Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    return True
+    return worker in _workers if number == os.getpid() else lives(number)
 
 
 @contextlib.contextmanager
@@ -167,14 +141,8 @@ def join_run(out: Path) -> Iterator[None]:
 
     They share the lock that others want alone (`storage.run_lock`). Who comes first and who goes last remove what
     killed ones have left; the last also removes the folder if it is empty and was not so before. Raises InputError,
-    naming it, if a process has the folder for itself, and for a file of that name. Where locks cannot be shared
-    (Windows) one process at a time works on a run.
+    naming it, if a process has the folder for itself, and for a file of that name.
     """
-    if fcntl is None:
-        with run_lock(out):
-            _sweep(out)
-            yield
-        return
     with made_folder(out):
         file = _share(out)
         try:
@@ -183,7 +151,7 @@ def join_run(out: Path) -> Iterator[None]:
         finally:
             if _is_alone(file, out):
                 _sweep(out)
-                (out / LOCK).unlink(missing_ok=True)
+                release(file, out)
             file.close()
 
 
@@ -191,11 +159,11 @@ def _share(out: Path) -> IO[bytes]:
     """Open and share a folder's lock; InputError if another process keeps it for itself."""
     path, until = out / LOCK, time.monotonic() + PATIENCE
     while True:
-        file = open(path, "ab+", buffering=0)
-        if _lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB):
+        file = persist(open, path, "ab+", 0)
+        if _lock(file, shared=True):
             if file.seek(0, os.SEEK_END) and _is_alone(file, out):  # whoever wrote into it was killed
                 _sweep(out)
-            _lock(file, fcntl.LOCK_SH)  # again: to ask for it alone gives it up
+            _lock(file, shared=True, wait=True)  # again: to ask for it alone gives it up
             with contextlib.suppress(FileNotFoundError):  # the last one to leave has just removed it
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                     return file
@@ -207,21 +175,19 @@ def _share(out: Path) -> IO[bytes]:
         file.close()
 
 
-def _lock(file: IO[bytes], kind: int) -> bool:
+def _lock(file: IO[bytes], shared: bool = False, wait: bool = False) -> bool:
     """Lock an open file, or say that another process has it; a file system without locks lets everybody in."""
     try:
-        fcntl.flock(file, kind)
+        return lock(file, shared, wait)
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            return False
         if error.errno not in NO_LOCKS:
             raise
-    return True
+        return True
 
 
 def _is_alone(file: IO[bytes], out: Path) -> bool:
     """Whether no other process is at the run; the lock is this one's alone then, and else it is given up."""
-    if not _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+    if not _lock(file):
         return False
     here = os.getpid(), host_name()  # another machine may keep locks of its own; its claims are seen
     return all((one["pid"], one["host"]) == here for one in workers_of(out))

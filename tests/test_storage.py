@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -169,9 +170,9 @@ def test_a_cleared_folder_keeps_its_lock_and_then_goes(tmp_path):
 
 def test_a_second_lock_says_who_has_the_first(tmp_path):
     with run_lock(tmp_path):
-        with pytest.raises(InputError, match=f"process {os.getpid()} on .* is writing to {tmp_path}; let it end"):
-            with run_lock(tmp_path):
-                pass
+        told = f"process {os.getpid()} on .* is writing to {re.escape(str(tmp_path))}; let it end"
+        with pytest.raises(InputError, match=told), run_lock(tmp_path):
+            pass
         assert names(tmp_path) == [LOCK]
     with run_lock(tmp_path):
         pass
@@ -183,6 +184,7 @@ def test_a_file_is_no_folder_to_lock(tmp_path):
         pass
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")
 def test_a_folder_that_was_removed_meanwhile_is_no_error(tmp_path):
     with run_lock(tmp_path / "run"):
         (tmp_path / "run" / LOCK).unlink()
@@ -264,7 +266,7 @@ def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatc
     def none(_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(storage, "_lock", none)
+    monkeypatch.setattr(storage, "lock", none)
     with run_lock(tmp_path):
         assert "without locks; start no second process" in caplog.text
     assert names(tmp_path) == []

@@ -9,7 +9,7 @@ from diffusers import AutoencoderTiny
 from torch import Tensor
 
 from ..errors import InputError
-from ..tensor_files import open_safetensors
+from ..tensor_files import open_safetensors, tensors_of
 
 
 class PreviewDecoder:
@@ -38,7 +38,7 @@ class PreviewDecoder:
 def _decoder_weights(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename the original file's layers; its first layer is a clamp, which diffusers does outside the list."""
     with open_safetensors(path, "preview decoder") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}
+        stored = tensors_of(file)
     renamed = {}
     for key, tensor in stored.items():
         number, _, rest = key.removeprefix("taesd_decoder.").partition(".")

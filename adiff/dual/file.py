@@ -35,7 +35,7 @@ from ..backbone.attentions import EditableBackbone
 from ..errors import InputError
 from ..library import check_name
 from ..storage import write_whole
-from ..tensor_files import open_safetensors
+from ..tensor_files import open_safetensors, tensors_of
 from .layers import bcm_of, check_weights
 
 logger = logging.getLogger("adiff")
@@ -171,7 +171,7 @@ def load_dual(path: str | Path) -> DualModel:
         if metadata.get("adiff_format") != str(FORMAT):
             version = metadata.get("adiff_format", "")[:40]
             raise InputError(f"{path} has format {version!r}, this version reads format {FORMAT}; update adiff")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = tensors_of(file)
     try:
         return _rebuild(metadata, tensors)
     except (KeyError, TypeError, ValueError, RecursionError) as error:

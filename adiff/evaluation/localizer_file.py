@@ -9,7 +9,7 @@ from safetensors.torch import save
 
 from ..errors import InputError
 from ..storage import write_whole
-from ..tensor_files import open_safetensors
+from ..tensor_files import open_safetensors, tensors_of
 from .localizer import Trained
 from .networks import NETWORKS, new_network
 
@@ -30,7 +30,7 @@ def load_localizer(path: Path) -> Trained:
     """Read what `save_localizer` wrote, without its curve. FileNotFoundError; InputError for any other file."""
     with open_safetensors(path, "localizer") as file:
         metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = tensors_of(file)
     if metadata.get("kind") != KIND or metadata.get("adiff_format") != FORMAT:
         raise InputError(f"{path} is no localizer of format {FORMAT}; `adiff evaluate localization` writes one")
     try:

@@ -32,7 +32,7 @@ from ..generation import GenerationSettings
 from ..generation.seeds import rng_for
 from ..progress import NullProgress, Prefixed, Progress
 from ..storage import LOCK, read_json_object, run_lock, write_json, write_whole
-from ..tensor_files import open_safetensors
+from ..tensor_files import open_safetensors, tensors_of
 from ..training import AnomalySettings
 from ..versions import versions
 from .localization import VALIDATION, Measured, measure
@@ -195,7 +195,7 @@ def _tokens(out: Path, painter: Painter, real: Sequence[Example], progress: Prog
     with open_safetensors(path, "file of tokens") as file:
         if (file.metadata() or {}).get("base") != backbone.fingerprint or "e_a" not in file.keys():
             raise InputError(f"{path} was learned on another base model; choose another folder")
-        return file.get_tensor("e_a")
+        return tensors_of(file)["e_a"]
 
 
 def _row_path(out: Path, row: str, seed: int) -> Path:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
-from ..tensor_files import open_safetensors, reason
+from ..tensor_files import open_safetensors, reason, tensors_of
 from .batch import Batch, Gradient
 from .processes import is_first, of_first
 from .validation import Track, Validation, is_point, measures_at
@@ -248,7 +248,7 @@ def resume(run: Run, state: Path | None, identity: str) -> None:
         return
     with open_safetensors(state, "training state", "use --restart") as file:
         metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = tensors_of(file)
     stored = metadata.get("adiff_training")
     if stored != identity:
         raise InputError(f"{state} {_difference(stored, identity)}")

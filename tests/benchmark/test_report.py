@@ -40,9 +40,9 @@ class Page(HTMLParser):
 
 def written(out):
     write_report(out)
-    page = Page((out / "report.html").read_text())
+    page = Page((out / "report.html").read_text(encoding="utf-8"))
     assert not page.open
-    return page, (out / "report.md").read_text()
+    return page, (out / "report.md").read_text(encoding="utf-8")
 
 
 def test_tables_have_means_spreads_and_numbers(folder, line):
@@ -64,7 +64,7 @@ def test_failures_and_undefined_measures_are_told(folder, line):
     rows = [line("textual inversion", None), line("SAE", error="ValueError: a | b <i>", measures={})]
     out = folder(rows)
     page, text = written(out)
-    entries = json.loads((out / "summary.json").read_text())["suites"]["ablation"]["metal/scratch"]
+    entries = json.loads((out / "summary.json").read_text(encoding="utf-8"))["suites"]["ablation"]["metal/scratch"]
     assert [(entry["cells"], entry["failed"]) for entry in entries] == [(1, 0), (0, 1)]
     assert "pixel_ap" not in entries[0]["measures"] and entries[0]["undefined"] == ["pixel_ap"]
     assert "| textual inversion | undefined |" in text and "| SAE | failed |" in text
@@ -116,7 +116,7 @@ def test_where_masks_lie_is_told_if_they_were_placed(folder, line):
     out = folder([line("all")])
     page, text = written(out)
     assert "placed on the object" not in page.text + text
-    plan = json.loads((out / "benchmark.json").read_text())
+    plan = json.loads((out / "benchmark.json").read_text(encoding="utf-8"))
     plan["budget"]["place"] = "move"
     (out / "benchmark.json").write_text(json.dumps(plan))
     page, text = written(out)
@@ -172,8 +172,8 @@ def test_lines_without_pairs_have_no_sheet(runs, line):
 def test_the_page_needs_no_file_beside_it(runs):
     out, rows = runs
     (out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    page = Page(write_report(out, out / "data").read_text())
+    page = Page(write_report(out, out / "data").read_text(encoding="utf-8"))
     pictures = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
     assert len(pictures) == 1 and pictures[0].startswith("data:image/png;base64,")
     assert (out / "sheets" / "ablation-metal-scratch.png").is_file()
-    assert "](sheets/ablation-metal-scratch.png)" in (out / "report.md").read_text()
+    assert "](sheets/ablation-metal-scratch.png)" in (out / "report.md").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shlex
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_a_folder_is_measured_and_the_same_command_goes_on(run, data, cheap, tmp
     }  # fmt: skip
     plan, before = json.loads((out / "benchmark.json").read_text()), (out / "rows.jsonl").read_bytes()
     assert plan["target"] == "data" and plan["commands"] == [
-        f"adiff benchmark {data} --out out --suite uplift --product metal --defect scratch --quick"
+        f"adiff benchmark {shlex.quote(str(data))} --out out --suite uplift --product metal --defect scratch --quick"
     ]  # fmt: skip
     (out / "rows.jsonl").write_text("\n".join((out / "rows.jsonl").read_text().splitlines()[1:]) + "\n")
     again = run(*arguments)

@@ -1,6 +1,7 @@
 """The command that a report tells: parsed again it asks for the same, and it really makes the run again."""
 
 import html
+import os
 import re
 import shlex
 
@@ -71,6 +72,7 @@ def test_parameters_can_be_told_otherwise():
     )
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names of files")
 def test_the_command_of_a_report_makes_the_run_again(run, library, data, tmp_path, listing, monkeypatch):
     """By its own words alone, in another place; masks and library lie where a shell would take their names apart."""
     folder, other = tmp_path / AWKWARD, tmp_path / "elsewhere"

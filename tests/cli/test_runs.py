@@ -251,7 +251,8 @@ def made_a_folder(name):
 def test_a_stranger_s_run_sends_nothing_to_the_terminal(run, folder, command):
     write_run(folder, defect="\x1b[2J", settings={"batch": BATCH, "\x1b]0;x\x07": "\x1b[2J"})
     record(id="\x1b[2J", normal="\x1b[2J")(folder)
-    (folder / "image" / ".\x1b[2J.tmp").write_bytes(b"")
+    if os.name != "nt":  # which has no such names
+        (folder / "image" / ".\x1b[2J.tmp").write_bytes(b"")
     result = run("run", command, folder)
     assert "\x1b" not in result.stdout and "\\x1b[2J" in result.stdout
 
@@ -268,7 +269,7 @@ def test_labels_that_are_those_of_the_defects_are_whole(folder, verify):
         (of_two_defects([1, 2, 0]), "its labels mark other pixels than its mask"),
         (of_two_defects([1, 1, 1]), "not those of 2 defects: 2 is too many or missing"),
         (of_two_defects([1, 2, 3]), "not those of 2 defects: 3 is too many or missing"),
-        (made_a_folder("pairs/000001.json"), "its record cannot be read: Is a directory"),
+        (made_a_folder("pairs/000001.json"), "its record cannot be read: "),
         (made_a_folder("image/000001.png"), "image/000001.png is missing"),
         (lambda f: (f / "pairs" / "000001.json").write_text("[" * 99999), "000001.json is damaged (no JSON: "),
         (lambda f: (f / "image" / "000001.png").unlink(), "image/000001.png is missing"),

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from adiff.cli import app
 from adiff.library import Defect, Library, save_library
 from adiff.spatial_encoder import SpatialEncoder, save_encoder
+from adiff.tensor_files import tensors_of
 
 WIDTH = 768
 UNET = "model.diffusion_model."
@@ -138,7 +139,7 @@ def test_every_command_that_takes_a_base_model_names_what_it_is_not(refused, pla
 def metadata_of(path, **changes):
     """Write a file anew with some of its metadata changed."""
     with safe_open(path, "pt") as file:
-        kept, old = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+        kept, old = tensors_of(file), file.metadata()
     save_file(kept, path, {**old, **changes})
 
 
