@@ -57,7 +57,7 @@ class Blender:
             raise ValueError("give Blender the run's noise if blending is 'fixed', and only then")
         self.y, self.mask, self.kind = y, mask, kind
         self._fixed = noise
-        self._alpha_bars = alphas_cumprod.double().tolist()
+        self._alpha_bars = alphas_cumprod.cpu().double().tolist()
 
     def __call__(
         self, x: Tensor, timestep_prev: int, noise: Tensor | None = None, mask: Tensor | None = None

@@ -2,7 +2,7 @@
 
 | precision | for |
 |---|---|
-| `auto` | bfloat16 where the device computes in it, else float16 on a GPU, else float32 |
+| `auto` | bfloat16 where the device computes in it, else float16 with CUDA, else float32 |
 | `float32`, `bfloat16`, `float16` | what they say |
 
 On the embedded model a picture through the autoencoder differs by 0.2 levels (rms) in bfloat16, of 6 to 20 that the
@@ -33,9 +33,11 @@ def dtype_of(precision: str, device: torch.device) -> torch.dtype:
 
 
 def _computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies matrices of bfloat16 by itself: CUDA from 8.0 on, CPUs with AMX."""
+    """Whether a device multiplies matrices of bfloat16 by itself: CUDA from 8.0 on, Intel's GPUs, CPUs with AMX."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "xpu":
+        return True
     has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)  # torch has no public name for it
     return device.type == "cpu" and has_tiles is not None and torch.backends.mkldnn.is_available() and has_tiles()
 

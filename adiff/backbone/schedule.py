@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
@@ -67,5 +66,5 @@ def ddim_step(
 
 def alpha_bar_at(alphas_cumprod: Tensor, timesteps: Sequence[int]) -> list[float]:
     """Return alpha_bar of each timestep, 1 at DONE."""
-    alphas = alphas_cumprod.to("cpu", torch.float64).tolist()
+    alphas = alphas_cumprod.cpu().double().tolist()
     return [1.0 if t < 0 else alphas[t] for t in timesteps]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from typer.core import TyperGroup
 
 from ..errors import InputError
 from ..progress import Cancelled
+from ..system import DEVICE, WINDOWS
 
 BAD_INPUT, STOPPED = 2, 130
 WAYS_OUT = {
@@ -30,7 +32,7 @@ WAYS_OUT = {
     errno.EDQUOT: "make room, then give the same command again",
     errno.EFBIG: "the system allows no file of that length there; give another place",
     errno.EROFS: "nothing can be written there; give another place",
-    errno.EACCES: "change its rights, or give another place",
+    errno.EACCES: f"{'close the program that has it open, ' * WINDOWS}change its rights, or give another place",
     errno.EPERM: "change its rights, or give another place",
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ENOTDIR: "a file stands where a folder is wanted; give another place",
@@ -63,7 +65,11 @@ class OneLineErrors(TyperGroup):
             if not hasattr(error, "format_message"):  # what the parser raises; its class moved between versions
                 raise
             where = getattr(getattr(error, "ctx", None), "command_path", "adiff")
-            _say("error", f"{error.format_message()} ({where} --help says more)")
+            name = getattr(error, "option_name", None)
+            told, remedy = error.format_message(), f"{where} --help says more"
+            if name in {name for parameter in self.params for name in parameter.opts}:
+                told, remedy = f"{name} belongs before the command", f"adiff {name} ..."
+            _say("error", f"{told} ({remedy})")
             code = error.exit_code
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -85,6 +91,11 @@ def root(
     debug: Annotated[
         bool, typer.Option("--debug", envvar="ADIFF_DEBUG", help="Show tracebacks and what goes on inside.")
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="DEVICE", envvar=DEVICE, help="Where to compute: cpu, cuda, cuda:1, "
+                     "xpu (Intel), mps (Apple).  [dim]default: the GPU if there is one[/dim]"),
+    ] = None,
 ) -> None:
     """Make image-mask pairs of defects from a few photos of them."""
     from .. import __version__
@@ -95,6 +106,8 @@ def root(
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
         raise typer.Exit()
+    if device:
+        os.environ[DEVICE] = device
     _set_up_logging(debug)
 
 

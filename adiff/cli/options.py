@@ -87,7 +87,7 @@ Base = Annotated[
 PrecisionName = Annotated[
     Precision,
     of_model("--precision", help="Number format of the base model; [b]auto[/b]: bfloat16 where the device computes "
-             "in it, else float16 on a GPU, else float32."),
+             "in it, else float16 with CUDA, else float32."),
 ]  # fmt: skip
 Loras = Annotated[
     list[str] | None,

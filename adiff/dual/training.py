@@ -289,7 +289,7 @@ class _Pairs:
         parts = [slice(i, i + self.settings.batch) for i in range(0, len(t), self.settings.batch)]
 
         def measure() -> float:
-            return sum(float(drawn.losses(part).double().sum()) for part in parts) / len(t)
+            return sum(float(drawn.losses(part).cpu().double().sum()) for part in parts) / len(t)
 
         return Validation(measure, steps_between(self.settings.steps))
 

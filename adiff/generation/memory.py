@@ -7,8 +7,7 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
+from ..devices import free_cache, is_out_of_memory
 from ..errors import InputError
 
 logger = logging.getLogger("adiff")
@@ -42,8 +41,7 @@ class Parts:
         return made
 
     def _halve(self, size: int) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_cache()
         if size == 1:
             raise InputError(
                 "out of memory with a single image; free memory on the device, use a smaller base model, or generate "
@@ -60,5 +58,7 @@ def _unless_out_of_memory(make: Callable[[slice], list[Item]], part: slice) -> l
     """What `make` makes of a part; None where memory did not suffice, with all that it held let go."""
     try:
         return make(part)
-    except torch.cuda.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return None

@@ -193,7 +193,8 @@ class _Inversion:
         parts = torch.arange(len(t)).split(self.settings.batch)
 
         def measure() -> float:
-            return sum(float(self._losses(views, p, t[p], noise[p], "area").double().sum()) for p in parts) / len(t)
+            losses = (self._losses(views, p, t[p], noise[p], "area").cpu() for p in parts)
+            return sum(float(part.double().sum()) for part in losses) / len(t)
 
         return measure
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..devices import free_cache, is_out_of_memory
 from ..errors import InputError
 from .processes import gather_losses, share_of, sum_gradients
 
@@ -76,7 +77,9 @@ class Gradient:
                 part = batch.losses(slice(first, min(first + most, share.stop)))
                 (part.sum() * (self.scale / batch.size)).backward()
                 losses.append(part.detach().float().cpu())
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             return None
         if self.scale != 1:
             for parameter in self.parameters:
@@ -87,8 +90,7 @@ class Gradient:
 
     def _make_room(self, batch: Batch) -> None:
         self._clear()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_cache()
         if not batch.spare():
             self._halve(batch.size)
 

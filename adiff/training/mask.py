@@ -135,7 +135,8 @@ class _Inversion:
         parts = [slice(i, i + self.settings.batch) for i in range(0, len(t), self.settings.batch)]
 
         def measure() -> float:
-            return sum(float(self._losses(z[p], owners[p], t[p], noise[p]).double().sum()) for p in parts) / len(t)
+            losses = (self._losses(z[p], owners[p], t[p], noise[p]).cpu() for p in parts)
+            return sum(float(part.double().sum()) for part in losses) / len(t)
 
         return measure
 

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..devices import best_device
 from ..errors import InputError
 
 
@@ -28,9 +29,9 @@ def joined() -> Iterator[str | None]:
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield device
         return
-    on_gpu = device is None and torch.cuda.is_available()
+    on_gpu = device is None and best_device().type == "cuda"
+    device = _own_gpu(int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else "cpu"
     if on_gpu:
-        device = _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:

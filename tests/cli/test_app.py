@@ -13,8 +13,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from adiff.backbone import demo_library_path
 from adiff.cli import EXAMPLES, app, options
-from adiff.cli.app import OneLineErrors, keeping
+from adiff.cli.app import WAYS_OUT, OneLineErrors, keeping
 from adiff.errors import InputError
 from adiff.progress import Cancelled
 
@@ -106,7 +107,7 @@ def make_app(raised: BaseException) -> typer.Typer:
         (FileNotFoundError(2, "No such file or directory", "a.png"), 2, "error: No such file or directory: a.png"),
         (OSError(28, "No space"), 2, "error: No space; make room, then give the same command again"),
         (OSError(30, "Read-only", "/x"), 2, "error: Read-only: /x; nothing can be written there; give another place"),
-        (PermissionError(13, "Denied", "/x"), 2, "error: Denied: /x; change its rights, or give another place"),
+        (PermissionError(13, "Denied", "/x"), 2, f"error: Denied: /x; {WAYS_OUT[13]}"),
         (InputError("of kind '\x1b[2J\u202e'"), 2, "error: of kind '\\x1b[2J\\u202e'"),
         (KeyboardInterrupt(), 130, "stopped: half of it is in x"),
         (Cancelled(), 130, "stopped: half of it is in x"),
@@ -130,6 +131,7 @@ def test_faults_of_the_program_are_not_hidden():
     assert isinstance(result.exception, ZeroDivisionError)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to all processes of a console")
 def test_ctrl_c_ends_a_real_process_with_130(tmp_path):
     code = "import sys; from adiff.cli import main; sys.argv = ['adiff', *sys.argv[1:]]; main()"
     arguments = ["surfaces", "--out", str(tmp_path / "set"), "--images", "400", "--size", "64"]
@@ -167,3 +169,13 @@ def test_the_defaults_of_generate_are_the_library_s():
         if setting.name in defaults:
             offered = getattr(defaults[setting.name], "value", defaults[setting.name])
             assert offered == setting.default, setting.name
+
+
+def test_the_device_is_said_before_the_command(monkeypatch):
+    monkeypatch.setenv("ADIFF_DEVICE", "")
+    command = ["masks", str(demo_library_path()), "metal/scratch", "--out", "x"]
+    named = CliRunner().invoke(app, ["--device", "nix", *command])
+    assert named.exit_code == 2 and "there is no device 'nix' on this machine; there: cpu" in named.stderr
+    behind = CliRunner().invoke(app, [*command, "--device", "cpu"])
+    assert behind.exit_code == 2
+    assert behind.stderr == "error: --device belongs before the command (adiff --device ...)\n"

@@ -1,8 +1,8 @@
 """A device that computes on the CPU and is as strict as a GPU about what lies where.
 
 Where no GPU is at hand this finds what a GPU would refuse: tensors of two devices in one operation, NumPy's look into
-device memory, a CPU generator for numbers drawn on the device. It also counts where the host waits for the device, and
-what it sends there, for which a GPU first does all that it was given.
+device memory, a CPU generator for numbers drawn on the device, and float64, which Apple's GPUs have not. It also counts
+where the host waits for the device, and what it sends there, for which a GPU first does all that it was given.
 Nothing of a GPU's number formats, memory or speed is simulated.
 """
 
@@ -83,6 +83,8 @@ class OnDevice(torch.Tensor):
 
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> OnDevice:
+        if held.dtype in (torch.float64, torch.complex128):
+            raise TypeError(f"the device has no {held.dtype}")
         made = torch.Tensor._make_wrapper_subclass(
             cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
             layout=held.layout, device=torch.device(NAME, 0),

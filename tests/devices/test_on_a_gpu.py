@@ -46,8 +46,8 @@ def test_the_device_refuses_what_a_gpu_refuses(tmp_path):
 import torch
 from tests.devices import simulated_gpu
 there, here = torch.ones(3).to(simulated_gpu.switch_on()), torch.ones(3)
-for what in (lambda: there + here, lambda: there.numpy(), lambda: torch.randn(3, generator=torch.Generator(),
-             device=there.device)):
+for what in (lambda: there + here, lambda: there.numpy(), lambda: there.double(),
+             lambda: torch.randn(3, generator=torch.Generator(), device=there.device)):
     try:
         what()
     except (RuntimeError, TypeError):
