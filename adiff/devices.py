@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -16,19 +17,16 @@ GPUS = ("cuda", "xpu", "mps")
 
 def best_device() -> torch.device:
     """The device that ADIFF_DEVICE names, else the GPU if there is one. Raises InputError for one that is not there."""
-    there = [kind for kind in GPUS if _backend(kind)]
-    asked = os.environ.get(DEVICE, "")
-    if not asked:
-        return torch.device(there[0] if there else "cpu")
+    counts = {kind: backend.device_count() for kind, backend in _backends().items()}
+    asked = os.environ.get(DEVICE) or next(iter(counts), "cpu")
     try:
         device = torch.device(asked)
-    except RuntimeError:
-        device = None
-    found = device is not None and (device.type == "cpu" or (device.type in there and _has(device)))
-    if device is None or not found:
-        known = ", ".join(["cpu", *(name for kind in there for name in _names(kind))])
-        raise InputError(f"there is no device {asked!r} on this machine; there: {known}")
-    return device
+    except RuntimeError:  # no name of a device
+        device = torch.device("meta")
+    if device.type == "cpu" or (device.index or 0) < counts.get(device.type, 0):
+        return device
+    there = ["cpu", *(f"{kind}:{number}" for kind, count in counts.items() for number in range(count))]
+    raise InputError(f"there is no device {asked!r} on this machine; there: {', '.join(there)}")
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -43,22 +41,11 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 def free_cache() -> None:
     """Give back what torch keeps of memory that is no longer used."""
-    for kind in GPUS:
-        backend = _backend(kind)
-        if backend:
-            backend.empty_cache()
+    for backend in _backends().values():
+        backend.empty_cache()
 
 
-def _backend(kind: str):
-    """torch's module for a kind of GPU; None where there is none of it."""
-    backend = torch.backends.mps if kind == "mps" else getattr(torch, kind)
-    return getattr(torch, kind) if backend.is_available() else None
-
-
-def _names(kind: str) -> list[str]:
-    count = _backend(kind).device_count()
-    return [kind] if count < 2 else [f"{kind}:{number}" for number in range(count)]
-
-
-def _has(device: torch.device) -> bool:
-    return (device.index or 0) < _backend(device.type).device_count()
+def _backends() -> dict[str, ModuleType]:
+    """torch's modules for the kinds of GPUs that are there, by their names."""
+    asked = {kind: getattr(torch.backends if kind == "mps" else torch, kind) for kind in GPUS}
+    return {kind: getattr(torch, kind) for kind, module in asked.items() if module.is_available()}

@@ -59,7 +59,7 @@ def test_what_is_asked_for_is_taken(there, monkeypatch, asked):
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(there, monkeypatch, asked):
     there(cuda=2, mps=1)
     monkeypatch.setenv("ADIFF_DEVICE", asked)
-    with pytest.raises(InputError, match=f"no device '{asked}' on this machine; there: cpu, cuda:0, cuda:1, mps"):
+    with pytest.raises(InputError, match=f"no device '{asked}' on this machine; there: cpu, cuda:0, cuda:1, mps:0$"):
         best_device()
 
 

@@ -53,7 +53,7 @@ def _tensor(data: Any, *, device: Any = None, **how: Any) -> torch.Tensor:
     return made if device is None else made.to(device)
 
 
-class _Module(backend_registration._DummyBackendModule):
+class _Module(getattr(backend_registration, "_DummyBackendModule", object)):
     """What torch asks of a kind of device."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
