@@ -186,9 +186,9 @@ def test_a_normal_image_of_another_size_is_refused(stored, tmp_path):
 
 def test_a_record_that_climbs_out_of_its_folder_finds_nothing(stored, tmp_path):
     write_png(tmp_path / "secret.png", stored.normal)
-    with pytest.raises(InputError, match="image/secret.png does not exist"):
+    with pytest.raises(InputError, match="image.secret.png does not exist"):
         read_pair(tmp_path / "run", {"id": "../../secret"}, None)
-    with pytest.raises(InputError, match="good/secret.png does not exist"):
+    with pytest.raises(InputError, match="good.secret.png does not exist"):
         read_pair(tmp_path / "run", {"id": "00000", "normal": "../secret.png"}, tmp_path / "good")
 
 
