@@ -67,7 +67,7 @@ class Claims:
         for _ in range(3):
             self._folder.mkdir(parents=True, exist_ok=True)
             try:
-                file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+                file = persist(os.open, path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
             except FileExistsError:
                 if owner_of(path) is not None:
                     return False
