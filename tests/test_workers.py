@@ -68,7 +68,7 @@ def test_a_process_before_this_one_with_its_number_is_dead(tmp_path):
     assert owner_of(claim_of(tmp_path, pid=os.getpid(), worker="of another life")) is None
 
 
-@pytest.mark.parametrize("about", [{}, {"pid": 1}, {"host": "elsewhere"}, {"pid": "?"}, {"host": None}])
+@pytest.mark.parametrize("about", [{}, {"pid": os.getppid()}, {"host": "elsewhere"}, {"pid": "?"}, {"host": None}])
 def test_a_claim_that_somebody_keeps_fresh_is_respected(tmp_path, about):
     path = claim_of(tmp_path, **about)
     with Claims(tmp_path) as claims:
