@@ -12,6 +12,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from .. import report as run_report
 from ..errors import InputError
+from ..evaluation.table import p_value
 from ..storage import read_json_object, write_json, write_text
 from .plots import WIDTH, Plot, plot
 from .published import PAPER, PUBLISHED, QUOTED
@@ -101,8 +102,8 @@ def write_report(out: Path, root: Path | None = None) -> Path:
         "quoted": QUOTED if plan["target"] == MVTEC else (), "paper": PAPER,
         "quoted_names": list(dict.fromkeys(name for _, numbers in QUOTED for name in numbers)), "quote": _quote,
         "seconds": sum(row.get("spent", 0.0) for row in rows), "width": WIDTH, "difference": _difference,
-        "better": _better, "best_of": best_of, "published": _published, "published_names": _published_names,
-        "dual": any(part.name == "dual" for part in parts),
+        "better": _better, "best_of": best_of, "p_value": p_value, "published": _published,
+        "published_names": _published_names, "dual": any(part.name == "dual" for part in parts),
         "meanings": [name for name in COLUMNS if any(name in part.shown for part in parts)],
     }  # fmt: skip
     write_json(out / REPORT[2], {

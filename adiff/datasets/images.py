@@ -201,6 +201,8 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None, of: str = 
     if not mask.any():
         most = int(values.max())
         hint = f": its largest value is {most} of {full}, marks start at {(full + 1) // 2}" if most else ""
+        if most == 1:
+            hint += f"; if it counts in 0 and 1, multiply it by {full}"
         raise InputError(f"the mask {path} ({width}x{height}) is empty{hint}; mark the {of} in white on black")
     if mask.all():
         raise InputError(f"the mask {path} ({width}x{height}) marks the whole image; mark the {of} only")

@@ -71,7 +71,7 @@ def markdown(entries: Sequence[Mapping[str, Any]], control: str) -> str:
     for entry in entries:
         cells = [entry["row"], *(_cell(entry["metrics"][name]) for name in SHOWN)]
         if "difference" in entry:
-            p = "-" if entry["p"] is None else _p_value(entry["p"])
+            p = "-" if entry["p"] is None else p_value(entry["p"])
             by_image = UNDEFINED if entry["by_image"] is None else f"{100 * entry['by_image']:+.1f}"
             cells += [_cell(entry["difference"], "+"), f"{entry['better']}/{entry['seeds']}", by_image, p]
         else:
@@ -80,7 +80,8 @@ def markdown(entries: Sequence[Mapping[str, Any]], control: str) -> str:
     return "\n".join(lines)
 
 
-def _p_value(p: float) -> str:
+def p_value(p: float) -> str:
+    """A test's p as it is shown, to three places."""
     return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 

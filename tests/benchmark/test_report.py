@@ -60,6 +60,13 @@ def test_tables_have_means_spreads_and_numbers(folder, line):
     assert not any(value.startswith("http") for _, attrs in page.tags for value in attrs.values() if value)
 
 
+def test_a_small_p_is_not_told_as_zero(folder, line):
+    rows = [line("textual inversion", per_image=[0.0] * 15)]
+    rows += [line("all", control="textual inversion", per_image=[number / 100 for number in range(1, 16)])]
+    page, text = written(folder(rows))
+    assert "| +8.0 | <0.001 |" in text and "+8.0<0.001" in page.text.replace(" ", "")
+
+
 def test_failures_and_undefined_measures_are_told(folder, line):
     rows = [line("textual inversion", None), line("SAE", error="ValueError: a | b <i>", measures={})]
     out = folder(rows)

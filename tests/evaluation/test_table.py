@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adiff.evaluation.table import SHOWN, markdown, paired_test, summarise_rows
+from adiff.evaluation.table import SHOWN, markdown, p_value, paired_test, summarise_rows
 
 
 def row(name, seed, ap, per_image=(0.5,) * 6, **others):
@@ -26,6 +26,10 @@ def test_by_hand():
     assert lines[2].startswith("| real | 40.0 ± 14.1 | 50.0 ± 0.0 |") and lines[2].endswith("|  |  |  |  |")
     assert lines[3].endswith("| +10.0 ± 28.3 | 1/2 | -22.5 | 0.031 |")
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_a_small_p_is_never_zero():
+    assert [p_value(p) for p in (1.0, 0.031, 0.001, 0.00099, 0.0)] == ["1.000", "0.031", "0.001", "<0.001", "<0.001"]
 
 
 def test_undefined_stays_undefined():
