@@ -102,6 +102,16 @@ Placed = Annotated[
              "found in the normal images; moved, or turned and scaled too, as the shots show. What baselines paste "
              "lies on it too."),
 ]  # fmt: skip
+DualSteps = Annotated[
+    int | None,
+    typer.Option("--dual-steps", min=1, help="Suite [b]dual[/b]: training steps of a dual model.  "
+                 "[dim]default: 150, of the paper 5000[/dim]"),
+]  # fmt: skip
+DualRate = Annotated[
+    float | None,
+    typer.Option("--dual-lr", help="Suite [b]dual[/b]: peak learning rate.  [dim]default: 1e-3, from 5000 steps on "
+                 "the paper's 2e-5[/dim]"),
+]  # fmt: skip
 Features = Annotated[
     Path | None,
     typer.Option("--features", metavar="FILE", help="Suite [b]paper[/b]: torchvision's resnet34, from which the "
@@ -139,6 +149,8 @@ def benchmark(
     inception: Inception = None,
     lpips: Lpips = None,
     network: NetworkOption = Network.small,
+    dual_steps: DualSteps = None,
+    dual_lr: DualRate = None,
     resume: Resume = True,
 ) -> None:
     """Measure methods against each other over defects and seeds: tables with spreads, plots, example sheets.
@@ -154,9 +166,10 @@ def benchmark(
     wanted = tuple(dict.fromkeys(variant or ()))
     variants_of(names, wanted)
     weights = _weights(features, inception, lpips)
+    given = _Given(target, out, data, tuple(product or ()), tuple(defect or ()), shots, group, quick)
+    budget = _of_dual(_budget(given, pairs, network.value, place.value), names, dual_steps, dual_lr)
     if not resume:
         _clear(out)
-    given = _Given(target, out, data, tuple(product or ()), tuple(defect or ()), shots, group, quick)
     with CliProgress() as progress:
         units = _open(given, names, progress)
     from ..backbone import demo_encoder_path, load_backbone
@@ -164,7 +177,7 @@ def benchmark(
     backbone = load_backbone(base, precision=precision.value)
     encoder = demo_encoder_path() if base == "demo" else None
     cells = cells_of(units, seeds or (1 if quick else 3), wanted)
-    bench = Bench(backbone, encoder, _budget(given, pairs, network.value, place.value), out, weights, foreground)
+    bench = Bench(backbone, encoder, budget, out, weights, foreground)
     root, told = cells[0].unit.split.root, given_command(ctx, out=out.resolve().name or out, resume=None)
     places = dict.fromkeys(cell.unit.name for cell in cells)
     typer.echo(f"{len(cells)} cells: {', '.join(names)} on {', '.join(places)}", err=True)
@@ -289,6 +302,22 @@ def _budget(given: _Given, pairs: int | None, network: str, place: str) -> Budge
     small = budget.detector
     detector = LocalizerSettings(network, small.size, steps=small.steps)
     return replace(budget, pairs=pairs or budget.pairs, shots=shots, detector=detector, place=place)
+
+
+def _of_dual(budget: Budget, names: tuple[str, ...], steps: int | None, lr: float | None) -> Budget:
+    """The budget with what was asked of dual models; InputError if none is learned, or not so."""
+    if (steps, lr) == (None, None):
+        return budget
+    if Suites.dual.value not in names:
+        option = "--dual-lr" if steps is None else "--dual-steps"
+        raise InputError(f"{option} goes with --suite {Suites.dual.value}")
+    from ..dual.training import PAPER_LR, PAPER_STEPS, DualSettings
+
+    steps = budget.dual_steps if steps is None else steps
+    if lr is None:
+        lr = PAPER_LR if steps >= PAPER_STEPS else budget.dual_lr
+    DualSettings(steps, lr=lr)  # refuses what is not possible
+    return replace(budget, dual_steps=steps, dual_lr=lr)
 
 
 def _clear(out: Path) -> None:

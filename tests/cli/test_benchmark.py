@@ -4,13 +4,14 @@ import json
 import multiprocessing
 import os
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from adiff import benchmark as engine
-from adiff.benchmark import Budget
+from adiff.benchmark import FULL, Budget
 from adiff.cli import benchmark as module
 from adiff.evaluation.localizer import LocalizerSettings
 from adiff.generation import GeneratedMask, sources
@@ -122,6 +123,21 @@ def test_what_does_not_fit_is_refused(refused, data, tiny, tmp_path):
     assert "is left to test on" in refused("benchmark", data, "--defect", "hole", "--shots", "3", *out)
     assert "'magic' is not one of" in refused("benchmark", data, "--suite", "magic", *out)
     assert "no variant 'magic'; choose from real; " in refused("benchmark", data, "--variant", "magic", *out)
+    assert "--dual-steps goes with --suite dual" in refused("benchmark", data, "--dual-steps", "9", *out)
+    assert "--dual-lr goes with --suite dual" in refused("benchmark", data, "--dual-lr", "1e-4", *out)
+    assert "positive learning rate; got 150, 0" in refused("benchmark", data, "--suite", "dual", "--dual-lr", "0", *out)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("x")
     assert "holds mine.txt and no benchmark.json" in refused("benchmark", data, "--defect", "hole", *out)
+
+
+@pytest.mark.parametrize(
+    "asked, got",
+    [
+        ((None, None), (150, 1e-3)), ((1500, None), (1500, 1e-3)), ((5000, None), (5000, 2e-5)),
+        ((5000, 1e-4), (5000, 1e-4)), ((None, 1e-4), (150, 1e-4)),
+    ],
+)  # fmt: skip
+def test_dual_models_are_learned_as_asked_and_long_ones_at_the_papers_rate(asked, got):
+    budget = module._of_dual(FULL, ("dual",), *asked)
+    assert (budget.dual_steps, budget.dual_lr) == got and replace(budget, dual_steps=150, dual_lr=1e-3) == FULL
