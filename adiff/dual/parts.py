@@ -19,8 +19,8 @@ GREY = 127.5
 """Level outside the mask: 0 in [-1, 1]."""
 LEAST = 10.0
 """Levels of 255 that a mask's threshold is at least: below is what the autoencoder makes of plain grey."""
-TINT = 48.0
-"""Levels by which the ground may differ from grey."""
+TINT, LEFT = 48.0, 0.05
+"""Levels by which the ground may differ from grey; where it does by more, the part's share of grey if not."""
 EDGE, STRIPE = 12, 0.25
 """Pixels at the border, a cell and a half, where the autoencoder shows stripes; their least length in sides."""
 SPECK = 1e-3
@@ -42,13 +42,14 @@ def part_of(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def mask_of(part: np.ndarray, grey: np.ndarray | None = None) -> np.ndarray:
     """Read the mask off a generated part: smoothed distance from its ground, Otsu's threshold, cleaned; may be empty.
 
-    The ground is grey, in the tint that the model gave it: the median of the part, unless that is beyond TINT and so
-    the defect's own. Stripes along the border are the autoencoder's. part: (H, W, 3) uint8.
+    The ground is grey, in the tint that the model gave it: the median of the part, unless that is beyond TINT while
+    some of the part is grey, and so the defect's own. Stripes along the border are the autoencoder's.
+    part: (H, W, 3) uint8.
     grey: what the autoencoder makes of a plain grey image, alike; exact grey without one. Returns (H, W) bool.
     """
     away = part.astype(np.float32) - (GREY if grey is None else grey.astype(np.float32))
     tint = np.median(away, axis=(0, 1))
-    if np.abs(tint).max() <= TINT:
+    if np.abs(tint).max() <= TINT or (np.abs(away).max(axis=2) <= TINT / 2).mean() < LEFT:
         away -= tint
     distance = np.abs(ndimage.gaussian_filter(away, (SMOOTH, SMOOTH, 0))).max(axis=2)
     mask = distance > max(otsu(distance), LEAST)

@@ -100,3 +100,12 @@ def test_a_tint_of_the_ground_and_stripes_along_the_border_are_not_the_defect():
     whole = np.full((64, 64, 3), 230, np.uint8)  # a defect that covers nearly all is no tint
     whole[:10] = 128
     assert mask_of(whole)[20:].all() and not mask_of(whole)[:10].any()
+
+
+@pytest.mark.parametrize("level", [40, 120, 250])
+def test_a_strong_tint_is_the_grounds_where_nothing_is_grey(level):
+    part = np.full((64, 64, 3), (190, 170, 150), np.uint8)
+    part[20:32, 25:40] = level
+    expected = np.zeros((64, 64), bool)
+    expected[20:32, 25:40] = True
+    assert off_by_more_than_a_pixel(mask_of(part), expected) == 0
