@@ -198,7 +198,8 @@ def progress_of(folder: Path, plan: Plan) -> dict[str, Any]:
     names = {f"{number:06d}" for number in written}
     broken = [one for one in run_record.read_broken(folder) if one.get("id") not in names]
     left = max(plan.count - len(written) - len(lost) - len(broken), 0)
-    in_batch = Counter(number // plan.batch for number in written)
+    settled = {*written, *lost, *run_record.broken_ids(folder)}
+    in_batch = Counter(number // plan.batch for number in settled if number < plan.count)
     done = sum(there == min(plan.batch, plan.count - batch * plan.batch) for batch, there in in_batch.items())
     rejects, rate = run_record.read_rejects(folder), rate_of(list(written.values()))
     return {

@@ -126,6 +126,7 @@ def test_status_tells_rejects_and_broken_pairs_with_exit_code_1(run, tmp_path):
     result = run("run", "status", folder)
     lines = {line[:10].strip(): line[11:] for line in result.stdout.splitlines()}
     assert result.exit_code == 1 and lines["pairs"] == "2 of 5, 1 given up, 1 broken, 1 left"
+    assert lines["batches"] == "2 of 3 of 2 each"  # nothing is left to do in these
     assert lines["rejects"].startswith("3 tries that broke a limit (fill 3, seam 1), in ")
     assert lines["broken"] == "1, the first is 000003: n.png is damaged"
 
