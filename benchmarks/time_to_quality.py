@@ -1,25 +1,33 @@
 """Held-out masked loss against steps and time: the release's settings, ours, and ours with one ingredient changed.
 
-The demo model's withheld combinations, 5 shots each, learned together. The loss is Eq. 5 divided by the mask's area, on
-shots that no run sees, at fixed timesteps with fixed noise, whatever a run itself minimises. Every run has our schedule
-(warm-up, cosine over its own steps); the release's constant rate is not imitated. Seconds count from the call, the
-encoding of the views included, the measuring of the held-out loss not.
+The demo model's withheld combinations, or defects of a folder of photos, 5 shots each, learned together. The loss is
+Eq. 5 divided by the mask's area, on shots that no run sees (of photos: of other groups), at fixed timesteps with fixed
+noise, whatever a run itself minimises. Every run has our schedule (warm-up, cosine over its own steps); the release's
+constant rate is not imitated. Seconds count from the call, the encoding of the views included, the measuring of the
+held-out loss not.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adiff.backbone import Backbone, demo_encoder_path, load_backbone
 from adiff.backbone.precision import AUTO
+from adiff.datasets.images import read_mask, read_photo
+from adiff.datasets.readers import Shot, read_dataset
 from adiff.datasets.surfaces import WITHHELD
 from adiff.embedding import join_condition
+from adiff.evaluation.splits import read_groups
+from adiff.library import Key
 from adiff.spatial_encoder import SpatialEncoder, load_encoder
 from adiff.training import AnomalySettings, masked_loss, train_anomalies
 from adiff.training.noising import add_noise, noise_like
@@ -48,13 +56,49 @@ CHANGES: dict[str, dict] = {
 """What is changed in our defaults."""
 
 
+@dataclass(frozen=True)
+class Case:
+    """A defect: (image, mask) of the shots that are learned from, and of others."""
+
+    shots: list[tuple[np.ndarray, np.ndarray]]
+    unseen: list[tuple[np.ndarray, np.ndarray]]
+
+
+def drawn_case(key: Key, seed: int) -> Case:
+    """Draw a combination of `adiff surfaces`."""
+    parts = (draw(key, seed, split, count) for split, count in (("shots", SHOTS), ("held out", HELD_OUT)))
+    return Case(*([(bad.image, bad.mask) for bad, _ in part] for part in parts))
+
+
+def photo_cases(root: Path, names: Sequence[str], seed: int) -> dict[Key, Case]:
+    """Choose photos of defects, PRODUCT/DEFECT each; no group (`groups.json`) is both learned from and measured on."""
+    found = {}
+    for product, defect in (name.split("/") for name in names):
+        dataset, group_of = read_dataset(root, [product], [defect]), read_groups(root, product, None)
+        groups: dict[Hashable, list[Shot]] = {}
+        for shot in dataset.shots[product, defect]:
+            groups.setdefault(group_of(shot.image), []).append(shot)
+        order = np.random.default_rng(seed).permutation(len(groups))
+        members = [list(groups.values())[index] for index in order]
+        unseen, taught = [group[0] for group in members[:HELD_OUT]], members[HELD_OUT:]
+        shots = [shot for turn in zip_longest(*taught) for shot in turn if shot is not None][:SHOTS]
+        if len(unseen) < HELD_OUT or len(shots) < SHOTS:
+            raise SystemExit(f"{product}/{defect} has {len(groups)} groups: too few for {SHOTS} + {HELD_OUT} shots")
+        found[product, defect] = Case(*([_read(shot) for shot in part] for part in (shots, unseen)))
+    return found
+
+
+def _read(shot: Shot) -> tuple[np.ndarray, np.ndarray]:
+    image = read_photo(shot.image).rgb
+    return image, read_mask(shot.mask, image.shape[:2]).mask
+
+
 class HeldOut:
     """The loss of embeddings on unseen shots."""
 
-    def __init__(self, backbone: Backbone, encoder: SpatialEncoder | None, seed: int, keys=WITHHELD):
-        self.backbone, self.encoder, self.keys = backbone, encoder, sorted(keys)
-        unseen = [[(bad.image, bad.mask) for bad, _ in draw(key, seed, "held out", HELD_OUT)] for key in self.keys]
-        self.views = draw_views(backbone, unseen, draws=1, seed=seed)
+    def __init__(self, backbone: Backbone, encoder: SpatialEncoder | None, seed: int, cases: Mapping[Key, Case]):
+        self.backbone, self.encoder, self.keys = backbone, encoder, sorted(cases)
+        self.views = draw_views(backbone, [cases[key].unseen for key in self.keys], draws=1, seed=seed)
         self.t = fixed_timesteps(len(self.views.owner), LEVELS, len(backbone.alphas_cumprod))
         self.index = torch.arange(len(self.views.owner)).repeat_interleave(LEVELS)
         self.noise = noise_like(self.views.latents[self.index], torch.Generator().manual_seed(seed))
@@ -88,13 +132,15 @@ class Watch:
         self.cpu += time.process_time() - cpu
 
 
-def run(backbone: Backbone, settings: AnomalySettings, seed: int, every: int, learn_encoder: bool) -> dict:
+def run(
+    backbone: Backbone, cases: Mapping[Key, Case], settings: AnomalySettings, seed: int, every: int, learn_encoder: bool
+) -> dict:
     """Train once; returns the settings and the curve: [steps, wall seconds, CPU seconds, held-out loss]."""
     encoder, _ = load_encoder(demo_encoder_path())
     if learn_encoder:
         encoder = SpatialEncoder("small", dim=backbone.context_dim)
-    shots = {key: [(bad.image, bad.mask) for bad, _ in draw(key, seed, "shots", SHOTS)] for key in WITHHELD}
-    watch = Watch(HeldOut(backbone, encoder, seed).loss)
+    watch = Watch(HeldOut(backbone, encoder, seed, cases).loss)
+    shots = {key: case.shots for key, case in cases.items()}
     train_anomalies(
         backbone, shots, encoder, freeze_encoder=not learn_encoder, settings=settings, seed=seed, preview=watch,
         preview_every=every,
@@ -103,8 +149,9 @@ def run(backbone: Backbone, settings: AnomalySettings, seed: int, every: int, le
 
 
 def measure(
-    record: Record, names: Sequence[str], seeds: int, release_steps: int, steps: int, every: int, learn_encoder: bool
-) -> str:
+    record: Record, names: Sequence[str], seeds: int, release_steps: int, steps: int, every: int, learn_encoder: bool,
+    photos: Path | None = None, defects: Sequence[str] = (),
+) -> str:  # fmt: skip
     """Run what is not on record yet, seed by seed; `names` of CHANGES, beside the release's. Returns the table."""
     backbone = load_backbone("demo", precision=AUTO)
     runs = {
@@ -115,12 +162,14 @@ def measure(
     runs |= {name: AnomalySettings(**{"steps": steps, "early_stop": False, **more}) for name, more in CHANGES.items()
              if name in (OURS, *names)}  # fmt: skip
     part = f"quality, E {'learned' if learn_encoder else 'frozen'}, {release_steps} and {steps} steps"
+    part += f" on {', '.join(defects)}" * (photos is not None)
     found: dict[str, list[dict]] = {}
     for seed in range(seeds):
+        cases = photo_cases(photos, defects, seed) if photos else {key: drawn_case(key, seed) for key in WITHHELD}
         for name, settings in runs.items():
             row = record.row(
                 part, f"{name}, seed {seed}",
-                lambda given=settings, number=seed: run(backbone, given, number, every, learn_encoder),
+                lambda given=settings, on=cases, number=seed: run(backbone, on, given, number, every, learn_encoder),
             )  # fmt: skip
             found.setdefault(name, []).append(row)
     return f"{part}, {seeds} seeds\n\n{table(found)}"
@@ -154,14 +203,14 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.4f} ± {deviation:.4f}"
 
 
-def one_defect(backbone: Backbone, key: tuple[str, str], seed: int) -> dict:
+def one_defect(backbone: Backbone, key: Key, seed: int) -> dict:
     """Learn one defect from SHOTS shots with the demo's frozen encoder and our defaults, until it stops by itself."""
     encoder, _ = load_encoder(demo_encoder_path())
-    shots = {key: [(bad.image, bad.mask) for bad, _ in draw(key, seed, "shots", SHOTS)]}
+    case = drawn_case(key, seed)
     wall, cpu = time.perf_counter(), time.process_time()
-    result = train_anomalies(backbone, shots, encoder, freeze_encoder=True, seed=seed)
+    result = train_anomalies(backbone, {key: case.shots}, encoder, freeze_encoder=True, seed=seed)
     seconds = time.perf_counter() - wall, time.process_time() - cpu
-    outcome, loss = result.outcome, HeldOut(backbone, encoder, seed, [key]).loss(result.embeddings)
+    outcome, loss = result.outcome, HeldOut(backbone, encoder, seed, {key: case}).loss(result.embeddings)
     return {"seconds": seconds, "steps": outcome.steps, "best": outcome.best, "stopped": outcome.stopped, "loss": loss,
             "curve": outcome.curve}  # fmt: skip
 

@@ -49,6 +49,8 @@ def parse() -> argparse.Namespace:
     quality.add_argument("--release-steps", type=int, default=2000)
     quality.add_argument("--steps", type=int, default=100, help="of ours, and of the runs with one change")
     quality.add_argument("--every", type=int, default=20, help="steps between two measures of the held-out loss")
+    quality.add_argument("--photos", type=Path, help="folder of photos, instead of drawn surfaces")
+    quality.add_argument("--defects", nargs="+", metavar="PRODUCT/DEFECT", default=[], help="of the photos")
     quality.add_argument("--learn-encoder", action="store_true", help="from a random start, instead of the demo's")
     changes = [name for name in time_to_quality.CHANGES if name != time_to_quality.OURS]
     quality.add_argument("--runs", nargs="*", metavar="CHANGE", choices=changes, default=changes,
@@ -67,6 +69,8 @@ def parse() -> argparse.Namespace:
         given = getattr(chosen, name)
         if part in chosen.only and (given is None or not given.exists()):
             options.error(f"{part} needs --{name}, and it has to be there")
+    if (chosen.photos is None) == bool(chosen.defects):
+        options.error("--photos and --defects go together")
     if "quality" in chosen.only and chosen.every > min(chosen.release_steps, chosen.steps):
         options.error("--every is more than --release-steps or --steps, so a run would have no measure")
     return chosen
@@ -82,8 +86,9 @@ def measure(part: str, chosen: argparse.Namespace, record: Record) -> str:
         return textual_inversion.measure(record, chosen.reference, trial, chosen.rounds)
     if part == "quality":
         return time_to_quality.measure(
-            record, chosen.runs, chosen.seeds, chosen.release_steps, chosen.steps, chosen.every, chosen.learn_encoder
-        )
+            record, chosen.runs, chosen.seeds, chosen.release_steps, chosen.steps, chosen.every, chosen.learn_encoder,
+            chosen.photos, chosen.defects,
+        )  # fmt: skip
     if part == "defect":
         return time_to_quality.measure_defect(record, chosen.seeds)
     if part == "disentangling":
