@@ -96,8 +96,8 @@ class TrainLocalizer(io.ComfyNode):
         counts = f"{len(images)} pairs, {len(real)} real shots, {len(normals)} normal images"
         report = [f"{network}: {counts}, {steps} steps in {time.monotonic() - began:.0f} s"]
         if trained.curve:
-            best = max(ap for _, ap in trained.curve)
-            report.append(f"kept: step {trained.step}, pixel AP {100 * best:.1f} on {aside} pairs set aside")
+            ap = dict(trained.curve)[trained.step]
+            report.append(f"kept: step {trained.step}, pixel AP {100 * ap:.1f} on {aside} pairs set aside")
         report += [] if path is None else [f"models/{LOCALIZERS}/{path.name}"]
         curve = as_image(loss_curve(progress.points, trained.step, f"localizer, {counts}"))
         source = IN_GRAPH if path is None else path.name

@@ -87,7 +87,7 @@ def focal_loss(logits: Tensor, m: Tensor, gamma: float) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """network: in the state that is kept. step: that state's. curve: (step, AP on the validation pairs).
+    """network: in the state that is kept. step: that state's. curve: (step, mean AP of the validation pairs).
 
     kind, width: what `networks.new_network` made it of.
     """
@@ -113,9 +113,10 @@ def train_localizer(
 ) -> Trained:
     """Train on pairs, real or synthetic or both, and normal images (H, W, 3) uint8, half a batch each.
 
-    validation: pairs; the state with the best pixel AP on them is kept, of equals the latest. Without them the last
-    state is. device: default: the GPU if there is one; the network stays there. Raises InputError without any pair or
-    any normal image. Cancelled goes through: nothing is kept. Learns in bfloat16 where the device computes in it.
+    validation: pairs; of the states that are as good on them as the best one the latest is kept (`Choice`). Without
+    them the last state is. device: default: the GPU if there is one; the network stays there. Raises InputError without
+    any pair or any normal image. Cancelled goes through: nothing is kept. Learns in bfloat16 where the device computes
+    in it.
     """
     settings, progress = settings or LocalizerSettings(), progress or NullProgress()
     if not normals or not (real or synthetic):
@@ -131,7 +132,7 @@ def train_localizer(
     network.to(device or best_device())
     optimiser = torch.optim.AdamW(network.parameters(), settings.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
-    where, rng, curve, best = device_of(network), rng_for(seed, "batches"), [], (-1.0, 0, None)
+    where, rng, curve, choice = device_of(network), rng_for(seed, "batches"), [], Choice()
     narrow = dtype_of(AUTO, where) == torch.bfloat16
     progress.start(settings.steps, "localizer")
     for step in range(1, settings.steps + 1):
@@ -145,16 +146,37 @@ def train_localizer(
         optimiser.step()
         schedule.step()
         if held is not None and (step % settings.check_every == 0 or step == settings.steps):
-            ap = _validate(network, *held)
-            curve.append((step, ap))
-            if ap >= best[0]:
-                best = ap, step, {name: tensor.clone() for name, tensor in network.state_dict().items()}
+            found = _validate(network, *held)
+            curve.append((step, float(found.mean())))
+            choice.look(step, found, network)
         progress.update(step, loss=loss.item())
     progress.finish()
-    if best[2] is not None:
-        network.load_state_dict(best[2])
+    if choice.state:
+        network.load_state_dict(choice.state)
     network.eval().requires_grad_(False)
-    return Trained(network, size, best[1] or settings.steps, tuple(curve), settings.network, settings.width)
+    return Trained(network, size, choice.step or settings.steps, tuple(curve), settings.network, settings.width)
+
+
+class Choice:
+    """The state that is kept: the latest whose mean AP on the validation pairs is within a standard error of the best.
+
+    One standard error, of the paired differences (after Breiman et al., Classification and Regression Trees, 1984, sec.
+    3.4.3): few pairs cannot tell states apart, and the later one has learned more. One pair tells nothing: the last is
+    kept. step: of the state that is kept, 0 before the first look.
+    """
+
+    def __init__(self) -> None:
+        self.step, self.state, self._best = 0, dict[str, Tensor](), np.zeros(0)
+
+    def look(self, step: int, aps: np.ndarray, network: nn.Module) -> None:
+        """Take a state for the one to keep, or not. aps: of each validation pair, (n,), the same at every look."""
+        if not self.step or aps.mean() >= self._best.mean():
+            self._best = aps
+        elif len(aps) > 1:
+            lost = self._best - aps
+            if lost.mean() > lost.std(ddof=1) / len(lost) ** 0.5:
+                return
+        self.step, self.state = step, {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
 def _prepare(pool: Sequence[Example], size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -187,12 +209,12 @@ def _batch(
 
 
 @torch.no_grad()
-def _validate(network: nn.Module, images: np.ndarray, masks: np.ndarray) -> float:
-    """Pixel AP over prepared pairs."""
+def _validate(network: nn.Module, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Pixel AP of each prepared pair, (n,); 0 where its mask is empty or full."""
     network.eval()
     where = device_of(network)
-    scores = [network(as_images(image[None]).to(where)).cpu().numpy().ravel() for image in images]
-    return average_precision(np.concatenate(scores), masks.ravel()) or 0.0
+    scores = (network(as_images(image[None]).to(where)).cpu().numpy().ravel() for image in images)
+    return np.array([average_precision(own, mask.ravel()) or 0.0 for own, mask in zip(scores, masks, strict=True)])
 
 
 @torch.no_grad()

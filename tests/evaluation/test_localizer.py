@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from adiff.errors import InputError
 from adiff.evaluation.localization import measure
-from adiff.evaluation.localizer import Example, LocalizerSettings, focal_loss, score, train_localizer
+from adiff.evaluation.localizer import Choice, Example, LocalizerSettings, focal_loss, score, train_localizer
 from adiff.evaluation.localizer_file import load_localizer, save_localizer
 from adiff.evaluation.metrics import average_precision
 from adiff.progress import Cancelled
@@ -64,18 +64,37 @@ def test_the_same_seed_is_the_same_network_and_the_global_generator_is_left_alon
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_the_state_with_the_best_validation_is_kept_and_without_one_the_last():
+def test_the_state_that_validation_chooses_is_kept_and_without_it_the_last():
     rng = np.random.default_rng(0)
-    held = Example(grey(50), rng.random((16, 16)) < 0.3)  # nothing to be found: the AP goes up and down
+    held = [Example(grey(50 + i), rng.random((16, 16)) < 0.3) for i in range(3)]  # nothing to be found: up and down
     settings = LocalizerSettings(size=16, width=8, steps=8, batch=2, lr=1e-2, check_every=1)
-    kept = train_localizer([bright(0)], [], [grey(0)], [held], settings=settings)
-    values = [ap for _, ap in kept.curve]
-    assert [step for step, _ in kept.curve] == list(range(1, 9)) and len(set(values)) > 3
-    assert kept.step == 1 + int(np.argmax(values)) < 8
-    own, _ = score(kept, held.image)
-    assert average_precision(own.ravel(), held.mask.ravel()) == pytest.approx(max(values), abs=1e-4)
+    kept = train_localizer([bright(0)], [], [grey(0)], held, settings=settings)
+    curve = dict(kept.curve)
+    assert list(curve) == list(range(1, 9)) and len(set(curve.values())) > 3 and kept.step < 8
+    own = [average_precision(score(kept, one.image)[0].ravel(), one.mask.ravel()) for one in held]
+    assert np.mean(own) == pytest.approx(curve[kept.step], abs=1e-4)
     last = train_localizer([bright(0)], [], [grey(0)], settings=settings)
     assert last.step == 8 and last.curve == ()
+
+
+@pytest.mark.parametrize(
+    "looks, kept",
+    [
+        ([[0.5, 0.6], [0.7, 0.8], [0.1, 0.2]], 2),  # much worse at the end
+        ([[0.5, 0.6], [0.7, 0.8], [0.9, 0.59]], 3),  # worse in the mean, but one pair says the contrary
+        ([[0.5, 0.6], [0.7, 0.8], [0.9, 0.59], [0.5, 0.5]], 3),
+        ([[0.7, 0.8], [0.69, 0.79], [0.8, 0.9]], 3),
+        ([[0.7, 0.8], [0.69, 0.79]], 1),  # a little worse, in both alike
+        ([[0.7, 0.8], [0.7, 0.8]], 2),
+        ([[0.9], [0.2]], 2),  # one pair tells nothing
+    ],
+)
+def test_of_states_that_the_pairs_cannot_tell_apart_the_latest_is_chosen(looks, kept):
+    choice, network = Choice(), torch.nn.Linear(1, 1)
+    for step, aps in enumerate(looks, 1):
+        torch.nn.init.constant_(network.weight, step)
+        choice.look(step, np.array(aps), network)
+    assert choice.step == kept and choice.state["weight"].item() == kept
 
 
 def test_real_and_synthetic_pairs_share_a_batch_as_asked():
