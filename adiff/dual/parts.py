@@ -54,22 +54,25 @@ def mask_of(part: np.ndarray, grey: np.ndarray | None = None) -> np.ndarray:
     distance = np.abs(ndimage.gaussian_filter(away, (SMOOTH, SMOOTH, 0))).max(axis=2)
     mask = distance > max(otsu(distance), LEAST)
     mask |= ndimage.binary_closing(np.pad(mask, GAP), iterations=GAP)[GAP:-GAP, GAP:-GAP]
-    return _without_fragments(clean_mask(mask, max(round(SPECK * mask.size), 1)))
+    return _without_fragments(clean_mask(_without_stripes(mask), max(round(SPECK * mask.size), 1)))
+
+
+def _without_stripes(mask: np.ndarray) -> np.ndarray:
+    """The mask without what runs along a border of the image, within EDGE pixels of it, and hardly goes on inwards."""
+    kept = mask.copy()
+    for turns in range(4):
+        turned, left = np.rot90(mask, turns), np.rot90(kept, turns)  # views: this border is on top
+        labels, count = ndimage.label(turned[:EDGE], EIGHT)
+        for n in range(1, count + 1):
+            columns = (labels == n).any(axis=0)
+            if columns.sum() > STRIPE * len(columns) and (columns & turned[EDGE]).sum() < columns.sum() / 2:
+                left[:EDGE][labels == n] = False
+    return kept
 
 
 def _without_fragments(mask: np.ndarray) -> np.ndarray:
-    """The mask without stripes, and without what is small beside its largest part."""
+    """The mask without what is small beside its largest part."""
     labels, count = ndimage.label(mask, EIGHT)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    parts = [n for n, place in enumerate(ndimage.find_objects(labels), 1) if not _is_stripe(place, mask.shape)]
-    least = FRAGMENT * max((sizes[n] for n in parts), default=0)
-    return np.isin(labels, [n for n in parts if sizes[n] >= least])
-
-
-def _is_stripe(place: tuple[slice, ...], shape: tuple[int, int]) -> bool:
-    """Whether a part lies along one border of the image, wholly within EDGE pixels of it."""
-    for axis, (own, along) in enumerate(((place[0], place[1]), (place[1], place[0]))):
-        at_border = own.stop <= EDGE or own.start >= shape[axis] - EDGE
-        if at_border and along.stop - along.start > STRIPE * shape[1 - axis]:
-            return True
-    return False
+    sizes[0] = 0
+    return np.isin(labels, np.flatnonzero(sizes >= max(FRAGMENT * sizes.max(), 1)))

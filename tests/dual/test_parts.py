@@ -109,3 +109,15 @@ def test_a_strong_tint_is_the_grounds_where_nothing_is_grey(level):
     expected = np.zeros((64, 64), bool)
     expected[20:32, 25:40] = True
     assert off_by_more_than_a_pixel(mask_of(part), expected) == 0
+
+
+def test_stripes_are_taken_off_what_they_touch_and_a_defect_at_the_border_stays():
+    part = np.full((128, 128, 3), 128, np.uint8)
+    expected = np.zeros((128, 128), bool)
+    expected[90:128, 40:80] = True  # from the lower border inwards, as long there as a stripe
+    part[expected] = 230
+    framed = part.copy()
+    framed[:4] = framed[:, :4] = framed[124:, :60] = 230  # joined with each other and with the defect
+    assert off_by_more_than_a_pixel(mask_of(part), expected) == 0
+    assert off_by_more_than_a_pixel(mask_of(framed)[:112], expected[:112]) == 0
+    assert not mask_of(framed)[:80].any() and not mask_of(framed)[:, :12].any()
