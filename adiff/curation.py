@@ -187,7 +187,7 @@ def _alone_with(path: Path) -> Iterator[None]:
             try:
                 held.enter_context(run_lock(folder))
                 break
-            except (InputError, FileNotFoundError):  # it is locked, or was just removed by who had it
+            except InputError:  # another one has it
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)

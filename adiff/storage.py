@@ -26,6 +26,8 @@ LOCK = ".lock"
 """Name of the file that is there, and locked, while a process writes to a folder."""
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.[0-9a-f]{16}\.tmp")
 """Names of temporary files: a digest of the name that the file will have, then a number of each write's own."""
+TRIES = 100
+"""How often to make a folder that other processes remove at the same time."""
 
 
 def check_readable(path: Path) -> None:
@@ -123,6 +125,16 @@ def clear_folder(folder: Path, *kept: str) -> None:
             path.unlink()
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it if they are not there, also while other processes remove them."""
+    for left in reversed(range(TRIES)):
+        try:
+            return folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, FileNotFoundError):  # it was there, or the one above it
+            if not left:
+                raise
+
+
 @contextlib.contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
     """Make a folder and those above it; at the end it is removed if it is empty and was not so before, as they are.
@@ -132,12 +144,13 @@ def made_folder(folder: Path) -> Iterator[None]:
     if folder.is_file():
         raise InputError(f"{folder} is a file; give a folder")
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    removable = missing or [folder][: any(folder.iterdir())]
-    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # another process has just removed it
+        missing = missing or [folder][: any(folder.iterdir())]
+    make_folder(folder)
     try:
         yield
     finally:
-        for place in removable:
+        for place in missing:
             with contextlib.suppress(OSError):  # it holds something
                 place.rmdir()
 
@@ -161,17 +174,31 @@ def run_lock(folder: Path) -> Iterator[None]:
             release(file, folder)
 
 
+def open_lock(folder: Path) -> IO[bytes]:
+    """Open a folder's lock file; it is made if it is not there, as is the folder."""
+    while True:
+        try:
+            return persist(open, folder / LOCK, "ab+", 0)
+        except FileNotFoundError:  # the one who held it has just removed both
+            make_folder(folder)
+
+
+def is_there(file: IO[bytes], folder: Path) -> bool:
+    """Whether a folder's lock file is the one that was opened; whoever held that may have removed it since."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK))
+    except FileNotFoundError:
+        return False
+
+
 def _acquire(folder: Path) -> IO[bytes]:
     """Open and lock a folder's lock file; InputError if another process has it."""
-    path = folder / LOCK
     while True:
-        file = persist(open, path, "ab+", 0)
+        file = open_lock(folder)
         try:
             alone = lock(file)
-            if alone and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            if alone and is_there(file, folder):
                 return file
-        except FileNotFoundError:  # the one who held it has just removed it
-            pass
         except OSError as error:
             if error.errno in NO_LOCKS:
                 logger.warning("%s is on a file system without locks; start no second process on it", folder)
@@ -180,7 +207,7 @@ def _acquire(folder: Path) -> IO[bytes]:
             raise
         file.close()
         if not alone:
-            raise InputError(f"{_holder(path)} is writing to {folder}; let it end, or give another folder")
+            raise InputError(f"{_holder(folder / LOCK)} is writing to {folder}; let it end, or give another folder")
 
 
 def this_process() -> dict[str, Any]:

@@ -18,7 +18,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from .storage import LOCK, host_name, made_folder, release, remove_leftovers, run_lock, sign, this_process
+from .storage import (
+    host_name,
+    is_there,
+    made_folder,
+    make_folder,
+    open_lock,
+    release,
+    remove_leftovers,
+    run_lock,
+    sign,
+    this_process,
+)
 from .system import NO_LOCKS, lives, lock, persist
 
 logger = logging.getLogger("adiff")
@@ -65,7 +76,7 @@ class Claims:
         """Claim a batch; False if another worker that lives has it."""
         path = self._path(batch)
         for _ in range(3):
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             try:
                 file = persist(os.open, path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
             except FileExistsError:
@@ -157,16 +168,15 @@ def join_run(out: Path) -> Iterator[None]:
 
 def _share(out: Path) -> IO[bytes]:
     """Open and share a folder's lock; InputError if another process keeps it for itself."""
-    path, until = out / LOCK, time.monotonic() + PATIENCE
+    until = time.monotonic() + PATIENCE
     while True:
-        file = persist(open, path, "ab+", 0)
+        file = open_lock(out)
         if _lock(file, shared=True):
             if file.seek(0, os.SEEK_END) and _is_alone(file, out):  # whoever wrote into it was killed
                 _sweep(out)
             _lock(file, shared=True, wait=True)  # again: to ask for it alone gives it up
-            with contextlib.suppress(FileNotFoundError):  # the last one to leave has just removed it
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                    return file
+            if is_there(file, out):
+                return file
         elif time.monotonic() > until:
             with run_lock(out):  # says who has it
                 pass
@@ -187,7 +197,7 @@ def _lock(file: IO[bytes], shared: bool = False, wait: bool = False) -> bool:
 
 def _is_alone(file: IO[bytes], out: Path) -> bool:
     """Whether no other process is at the run; the lock is this one's alone then, and else it is given up."""
-    if not _lock(file):
+    if not (_lock(file) and is_there(file, out)):
         return False
     here = os.getpid(), host_name()  # another machine may keep locks of its own; its claims are seen
     return all((one["pid"], one["host"]) == here for one in workers_of(out))

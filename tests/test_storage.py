@@ -234,7 +234,8 @@ def test_where_no_process_was_killed_nothing_is_removed(tmp_path, monkeypatch):
         assert len(names(tmp_path)) == 2
 
 
-def test_of_many_processes_one_at_a_time_has_the_lock(tmp_path):
+@pytest.mark.parametrize("kept", [["keep"], []], ids=["folder stays", "folder goes"])
+def test_of_many_processes_one_at_a_time_has_the_lock(tmp_path, kept):
     """Each that gets it finds the folder free of another's mark; they take and leave it as fast as they can."""
     code = (
         "import sys, time\n"
@@ -251,15 +252,15 @@ def test_of_many_processes_one_at_a_time_has_the_lock(tmp_path):
         "    except InputError: pass\n"
         "print(had)"
     )
-    keep = tmp_path / "run" / "keep"
-    keep.parent.mkdir()
-    keep.touch()
+    for name in kept:
+        (tmp_path / "run" / name).mkdir(parents=True)
     started = [
         subprocess.Popen([sys.executable, "-c", code, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
     assert all(int(process.communicate(timeout=60)[0]) > 0 for process in started)
-    assert names(tmp_path / "run") == ["keep"]
+    if kept:
+        assert names(tmp_path / "run") == kept
 
 
 def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatch, caplog):

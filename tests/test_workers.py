@@ -139,6 +139,23 @@ def test_the_first_and_the_last_remove_what_killed_ones_left(tmp_path, dead):
     assert left() == set() and (tmp_path / "image" / "0.png").exists()
 
 
+COME_AND_GO = """
+import sys, time
+from pathlib import Path
+from adiff.workers import join_run
+end = time.monotonic() + 1.5
+while time.monotonic() < end:
+    with join_run(Path(sys.argv[1])):
+        pass
+"""
+
+
+def test_processes_come_and_go_at_the_same_time(tmp_path):
+    """Each may find the folder or its lock just removed by who went last."""
+    started = [subprocess.Popen([sys.executable, "-c", COME_AND_GO, tmp_path / "run"]) for _ in range(3)]
+    assert [process.wait(timeout=60) for process in started] == [0, 0, 0]
+
+
 def test_what_another_machine_is_at_is_left_alone(tmp_path):
     (tmp_path / ".0123456789abcdef.0123456789abcdef.tmp").write_bytes(b"half")
     claim_of(tmp_path, host="elsewhere")
