@@ -110,10 +110,17 @@ def remove_leftovers(*places: Path) -> None:
     """
     for place in places:
         folder, own = (place, "") if place.is_dir() else (place.parent, f".{_digest(place.name)}.")
-        found = list(folder.iterdir()) if folder.is_dir() else []
-        for path in found:
+        for path in entries(folder):
             if TEMPORARY.fullmatch(path.name) and path.name.startswith(own):
                 path.unlink(missing_ok=True)
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is right in a folder; nothing if there is none, or no longer."""
+    try:
+        return [folder / name for name in persist(os.listdir, folder)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def clear_folder(folder: Path, *kept: str) -> None:
@@ -129,7 +136,7 @@ def make_folder(folder: Path) -> None:
     """Make a folder and those above it if they are not there, also while other processes remove them."""
     for left in reversed(range(TRIES)):
         try:
-            return folder.mkdir(parents=True, exist_ok=True)
+            return persist(os.makedirs, folder, 0o777, True)
         except (FileExistsError, FileNotFoundError):  # it was there, or the one above it
             if not left:
                 raise
@@ -143,16 +150,17 @@ def made_folder(folder: Path) -> Iterator[None]:
     """
     if folder.is_file():
         raise InputError(f"{folder} is a file; give a folder")
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    with contextlib.suppress(FileNotFoundError):  # another process has just removed it
-        missing = missing or [folder][: any(folder.iterdir())]
+    removable = [place for place in (folder, *folder.parents) if not place.exists()]
+    if not removable and entries(folder):
+        removable = [folder]
     make_folder(folder)
     try:
         yield
     finally:
-        for place in missing:
-            with contextlib.suppress(OSError):  # it holds something
-                place.rmdir()
+        for place in removable:
+            if not entries(place):  # asked first, as Windows keeps others from what is to be removed
+                with contextlib.suppress(OSError):  # another process has just written there
+                    place.rmdir()
 
 
 @contextlib.contextmanager
@@ -167,7 +175,7 @@ def run_lock(folder: Path) -> Iterator[None]:
         file = _acquire(folder)
         try:
             if file.seek(0, os.SEEK_END):  # the one who wrote into it was killed
-                remove_leftovers(folder, *(path for path in folder.iterdir() if path.is_dir()))
+                remove_leftovers(folder, *(path for path in entries(folder) if path.is_dir()))
             sign(file, folder)
             yield
         finally:

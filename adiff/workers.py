@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .storage import (
+    entries,
     host_name,
     is_there,
     made_folder,
@@ -205,7 +206,7 @@ def _is_alone(file: IO[bytes], out: Path) -> bool:
 
 def _sweep(out: Path) -> None:
     """Remove what killed processes have left; the caller is alone."""
-    places = [out, *(path for path in out.iterdir() if path.is_dir())]
-    places += [path for place in places[1:] for path in place.iterdir() if place.name == "rejects" and path.is_dir()]
+    places = [out, *(path for path in entries(out) if path.is_dir())]
+    places += [path for path in entries(out / "rejects") if path.is_dir()]
     remove_leftovers(*places)
     shutil.rmtree(out / CLAIMS, ignore_errors=True)
