@@ -27,23 +27,22 @@ def in_process(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
 
 
-def test_the_help_comes_without_torch_and_quickly():
+def test_the_help_comes_without_torch():
     code = (
-        "import sys, time; began = time.perf_counter()\n"
+        "import sys\n"
         "from adiff.cli import main\n"
         "sys.argv = ['adiff', '--help']\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
         "heavy = {'torch', 'numpy', 'scipy', 'diffusers', 'PIL', 'jinja2', 'safetensors', 'rich.progress', 'hashlib'}\n"
         "heavy &= set(sys.modules)\n"
-        "print('heavy:', sorted(heavy)); print('seconds:', time.perf_counter() - began)"
+        "print('heavy:', sorted(heavy))"
     )
     result = in_process(code)
     assert result.returncode == 0, result.stderr
     assert "heavy: []" in result.stdout
     for command in COMMANDS:
         assert f" {command} " in result.stdout
-    assert float(result.stdout.split("seconds:")[1]) < 2.0  # about 0.3; loaded machines take longer
 
 
 @pytest.mark.parametrize("command", COMMANDS)

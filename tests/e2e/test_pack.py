@@ -16,8 +16,6 @@ SNAPSHOT = Path(__file__).with_name("object_info.json")
 NODES = tuple(json.loads(SNAPSHOT.read_text()))
 OF_THE_MACHINE = {"data", "defect", "dual", "encoder", "library", "localizer", "sampler_name", "scheduler"}
 """Combos whose options depend on what is installed."""
-IMPORT_LIMIT = 0.3
-"""Seconds."""
 
 
 def test_the_schema_has_not_changed(server):
@@ -80,10 +78,9 @@ def test_libraries_of_extra_model_paths_are_listed_and_other_files_are_not(serve
     assert not set(encoders) & {"damaged.safetensors", "things.safetensors"}
 
 
-def test_the_import_is_quick(server):
-    line = re.search(rf"([\d.]+) seconds( \(IMPORT FAILED\))?: \S*{NAME}$", server.log, re.MULTILINE)
-    assert line and not line[2]
-    assert float(line[1]) <= IMPORT_LIMIT
+def test_the_host_tells_that_it_imported_the_pack(server):
+    line = re.search(rf"[\d.]+ seconds( \(IMPORT FAILED\))?: \S*{NAME}$", server.log, re.MULTILINE)
+    assert line and not line[1]
 
 
 def test_the_import_brings_no_module_that_comfyui_has_not(server):
