@@ -66,7 +66,8 @@ async function watched(page) {
 await withPage(VIEW, async (page) => {
   page.on("response", (answer) => {
     if (answer.url().includes("/adiff/preview")) {
-      seen.pictures.push([answer.status(), answer.headers()["content-type"]]);
+      const defect = new URL(answer.url()).searchParams.get("defect");
+      seen.pictures.push([defect, answer.status(), answer.headers()["content-type"]]);
     }
   });
   await load(page, BASE);

@@ -68,15 +68,17 @@ def test_a_template_opens_whole_and_queues_what_the_tests_run(server, seen, name
 
 
 def test_load_defect_shows_the_library_s_picture(seen):
+    """A browser asks once for each defect, and may take it from its cache later."""
     graphs = [json.loads((ROOT / "workflows" / f"{name}.json").read_text()) for name in TEMPLATES]
-    choosing = [graph for graph in graphs if "ADiffLoadDefect" in {node["type"] for node in graph["nodes"]}]
-    assert len(seen["pictures"]) >= len(choosing) > 0
-    assert all(one == [200, "image/png"] for one in seen["pictures"])
+    nodes = [node for graph in graphs for node in graph["nodes"] if node["type"] == "ADiffLoadDefect"]
+    chosen = {node["widgets_values"][0] for node in nodes}
+    assert chosen <= {defect for defect, *_ in seen["pictures"]} and chosen
+    assert all(answer == [200, "image/png"] for _, *answer in seen["pictures"])
 
 
 def test_a_run_shows_its_progress_and_its_pairs(seen):
     told = seen["run"]
-    assert told["progress"] >= 30 and told["previews"] >= 5
+    assert told["progress"] >= 20 and told["previews"] >= 5
     assert told["shown"]["ADiffSavePairs"] == [[3 * 128, 128]]
     assert told["shown"]["PreviewImage"] == [[128, 128]]
 
