@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..progress import Progress
+from ..system import DEVICE
 
 LOCAL = "local"
 """The address of a cluster that is started on this machine, for this one command."""
@@ -33,8 +34,8 @@ def run_on_cluster(
     """Run `adiff ARGUMENTS` on a cluster until every worker has ended.
 
     address: of a running cluster ("auto" for that of the environment), or "local". workers: None for one on each GPU,
-    or CPU. total, done, what: pieces of work in all, how many there are now, their name. The working folder has to be
-    the same on all machines. Raises InputError for a cluster that is not there and for bad input a worker met.
+    or CPU; they compute where ADIFF_DEVICE says, as this process does. total, done, what: pieces of work in all, how many
+    there are now, their name. The working folder has to be the same on all machines. Raises InputError for a cluster that is not there and for bad input a worker met.
     """
     try:
         import ray
@@ -61,11 +62,12 @@ def run_on_cluster(
 def _work(ray: Any, arguments: list[str], workers: int | None, total: int, done: Callable[[], int], what: str,
           progress: Progress) -> None:  # fmt: skip
     there = ray.cluster_resources()
-    kind = "GPU" if there.get("GPU") else "CPU"
+    device = os.environ.get(DEVICE, "")
+    kind = "GPU" if there.get("GPU") and device != "cpu" else "CPU"
     count = workers or max(1, int(there.get(kind, 1)))
     # a worker that dies is started again as often as it takes; one that ends with an error is not
     remote = ray.remote(num_cpus=1, num_gpus=int(kind == "GPU"), max_retries=-1, retry_exceptions=False)(_worker)
-    running = [remote.remote(arguments, os.getcwd()) for _ in range(count)]
+    running = [remote.remote(arguments, os.getcwd(), device) for _ in range(count)]
     progress.start(total, what)
     try:
         while running:
@@ -82,7 +84,7 @@ def _work(ray: Any, arguments: list[str], workers: int | None, total: int, done:
     progress.finish()
 
 
-def _worker(arguments: list[str], folder: str) -> str | None:
+def _worker(arguments: list[str], folder: str, device: str) -> str | None:
     """Run the command in this process; returns the line of bad input, None if all went well."""
     import typer
 
@@ -91,6 +93,7 @@ def _worker(arguments: list[str], folder: str) -> str | None:
     if not os.path.isdir(folder):
         return f"a worker does not see {folder}; the cluster's machines have to share the working folder"
     os.chdir(folder)
+    os.environ[DEVICE] = device
     try:
         typer.main.get_command(app).commands[arguments[0]].main(arguments[1:], "adiff", standalone_mode=False)
     except (InputError, OSError) as error:

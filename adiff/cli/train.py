@@ -182,6 +182,7 @@ def _put_aside(out: Path, encoder: Path | None) -> None:
         if file is not None and file.exists():
             write_whole(copy, partial(shutil.copy2, file))
     mark.touch()
+    typer.echo(f"{out} as it was before is kept in {_previous(out)}")
 
 
 def encoder_beside(library: Path) -> Path:

@@ -57,6 +57,17 @@ def test_a_cluster_makes_what_one_process_makes_though_a_worker_is_killed(tmp_pa
     assert found == expected
 
 
+def test_a_worker_computes_where_the_command_does(tmp_path, monkeypatch):
+    from adiff.cli import cluster
+    from adiff.system import DEVICE
+
+    monkeypatch.setenv(DEVICE, "")  # what a worker of another machine starts with
+    monkeypatch.chdir(tmp_path)
+    make_inputs(tmp_path / "inputs")
+    arguments = generate(tmp_path / "inputs", tmp_path / "out", PAIRS, steps=6)
+    assert "no device 'cuda:99'" in cluster._worker(arguments, str(tmp_path), "cuda:99")
+
+
 def _kill_one(claims, killed):
     """Kill -9 the first worker that claims a batch."""
     ends = time.monotonic() + 120

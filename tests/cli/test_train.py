@@ -66,9 +66,10 @@ def test_restart_begins_a_new_library_and_puts_the_old_one_aside(run, tiny, data
     out = tmp_path / "lib.safetensors"
     run("train", data, "--out", out, "--defect", "hole", *FEW)
     old = out.read_bytes()
-    run("train", data, "--out", out, "--defect", "scratch", "--restart", *FEW)
+    said = run("train", data, "--out", out, "--defect", "scratch", "--restart", *FEW).stdout
     assert set(load_library(out).defects) == {("metal", "scratch")}
-    assert (tmp_path / "lib.previous.safetensors").read_bytes() == old
+    kept = tmp_path / "lib.previous.safetensors"
+    assert kept.read_bytes() == old and f"is kept in {kept}" in said
 
 
 def test_a_restart_replaces_no_file_of_another_kind(refused, tiny, data, tmp_path):

@@ -2,5 +2,5 @@
 
 import re
 
-SAID_MEANWHILE = re.compile(r"[\w /]+: \d+/\d+(, |$)|learning .* from \d+ of \d+ shots$")
-"""Lines of progress, and what a training learns from."""
+SAID_MEANWHILE = re.compile(r"[\w /]+: \d+/\d+(, |$)|learning .* from \d+ of \d+ shots$|.* is kept in .*$")
+"""Lines of progress, what a training learns from, and where the library is that it changes."""
