@@ -92,7 +92,8 @@ def test_a_restart_that_was_broken_off_goes_on_though_the_old_file_is_there(run,
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "step", break_off)
-        assert run(*asked, "--steps", "3", "--restart").exit_code == 130
+        stopped = run(*asked, "--steps", "3", "--restart")
+    assert stopped.exit_code == 130 and f"learned is in {states};" in stopped.stderr
     assert out.read_bytes() == old and (states / "dual.safetensors").exists()
     result = run(*asked, "--steps", "3")
     assert result.exit_code == 0 and "3 steps" in result.stdout and not states.exists()
