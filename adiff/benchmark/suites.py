@@ -171,7 +171,7 @@ def _tokens() -> tuple[Variant, ...]:
 def _dual() -> tuple[Variant, ...]:
     """Both methods, each beside real shots and alone, and pairs of models that lack a part, or have another one.
 
-    Pairs alone tell of the parts: a detector for each would take most of the time.
+    Pairs alone tell of the parts, but of low-rank SAIM, which looks as good by its pairs and is not for a detector.
     """
     both, alone = f"{REAL}{WITH}{GENERATED}", (f"{GENERATED} alone", f"{DUAL} alone")
     found = [
@@ -188,6 +188,8 @@ def _dual() -> tuple[Variant, ...]:
     for told, changes in other.items():
         recipe = Recipe(DUAL, dual=replace(DualSettings(), **changes), detect=False)
         found.append(Variant(f"{DUAL}, {told}", recipe, alone[1]))
+    low = Recipe(DUAL, real=True, dual=replace(DualSettings(), saim="low"))
+    found.append(Variant(f"{REAL}{WITH}{DUAL}, low-rank SAIM", low, f"{REAL}{WITH}{DUAL}"))
     return tuple(found)
 
 

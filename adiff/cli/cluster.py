@@ -34,8 +34,9 @@ def run_on_cluster(
     """Run `adiff ARGUMENTS` on a cluster until every worker has ended.
 
     address: of a running cluster ("auto" for that of the environment), or "local". workers: None for one on each GPU,
-    or CPU; they compute where ADIFF_DEVICE says, as this process does. total, done, what: pieces of work in all, how many
-    there are now, their name. The working folder has to be the same on all machines. Raises InputError for a cluster that is not there and for bad input a worker met.
+    or CPU; they compute where ADIFF_DEVICE says, as this process does. total, done, what: pieces of work in all, how
+    many there are now, their name. The working folder has to be the same on all machines. Raises InputError for a
+    cluster that is not there and for bad input a worker met.
     """
     try:
         import ray

@@ -97,12 +97,15 @@ def test_dual_is_compared_with_the_other_method_and_its_parts_with_itself():
         "real": None, "real + generated": "real", "generated alone": "real", "real + dual": "real + generated",
         "dual alone": "generated alone", "dual, low-rank SAIM": "dual alone", "dual, without SAIM": "dual alone",
         "dual, with BCM": "dual alone", "dual, without nested conditions": "dual alone",
+        "real + dual, low-rank SAIM": "real + dual",
     }  # fmt: skip
     whole = by_name["dual alone"].recipe
     changed = {"low-rank SAIM": {"saim": "low"}, "without SAIM": {"saim": "off"}, "with BCM": {"bcm": "paper"},
                "without nested conditions": {"nested": False}}  # fmt: skip
     for told, changes in changed.items():
         assert by_name[f"dual, {told}"].recipe == replace(whole, dual=replace(whole.dual, **changes), detect=False)
+    low = by_name["dual, low-rank SAIM"].recipe
+    assert by_name["real + dual, low-rank SAIM"].recipe == replace(low, real=True, detect=True)
 
 
 def test_steps_shots_and_tokens_change_nothing_else():
