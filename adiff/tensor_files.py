@@ -88,7 +88,7 @@ def check_replaced(path: Path, kind: str, what: str) -> None:
         return
     if found != kind:
         told = f"a file of kind {shown(found)}" if found else "a file of another program"
-        raise InputError(f"{path} is {told}, no {what}, and would be lost; give another --out")
+        raise InputError(f"{path} is {told}, no {what}, and would be lost; give another file")
 
 
 def read_pickled(path: Path, leave_out: bool = False) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import folder_paths
 from comfy_api.latest import io, ui
 
 from ..adiff.errors import InputError
@@ -230,6 +231,8 @@ def _encoder_line(library: LoadedLibrary, name: str, overwrite: bool, encoder: L
             f"the library's encoder {wanted[:8]} lies in no file in models/{ENCODERS}, and without it its defects miss "
             "their masks; connect Train Defects' encoder"
         )
+    if folder_paths.get_full_path(ENCODERS, f"{name}{SUFFIX}") is not None:  # another library's
+        name = f"{name}-{wanted[:8]}"
     path = new_file(ENCODERS, name, overwrite)
     shots = {entry.name: entry.info.get("shots", []) for entry in library.library.defects.values()}
     save_encoder(path, encoder.network, {"shots": shots})

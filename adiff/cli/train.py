@@ -112,7 +112,7 @@ def train(
     from ..library import KIND
     from ..tensor_files import check_replaced
 
-    _check_paths(out, encoder, freeze_encoder, resume)
+    _check_paths(out, encoder, freeze_encoder, resume, base)
     if not resume:
         check_replaced(out, KIND, "library")
     given = {"steps": steps, "batch": batch, "timesteps": timesteps.value, "early_stop": early_stop}
@@ -129,7 +129,7 @@ def train(
                 task = _Task(out, backbone, opened, chosen, normalisation.value, seed, progress)
                 library, todo = _work(task, what, encoder, freeze_encoder, resume)
             if is_first() and any(todo):
-                clear_folder(state_folder(out))
+                _discard_learned(state_folder(out), library, todo)
         if any(todo):
             _say_what_was_learned(out, library, todo)
     check_finite({key: library.defects[key] for key in todo.anomalies + todo.masks})
@@ -203,7 +203,7 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool, resume: b
     todo = _missing(library, task.shots, what, task.backbone)
     if not any(todo):
         if is_first():
-            _discard_learned(folder, library)
+            _discard_learned(folder, library, todo)
         typer.echo(f"{out} holds all of it already; --restart learns it again")
         return library, todo
     _say_what_is_learned({key: task.shots[key] for key in dict.fromkeys(todo.anomalies + todo.masks)})
@@ -228,14 +228,18 @@ def what_is_left(learned: Sequence[Path]) -> str:
     return f"what is learned is in {' and '.join(map(str, learned))}; the same command without --restart goes on"
 
 
-def _discard_learned(folder: Path, library: Library) -> None:
-    """Remove the states of what the library holds, if there are no others all that the command left that was killed."""
+def _discard_learned(folder: Path, library: Library, todo: _Todo) -> None:
+    """Remove the states of what was learned now and of what the library holds; with the last one goes all else there.
+
+    Those of other defects, or of the other part, wait for the command that left them.
+    """
     from ..training.loop import discard_state
     from ..training.state import names_in
 
-    for state, part in STATES.items():
+    for (state, part), now in zip(STATES.items(), todo, strict=True):
         learned = names_in(folder / state)
-        if learned and learned <= {e.name for e in library.defects.values() if getattr(e, part) is not None}:
+        stored = {e.name for e in library.defects.values() if getattr(e, part) is not None}
+        if now or (learned and learned <= stored):
             discard_state(folder / state)
     if not any((folder / state).exists() for state in STATES):
         clear_folder(folder)
@@ -254,7 +258,10 @@ def _silence() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _check_paths(out: Path, encoder: Path | None, freeze_encoder: bool, resume: bool) -> None:
+def _check_paths(out: Path, encoder: Path | None, freeze_encoder: bool, resume: bool, base: str) -> None:
+    from ..spatial_encoder import KIND
+    from ..tensor_files import check_replaced
+
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out} has to end in .safetensors")
     if freeze_encoder and encoder is not None and not encoder.is_file():
@@ -262,6 +269,18 @@ def _check_paths(out: Path, encoder: Path | None, freeze_encoder: bool, resume: 
     interrupted = resume and state_folder(out).exists()
     if encoder is not None and not freeze_encoder and encoder.exists() and resume and not interrupted:
         raise InputError(f"{encoder} exists; --freeze-encoder uses it, --restart learns a new one in its place")
+    own = encoder or encoder_beside(out)
+    if own.resolve() == out.resolve():
+        raise InputError(f"--encoder and --out are both {out}; give each a file of its own")
+    if freeze_encoder or (encoder is None and base == "demo") or not own.exists():
+        return
+    if not resume:
+        check_replaced(own, KIND, "spatial encoder")
+    elif not interrupted and not out.exists():
+        raise InputError(
+            f"{own} is the encoder of a library that is not at {out} any more, and would be lost; give another --out, "
+            f"--encoder {own} --freeze-encoder to learn with it, or --restart to replace it"
+        )
 
 
 def _begin(task: _Task, resume: bool) -> Library:
@@ -404,11 +423,12 @@ def _say_what_is_learned(shots: dict[Key, Shots]) -> None:
 def _say_what_was_learned(out: Path, library: Library, todo: _Todo) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("defect", "shots", "appearance", "masks", box=None, pad_edge=False, header_style="dim")
     for key in dict.fromkeys(todo.anomalies + todo.masks):
         entry = library.defects[key]
-        table.add_row(entry.name, str(len(entry.info["shots"])), _told(entry, "anomaly"), _told(entry, "mask"))
+        table.add_row(Text(entry.name), str(len(entry.info["shots"])), _told(entry, "anomaly"), _told(entry, "mask"))
     Console().print(table)
     for kind, name, keys in (("anomaly", "appearances", todo.anomalies), ("mask", "masks", todo.masks)):
         if keys and (line := _why_stopped(library.defects[keys[0]].info[kind])):
@@ -418,7 +438,10 @@ def _say_what_was_learned(out: Path, library: Library, todo: _Todo) -> None:
 
 def _told(entry: Defect, kind: str) -> str:
     about = entry.info.get(kind)
-    return f"{about['steps']} steps, loss {about['loss']:.3f}" if about else "–"
+    if not about:
+        return "–"
+    loss = "never drawn: take more steps" if about["loss"] is None else f"loss {about['loss']:.3f}"
+    return f"{about['steps']} steps, {loss}"
 
 
 def _why_stopped(about: dict[str, Any]) -> str:

@@ -155,7 +155,7 @@ class _Inversion:
         self.embeddings = {
             key: random_embedding(settings.tokens, backbone.context_dim, start).to(backbone.device) for key in self.keys
         }
-        self.parameters = {f"anomaly {p} {d}": e for (p, d), e in self.embeddings.items()}
+        self.parameters = {f"anomaly {p}/{d}": e for (p, d), e in self.embeddings.items()}
         if encoder is not None and learned:
             self.parameters |= {f"encoder {name}": p for name, p in encoder.named_parameters()}
         self.views = self._draw([shots[key] for key in self.keys], settings.draws, progress)

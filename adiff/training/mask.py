@@ -99,7 +99,7 @@ class _Inversion:
         self.embeddings = {
             key: random_embedding(settings.tokens, backbone.context_dim, start).to(backbone.device) for key in self.keys
         }
-        self.parameters = {f"mask {p} {d}": e for (p, d), e in self.embeddings.items()}
+        self.parameters = {f"mask {p}/{d}": e for (p, d), e in self.embeddings.items()}
         self.banks = self._encode([masks[key] for key in self.keys], settings.draws, progress)
         self.recent = RecentLosses(self.keys)
 

@@ -76,7 +76,7 @@ def test_a_restart_replaces_no_file_of_another_kind(refused, tiny, data, tmp_pat
     out = tmp_path / "shipped" / "encoder.safetensors"
     before = out.read_bytes()
     said = refused("train", data, "--out", out, "--restart", *FEW)
-    assert "is a file of kind spatial_encoder, no library, and would be lost; give another --out" in said
+    assert "is a file of kind spatial_encoder, no library, and would be lost; give another file" in said
     said = refused("train-dual", data, "--defect", "hole", "--out", out, "--restart", "--steps", "1")
     assert "no dual model, and would be lost" in said and out.read_bytes() == before
 
@@ -116,6 +116,35 @@ def test_a_restart_keeps_the_encoder_of_the_library_that_it_puts_aside(run, tiny
     previous = load_encoder(tmp_path / "lib.previous.encoder.safetensors")[1]
     assert previous["fingerprint"] == load_library(tmp_path / "lib.previous.safetensors").encoder_fingerprint
     assert load_encoder(encoder)[1]["fingerprint"] == load_library(out).encoder_fingerprint != previous["fingerprint"]
+
+
+def test_an_encoder_that_another_library_needs_stays(run, refused, tiny, data, tmp_path):
+    out, other = tmp_path / "lib.safetensors", tmp_path / "model.safetensors"
+    own = tmp_path / "lib.encoder.safetensors"
+    asked = ("train", data, "--defect", "hole", "--what", "defects", *FEW)
+    assert "are both" in refused(*asked, "--out", out, "--encoder", out) and not out.exists()
+    save_file({"weight": torch.zeros(2)}, other)
+    before = other.read_bytes()
+    assert "would be lost" in refused(*asked, "--out", out, "--encoder", other, "--restart")
+    assert other.read_bytes() == before
+    own.write_bytes(before)
+    asked = (*asked, "--base", "sd15.safetensors", "--out", out)  # learns an encoder of its own
+    assert "the encoder of a library that is not at" in refused(*asked)
+    assert "would be lost" in refused(*asked, "--restart")
+    assert own.read_bytes() == before and not out.exists()
+
+
+def test_masks_leave_the_state_of_interrupted_appearances(run, tiny, data, tmp_path, monkeypatch):
+    out, given = tmp_path / "lib.safetensors", ("train", data, "--defect", "hole", *FEW)
+    state = tmp_path / "lib.safetensors.state" / "anomalies.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny, "predict_noise", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setitem(loop.fit.__kwdefaults__, "save_every", -1.0)
+        assert run(*given, "--out", out, "--what", "defects").exit_code == 130
+    assert state.exists()
+    assert run(*given, "--out", out, "--what", "masks").exit_code == 0 and state.exists()
+    assert run(*given, "--out", out).exit_code == 0
+    assert not state.parent.exists()
 
 
 def test_an_own_encoder_is_learned_and_then_read(run, refused, tiny, data, tmp_path):
@@ -260,7 +289,7 @@ def test_what_a_finished_training_could_not_remove_is_removed_next_time(run, tin
     """Killed after the library was written and before its states were gone; those of other defects stay."""
     out, given = tmp_path / "lib.safetensors", ("--shots", "2", "--steps", "3")
     with monkeypatch.context() as patch:
-        patch.setattr("adiff.cli.train.clear_folder", lambda *_: None)
+        patch.setattr("adiff.cli.train._discard_learned", lambda *_: None)
         patch.setitem(loop.fit.__kwdefaults__, "save_every", -1.0)
         assert run("train", data, "--defect", "hole", *given, "--out", out).exit_code == 0
     states = tmp_path / "lib.safetensors.state"

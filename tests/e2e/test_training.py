@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from adiff.library import load_library
+from adiff.spatial_encoder import load_encoder
 from adiff.training import AnomalySettings, MaskSettings
 from tests.e2e.comfyui import RUN_LIMIT, Graph, GraphError
 from tests.e2e.scenes import masks
@@ -217,6 +218,20 @@ def test_a_cancelled_training_goes_on_to_the_same_result(server):
     assert broken.encoder_fingerprint == unbroken.encoder_fingerprint
     encoders = offered(server, "ADiffLoadSpatialEncoder", "encoder")  # one and the same, so the second is not written
     assert "broken.safetensors" in encoders and "unbroken.safetensors" not in encoders
+
+
+def test_a_library_saved_anew_leaves_the_encoder_that_others_need(server):
+    for name, seed in (("first", 31), ("second", 31), ("first", 32)):
+        graph = Graph()
+        learned = train(graph, demo(graph), drawn(graph), None, steps=1, seed=seed)
+        save(graph, learned, name, overwrite=True, encoder=learned[1])
+        server.run(graph)
+    needed = [stored(server, name).encoder_fingerprint for name in ("first", "second")]
+    folder = server.base / "models" / "adiff_encoders"
+    there = {load_encoder(path)[1]["fingerprint"] for path in folder.glob("*.safetensors")}
+    assert needed[0] != needed[1] and set(needed) <= there
+    encoders = offered(server, "ADiffLoadSpatialEncoder", "encoder")
+    assert {"first.safetensors", f"first-{needed[0][:8]}.safetensors"} <= set(encoders)
 
 
 def test_the_model_stays_on_a_card_on_which_the_whole_batch_has_no_room(server, graph):

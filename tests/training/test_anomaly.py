@@ -65,6 +65,15 @@ def test_what_comes_out(backbone, shots, encoder):
     assert result.outcome.steps == 6 and all(math.isfinite(loss) for loss in result.losses.values())
 
 
+def test_names_that_would_join_to_one_are_two_defects(backbone, shots):
+    one, other = shots.values()
+    keys = ("metal", "plate scratch"), ("metal plate", "scratch")
+    given = dict(zip(keys, (one, other), strict=True))
+    start, end = (train_anomalies(backbone, given, None, freeze_encoder=True, settings=replace(FEW, lr=lr)).embeddings
+                  for lr in (1e-9, 0.1))  # fmt: skip
+    assert all(not torch.allclose(start[key], end[key], atol=1e-3) for key in keys)
+
+
 def test_without_an_encoder_the_embedding_stands_alone(backbone, shots):
     result = train_anomalies(backbone, shots, None, freeze_encoder=False, settings=FEW)
     assert result.encoder is None and len(result.embeddings) == 2
