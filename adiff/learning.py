@@ -174,11 +174,13 @@ def learn_masks(
     }
 
 
-def open_library(path: Path, backbone: Backbone) -> Library:
-    """Read the library to add to, or begin an empty one; InputError if it belongs to another base model."""
+def open_library(
+    path: Path, backbone: Backbone, edit: Callable[[Library], Library] = lambda library: library
+) -> Library:  # fmt: skip
+    """Read the library to add to, or begin an empty one; InputError if what `edit` leaves is of another base model."""
     if not path.exists():
         return Library({}, backbone.fingerprint, backbone.name, backbone.context_dim)
-    library = load_library(path)
+    library = edit(load_library(path))
     check_base(library, backbone)
     if library.base_fingerprint != backbone.fingerprint:
         raise InputError(

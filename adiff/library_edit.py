@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,6 +73,24 @@ def add_learned(library: Library, learned: Mapping[Key, Defect], kind: str) -> L
         info = {**entry.info, **record_of(there), kind: entry.info[kind]}
         defects[key] = replace(there, info=info, **lacking, **{kind: getattr(entry, kind)})
     return replace(library, defects=defects)
+
+
+def forget(library: Library, parts: Mapping[str, Collection[str]]) -> Library:
+    """Return the library without what is to be learned anew: part, `anomaly` or `mask` -> names of defects.
+
+    A defect that has neither left keeps its tags and what people wrote of it, nothing of its shots.
+    """
+    defects = {}
+    for key, entry in library.defects.items():
+        gone = [part for part, names in parts.items() if entry.name in names]
+        info = {field: value for field, value in record_of(entry).items() if field not in gone}
+        left = replace(entry, info=info, **dict.fromkeys(gone))
+        if gone and left.anomaly is None and left.mask is None:
+            info = {field: info[field] for field in (*NOTES, TAGS) if field in info}
+            left = replace(left, info=info, **dict.fromkeys(OF_SHOTS))
+        defects[key] = left
+    encoder = library.encoder_fingerprint if any(one.anomaly is not None for one in defects.values()) else None
+    return replace(library, defects=defects, encoder_fingerprint=encoder)
 
 
 def split(library: Library, names: Sequence[str]) -> Library:

@@ -29,7 +29,7 @@ from .options import (
     parse_loras,
 )
 from .progress import CliProgress
-from .train import begin_anew, is_anew, state_folder, what_is_left
+from .train import state_folder, what_is_left
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,6 +65,9 @@ class Flips(str, Enum):
     horizontal = "horizontal"
     both = "both"
 
+
+ANEW = "restarted"
+"""File in a state's folder that says that the training began anew, and that the file there is still the old one."""
 
 DualFile = Annotated[Path, typer.Argument(metavar="DUAL", help="Dual model, as `adiff train-dual` writes it.")]
 Product = Annotated[str | None, typer.Option("--product", metavar="P", help="Product, if there are several.")]
@@ -161,7 +164,7 @@ def train_dual(
     begin = None if start is None else read_release(start, backbone.attentions)
     given = {"shots": found, "foregrounds": objects, "start": begin, "settings": settings, "seed": seed}
     folder = state_folder(out)
-    if resume and out.exists() and not is_anew(folder):
+    if resume and out.exists() and not (folder / ANEW).exists():
         _check_same(out, backbone, key, **given)
         if folder.exists():
             with run_lock(folder):
@@ -240,7 +243,8 @@ def _learn(out: Path, resume: bool, backbone: EditableBackbone, key: Key, **give
     with run_lock(folder):
         remove_leftovers(out)  # of the same command, killed
         if not resume:
-            begin_anew(folder)
+            clear_folder(folder)
+            (folder / ANEW).touch()
         state = folder / "dual.safetensors"
         with CliProgress() as progress, keeping(lambda: what_is_left([folder] if state.exists() else [])):
             model = learn_dual(backbone, key, progress=progress, state=state, **given)

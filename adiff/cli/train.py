@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from ..errors import InputError
-from ..storage import clear_folder, remove_leftovers, run_lock, write_whole
+from ..storage import clear_folder, read_json_object, remove_leftovers, run_lock, write_json, write_whole
 from . import options
 from .app import keeping
 from .options import Base, Data, Loras, Precision, PrecisionName, Resume, Seed, What, of_model, of_training, parse_loras
@@ -32,10 +32,14 @@ if TYPE_CHECKING:
 ANOMALIES, MASKS = "anomalies.safetensors", "masks.safetensors"
 STATES = {ANOMALIES: "anomaly", MASKS: "mask"}
 """Files of a state's folder, and what each learns of a defect."""
-ANEW = "restarted"
-"""File in a state's folder that says that the training began anew, and that the library there is still the old one."""
-ASIDE = "previous"
-"""File there that says that the library was put aside as it was before this training."""
+PARTS = {What.defects: ["anomaly"], What.masks: ["mask"], What.both: ["anomaly", "mask"]}
+"""What is learned of a defect, by what is asked for."""
+BEGUN = "begun.json"
+"""File of a state's folder with what its training has begun to replace.
+
+anew: part -> names of the defects that --restart learns anew, while the library still holds the old ones. encoder: the
+file that a spatial encoder will be written to. aside: the library was put aside as it was before.
+"""
 
 
 class Timesteps(str, Enum):
@@ -112,7 +116,7 @@ def train(
     from ..library import KIND
     from ..tensor_files import check_replaced
 
-    _check_paths(out, encoder, freeze_encoder, resume, base)
+    _check_paths(out, encoder, freeze_encoder)
     if not resume:
         check_replaced(out, KIND, "library")
     given = {"steps": steps, "batch": batch, "timesteps": timesteps.value, "early_stop": early_stop}
@@ -126,8 +130,10 @@ def train(
         backbone = load_backbone(base, device, precision.value, parse_loras(lora), compiled)
         with run_lock(state_folder(out)) if is_first() else nullcontext():
             with CliProgress() as progress:
-                task = _Task(out, backbone, opened, chosen, normalisation.value, seed, progress)
-                library, todo = _work(task, what, encoder, freeze_encoder, resume)
+                names = ["/".join(key) for key in opened]
+                anew = _begun_anew(out, names) if resume else dict.fromkeys(PARTS[what], names)
+                task = _Task(out, backbone, opened, chosen, normalisation.value, seed, progress, resume, anew)
+                library, todo = _work(task, what, encoder, freeze_encoder)
             if is_first() and any(todo):
                 _discard_learned(state_folder(out), library, todo)
         if any(todo):
@@ -142,6 +148,12 @@ class _Todo(NamedTuple):
     masks: list[Key]
 
 
+class _Encoder(NamedTuple):
+    network: SpatialEncoder
+    path: Path
+    frozen: bool
+
+
 class _Task(NamedTuple):
     out: Path
     backbone: Backbone
@@ -150,6 +162,8 @@ class _Task(NamedTuple):
     normalisation: str
     seed: int
     progress: CliProgress
+    resume: bool
+    anew: dict[str, list[str]]  # part -> names of the defects of which the library's counts no more
 
 
 def state_folder(out: Path) -> Path:
@@ -157,15 +171,27 @@ def state_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.state")
 
 
-def begin_anew(folder: Path) -> None:
-    """Empty a state's folder for a training that begins anew, and note that it does: the old file is still there."""
-    clear_folder(folder, ASIDE)
-    (folder / ANEW).touch()
+def _begun(out: Path) -> dict[str, Any]:
+    """What the interrupted training of a library has begun to replace, see BEGUN; nothing if there is none."""
+    try:
+        return read_json_object(state_folder(out) / BEGUN)
+    except (InputError, FileNotFoundError):
+        return {}
 
 
-def is_anew(folder: Path) -> bool:
-    """Whether the training whose state lies in a folder began anew, whatever its old file holds."""
-    return (folder / ANEW).exists()
+def _note_begun(out: Path, **fields: Any) -> None:
+    """Change what is noted of a training; a field of nothing goes."""
+    noted = {name: value for name, value in (_begun(out) | fields).items() if value}
+    write_json(state_folder(out) / BEGUN, noted)
+
+
+def _begun_anew(out: Path, asked: Sequence[str]) -> dict[str, list[str]]:
+    """What an interrupted --restart has not learned yet: it goes on for the defects that it has a state of."""
+    from ..training.state import names_in
+
+    drawn = set().union(*(names_in(state_folder(out) / state) for state in STATES))
+    noted = {part: [n for n in found if n in asked] for part, found in _begun(out).get("anew", {}).items()}
+    return {part: found for part, found in noted.items() if drawn & set(found)}
 
 
 def _previous(out: Path) -> Path:
@@ -175,13 +201,12 @@ def _previous(out: Path) -> Path:
 
 def _put_aside(out: Path, encoder: Path | None) -> None:
     """Copy a library, and the encoder that is to be learned anew with it, to where they are kept as they were, once."""
-    mark = state_folder(out) / ASIDE
-    if mark.exists() or not out.exists():
+    if _begun(out).get("aside") or not out.exists():
         return
     for file, copy in ((out, _previous(out)), (encoder, encoder_beside(_previous(out)))):
         if file is not None and file.exists():
             write_whole(copy, partial(shutil.copy2, file))
-    mark.touch()
+    _note_begun(out, aside=True)
     typer.echo(f"{out} as it was before is kept in {_previous(out)}")
 
 
@@ -190,33 +215,49 @@ def encoder_beside(library: Path) -> Path:
     return library.with_suffix(f".encoder{library.suffix}")
 
 
-def _work(task: _Task, what: What, encoder: Path | None, freeze: bool, resume: bool) -> tuple[Library, _Todo]:
+def _work(task: _Task, what: What, encoder: Path | None, freeze: bool) -> tuple[Library, _Todo]:
     """Learn and write what is not there yet; of several processes the first one writes."""
     from ..training.processes import is_first, wait_for_all
 
     out, folder = task.out, state_folder(task.out)
-    own = encoder or encoder_beside(out)
-    if is_first():
-        remove_leftovers(out, _previous(out), own)  # of the same command, killed
-    library = _begin(task, resume)
-    wait_for_all()  # until --restart has cleared the state that the others would go on from
-    todo = _missing(library, task.shots, what, task.backbone)
+    library = _begin(task)
+    todo = _missing(library, task.shots, what)
     if not any(todo):
         if is_first():
             _discard_learned(folder, library, todo)
         typer.echo(f"{out} holds all of it already; --restart learns it again")
         return library, todo
-    _say_what_is_learned({key: task.shots[key] for key in dict.fromkeys(todo.anomalies + todo.masks)})
+    of_encoder = _encoder(task, library, encoder, freeze) if todo.anomalies else None
+    wait_for_all()  # until all have read what the first one replaces now
     if is_first():
-        _put_aside(out, own if todo.anomalies and not freeze else None)
-    with keeping(partial(_left, out)):
-        return _learn(task, library, todo, encoder, freeze), todo
+        _make_ready(task, of_encoder)
+    wait_for_all()  # until a state that --restart clears is gone
+    _say_what_is_learned(task.shots, library, todo, of_encoder)
+    with keeping(partial(_left, task, todo)):
+        return _learn(task, library, todo, of_encoder), todo
 
 
-def _left(out: Path) -> str:
+def _make_ready(task: _Task, encoder: _Encoder | None) -> None:
+    """Note what is replaced, and keep it as it was; nothing is refused from here on."""
+    from ..training.loop import discard_state
+
+    out, learned = task.out, encoder is not None and not encoder.frozen
+    remove_leftovers(out, _previous(out), *([encoder.path] if learned else []))  # of the same command, killed
+    if not task.resume:
+        for state, part in STATES.items():
+            if part in task.anew:
+                discard_state(state_folder(out) / state)
+        _note_begun(out, anew=_begun(out).get("anew", {}) | task.anew)
+    _put_aside(out, encoder.path if learned else None)
+    if learned:
+        _note_begun(out, encoder=str(encoder.path.resolve()))
+
+
+def _left(task: _Task, todo: _Todo) -> str:
     """What an interrupted training has left to go on from; a library that it was to replace is not of it."""
-    folder = state_folder(out)
-    learned = [out] if out.exists() and not is_anew(folder) else []
+    folder = state_folder(task.out)
+    new = any(keys and part not in task.anew for part, keys in zip(STATES.values(), todo, strict=True))
+    learned = [task.out] if task.out.exists() and new else []
     learned += [folder] if any((folder / state).exists() for state in STATES) else []
     return what_is_left(learned)
 
@@ -258,47 +299,60 @@ def _silence() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _check_paths(out: Path, encoder: Path | None, freeze_encoder: bool, resume: bool, base: str) -> None:
-    from ..spatial_encoder import KIND
-    from ..tensor_files import check_replaced
-
+def _check_paths(out: Path, encoder: Path | None, freeze_encoder: bool) -> None:
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out} has to end in .safetensors")
     if freeze_encoder and encoder is not None and not encoder.is_file():
         raise InputError(f"--freeze-encoder reads an encoder, but there is none at {encoder}")
-    interrupted = resume and state_folder(out).exists()
-    if encoder is not None and not freeze_encoder and encoder.exists() and resume and not interrupted:
-        raise InputError(f"{encoder} exists; --freeze-encoder uses it, --restart learns a new one in its place")
-    own = encoder or encoder_beside(out)
-    if own.resolve() == out.resolve():
+    if (encoder or encoder_beside(out)).resolve() == out.resolve():
         raise InputError(f"--encoder and --out are both {out}; give each a file of its own")
-    if freeze_encoder or (encoder is None and base == "demo") or not own.exists():
+
+
+def _check_learned(out: Path, encoder: Path, named: bool, resume: bool) -> None:
+    """Raise InputError if a spatial encoder that is to be learned would replace a file that may be needed."""
+    from ..spatial_encoder import KIND
+    from ..tensor_files import check_replaced
+
+    if not encoder.exists() or (resume and _begun(out).get("encoder") == str(encoder.resolve())):
         return
     if not resume:
-        check_replaced(own, KIND, "spatial encoder")
-    elif not interrupted and not out.exists():
+        check_replaced(encoder, KIND, "spatial encoder")
+    elif named or out.exists():
+        raise InputError(f"{encoder} exists; --freeze-encoder uses it, --restart learns a new one in its place")
+    else:
         raise InputError(
-            f"{own} is the encoder of a library that is not at {out} any more, and would be lost; give another --out, "
-            f"--encoder {own} --freeze-encoder to learn with it, or --restart to replace it"
+            f"{encoder} is the encoder of a library that is not at {out} any more, and would be lost; give another "
+            f"--out, --encoder {encoder} --freeze-encoder to learn with it, or --restart to replace it"
         )
 
 
-def _begin(task: _Task, resume: bool) -> Library:
-    """The library to add to; with --restart, and until that has ended, an empty one: the old file is put aside."""
+def _begin(task: _Task) -> Library:
+    """The library to add to, without what is learned anew; one that --restart cannot read begins as an empty one."""
     from ..learning import open_library
-    from ..training.processes import is_first
-    from ..training.state import names_in
+    from ..library import load_library
 
-    out, folder = task.out, state_folder(task.out)
-    if not resume and is_first():
-        begin_anew(folder)
-    asked = {"/".join(key) for key in task.shots}
-    anew = not resume or (is_anew(folder) and any(asked & names_in(folder / state) for state in STATES))
-    return open_library(out.with_name(f".{out.name}.none") if anew else out, task.backbone)
+    out = task.out
+    if task.anew and out.exists():
+        try:
+            load_library(out)
+        except InputError:
+            out = out.with_name(f".{out.name}.none")
+    return open_library(out, task.backbone, partial(_cleared, task))
 
 
-def _missing(library: Library, opened: dict[Key, Shots], what: What, backbone: Backbone) -> _Todo:
-    """What the library does not hold yet; says what it does. InputError if an entry came from other shots."""
+def _cleared(task: _Task, library: Library) -> Library:
+    """A library without what is learned anew; one of nothing else is of whatever base model it is learned on now."""
+    from ..library import Library
+    from ..library_edit import forget
+
+    library, base = forget(library, task.anew), task.backbone
+    if any(entry.anomaly is not None or entry.mask is not None for entry in library.defects.values()):
+        return library
+    return Library(library.defects, base.fingerprint, base.name, base.context_dim, info=library.info)
+
+
+def _missing(library: Library, opened: dict[Key, Shots], what: What) -> _Todo:
+    """What the library does not hold yet. InputError if an entry came from other shots."""
     from ..learning import changed_shots
     from ..library_edit import record_of
 
@@ -307,25 +361,21 @@ def _missing(library: Library, opened: dict[Key, Shots], what: What, backbone: B
         if entry is not None and record_of(entry).get("shots", list(shots.files)) != list(shots.files):
             raise InputError(
                 f"the library's {entry.name} was learned from {', '.join(entry.info['shots'])}; "
-                "ask for the same shots, another --out, or --restart"
+                "ask for the same shots, another --out, or --restart with --what both"
             )
         changed = [] if entry is None else changed_shots(entry, shots)
         if changed:
             raise InputError(
                 f"{', '.join(changed)} changed since the library's {entry.name} was learned from it; put back what was "
-                "there, or give another --out, or --restart"
+                "there, or give another --out, or --restart with --what both"
             )
     known = {key: library.defects.get(key) for key in opened}
     anomalies = [key for key, entry in known.items() if entry is None or entry.anomaly is None]
     masks = [key for key, entry in known.items() if entry is None or entry.mask is None]
-    todo = _Todo([] if what is What.masks else anomalies, [] if what is What.defects else masks)
-    kept = [entry.name for key, entry in known.items() if entry is not None and key not in todo.anomalies + todo.masks]
-    if kept and any(todo):
-        typer.echo(f"kept as they are: {', '.join(kept)} (--restart learns them again)", err=True)
-    return todo
+    return _Todo([] if what is What.masks else anomalies, [] if what is What.defects else masks)
 
 
-def _learn(task: _Task, library: Library, todo: _Todo, encoder: Path | None, freeze: bool) -> Library:
+def _learn(task: _Task, library: Library, todo: _Todo, encoder: _Encoder | None) -> Library:
     """Learn what is missing; each kind is written as soon as it is learned."""
     from ..learning import learn_masks, with_shots
     from ..training import MaskSettings
@@ -334,8 +384,8 @@ def _learn(task: _Task, library: Library, todo: _Todo, encoder: Path | None, fre
         key: with_shots(library.defects.get(key), key, task.shots[key], task.backbone)
         for key in dict.fromkeys(todo.anomalies + todo.masks)
     }
-    if todo.anomalies:
-        library = _learn_anomalies(task, library, {key: entries[key] for key in todo.anomalies}, encoder, freeze)
+    if encoder is not None:
+        library = _learn_anomalies(task, library, {key: entries[key] for key in todo.anomalies}, encoder)
     if todo.masks:
         entries |= {key: library.defects[key] for key in todo.anomalies}
         learned = learn_masks(
@@ -343,31 +393,29 @@ def _learn(task: _Task, library: Library, todo: _Todo, encoder: Path | None, fre
             settings=MaskSettings.for_types(len(todo.masks), **task.chosen),
             seed=task.seed, progress=task.progress, state=state_folder(task.out) / MASKS,
         )  # fmt: skip
-        library = _saved(task.out, library, learned, "mask")
+        library = _saved(task, library, learned, "mask")
     return library
 
 
-def _learn_anomalies(
-    task: _Task, library: Library, entries: dict[Key, Defect], encoder: Path | None, freeze: bool
-) -> Library:
+def _learn_anomalies(task: _Task, library: Library, entries: dict[Key, Defect], encoder: _Encoder) -> Library:
     """Learn appearances and write them: the encoder first, so that no library waits for its encoder."""
     from ..learning import learn_anomalies
     from ..spatial_encoder import fingerprint, save_encoder
     from ..training import AnomalySettings
     from ..training.processes import is_first
 
-    network, path, freeze = _encoder(task, library, encoder, freeze)
     learned, network = learn_anomalies(
-        task.backbone, entries, task.shots, network, freeze_encoder=freeze,
+        task.backbone, entries, task.shots, encoder.network, freeze_encoder=encoder.frozen,
         settings=AnomalySettings.for_types(len(entries), **task.chosen, normalisation=task.normalisation),
         seed=task.seed, progress=task.progress, state=state_folder(task.out) / ANOMALIES,
     )  # fmt: skip
-    if not freeze and is_first():
-        save_encoder(path, network, {"shots": {entry.name: entry.info["shots"] for entry in learned.values()}})
-    return _saved(task.out, replace(library, encoder_fingerprint=fingerprint(network)), learned, "anomaly")
+    if not encoder.frozen and is_first():
+        about = {"shots": {entry.name: entry.info["shots"] for entry in learned.values()}}
+        save_encoder(encoder.path, network, about)
+    return _saved(task, replace(library, encoder_fingerprint=fingerprint(network)), learned, "anomaly")
 
 
-def _saved(out: Path, library: Library, learned: dict[Key, Defect], kind: str) -> Library:
+def _saved(task: _Task, library: Library, learned: dict[Key, Defect], part: str) -> Library:
     """Write what was learned; of a library that it is added to, what others have edited meanwhile stays."""
     from ..curation import edit_library
     from ..library import save_library
@@ -375,28 +423,31 @@ def _saved(out: Path, library: Library, learned: dict[Key, Defect], kind: str) -
     from ..training.processes import is_first
 
     def added(to: Library) -> Library:
-        return replace(add_learned(to, learned, kind), encoder_fingerprint=library.encoder_fingerprint)
+        return replace(
+            add_learned(_cleared(task, to), learned, part), encoder_fingerprint=library.encoder_fingerprint
+        )
 
     if not is_first():
-        return added(library)
-    if library.defects and out.exists():
-        library = edit_library(out, added)
+        library = added(library)
+    elif library.defects and task.out.exists():
+        library = edit_library(task.out, added)
     else:
         library = added(library)
-        save_library(out, library)
-    (state_folder(out) / ANEW).unlink(missing_ok=True)
+        save_library(task.out, library)
+    if task.anew.pop(part, None) is not None and is_first():
+        noted = {of: names for of, names in _begun(task.out).get("anew", {}).items() if of != part}
+        _note_begun(task.out, anew=noted)
     return library
 
 
-def _encoder(task: _Task, library: Library, path: Path | None, freeze: bool) -> tuple[SpatialEncoder, Path, bool]:
-    """The encoder to learn with, its file, and whether it stays as it is."""
+def _encoder(task: _Task, library: Library, path: Path | None, freeze: bool) -> _Encoder:
+    """The encoder to learn with. InputError if what else the library holds needs another, or a file would be lost."""
     from ..backbone import demo_encoder_path
     from ..spatial_encoder import SpatialEncoder, fingerprint, load_encoder
 
-    is_demo = task.backbone.name == "demo"
+    named, is_demo = path is not None, task.backbone.name == "demo"
     if path is None and is_demo:
         path, freeze = demo_encoder_path(), True
-        typer.echo("spatial encoder: the demo's own, frozen (--encoder ENC learns one)", err=True)
     path = path or encoder_beside(task.out)
     if freeze:
         network, _ = load_encoder(path)
@@ -404,19 +455,36 @@ def _encoder(task: _Task, library: Library, path: Path | None, freeze: bool) -> 
         network = SpatialEncoder("small" if is_demo else "base", dim=task.backbone.context_dim, seed=task.seed)
     belongs = library.encoder_fingerprint
     if belongs is not None and (not freeze or fingerprint(network) != belongs):
+        there = [entry.name for entry in library.defects.values() if entry.anomaly is not None]
         raise InputError(
-            f"the defects in {task.out} belong to spatial encoder {belongs[:8]}; add to them with that encoder and "
-            "--freeze-encoder, or give another --out, or --restart"
+            f"{_some(there)} in {task.out} belong to spatial encoder {belongs[:8]}; learn with that encoder and "
+            "--freeze-encoder, give another --out, or learn all of them anew with --restart"
         )
-    return network, path, freeze
+    if not freeze:
+        _check_learned(task.out, path, named, task.resume)
+    return _Encoder(network, path, freeze)
 
 
-def _say_what_is_learned(shots: dict[Key, Shots]) -> None:
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} others" if len(names) > 4 else "")
+
+
+def _say_what_is_learned(
+    opened: dict[Key, Shots], library: Library, todo: _Todo, encoder: _Encoder | None
+) -> None:  # fmt: skip
     """Say it before the work, which a wrong folder would spend."""
-    taken = sum(len(one.files) for one in shots.values())
-    there = taken + sum(len(one.held_out) for one in shots.values())
-    named = ", ".join("/".join(key) for key in list(shots)[:4])
-    what = named if len(shots) <= 4 else f"{len(shots)} defects ({named} and others)"
+    from ..backbone import demo_encoder_path
+
+    now = dict.fromkeys(todo.anomalies + todo.masks)
+    kept = ["/".join(key) for key in opened if key not in now and key in library.defects]
+    if kept:
+        typer.echo(f"kept as they are: {', '.join(kept)} (--restart learns them again)", err=True)
+    if encoder is not None and encoder.path == demo_encoder_path():
+        typer.echo("spatial encoder: the demo's own, frozen (--encoder ENC learns one)", err=True)
+    taken = sum(len(opened[key].files) for key in now)
+    there = taken + sum(len(opened[key].held_out) for key in now)
+    names = ["/".join(key) for key in now]
+    what = _some(names) if len(names) <= 4 else f"{len(names)} defects ({_some(names)})"
     typer.echo(f"learning {what} from {taken} of {there} shots", err=True)
 
 

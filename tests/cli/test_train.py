@@ -62,14 +62,58 @@ def test_defects_are_added_and_old_ones_kept(run, tiny, data, tmp_path):
     assert out.read_bytes() == bytes_before
 
 
-def test_restart_begins_a_new_library_and_puts_the_old_one_aside(run, tiny, data, tmp_path):
+def test_a_restart_learns_anew_what_is_asked_and_keeps_the_rest(run, tiny, data, tmp_path):
     out = tmp_path / "lib.safetensors"
-    run("train", data, "--out", out, "--defect", "hole", *FEW)
-    old = out.read_bytes()
-    said = run("train", data, "--out", out, "--defect", "scratch", "--restart", *FEW).stdout
-    assert set(load_library(out).defects) == {("metal", "scratch")}
+    run("train", data, "--out", out, *FEW)
+    run("library", "note", out, "metal/scratch", "--author", "Ada")
+    before, old = load_library(out), out.read_bytes()
+    asked = ("train", data, "--out", out, "--defect", "scratch", "--restart")
+    said = run(*asked, "--shots", "3", "--steps", "3", "--seed", "1").stdout
+    after = load_library(out)
+    assert torch.equal(after.get("metal/hole").anomaly, before.get("metal/hole").anomaly)
+    again = after.get("metal/scratch")
+    assert not torch.equal(again.anomaly, before.get("metal/scratch").anomaly)
+    assert len(again.info["shots"]) == len(again.shot_masks) == 3 and again.info["author"] == "Ada"
     kept = tmp_path / "lib.previous.safetensors"
     assert kept.read_bytes() == old and f"is kept in {kept}" in said
+    assert run(*asked, "--what", "masks", "--shots", "3", "--steps", "3", "--seed", "2").exit_code == 0
+    last = load_library(out).get("metal/scratch")
+    assert torch.equal(last.anomaly, again.anomaly) and not torch.equal(last.mask, again.mask)
+
+
+def test_a_restart_that_is_refused_loses_nothing(run, refused, tiny, data, tmp_path, monkeypatch):
+    """Other shots for one part, another encoder or base model for what stays: the state that waits stays too."""
+    out, new = tmp_path / "lib.safetensors", tmp_path / "new.safetensors"
+    run("train", data, "--out", out, "--defect", "hole", *FEW)
+    given = ("train", data, "--out", out, "--defect", "scratch", *FEW)
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny, "encode", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(*given, "--restart").exit_code == 130
+    (tmp_path / "lib.previous.safetensors").write_bytes(b"older")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert "metal/hole in" in (line := refused(*given, "--encoder", new, "--restart")) and "spatial encoder" in line
+    masks = ("train", data, "--out", out, "--defect", "hole", "--what", "masks", "--restart", "--steps", "3")
+    assert "--restart with --what both" in refused(*masks, "--shots", "1")
+    monkeypatch.setattr(tiny, "fingerprint", "e" * 64)
+    assert "was learned on base 'demo'" in refused(*given, "--restart")
+    assert {path: path.read_bytes() for path in before} == before and not new.exists()
+    assert run("train", data, "--out", out, *FEW, "--restart").exit_code == 0  # all that it holds
+    assert load_library(out).base_fingerprint == "e" * 64 and len(load_library(out).defects) == 2
+
+
+def test_a_restart_broken_off_early_empties_nothing_of_a_later_training(run, tiny, data, tmp_path, monkeypatch):
+    """One defect's, broken off while its views are drawn; another's then, broken off at a step and gone on with."""
+    out, given = tmp_path / "lib.safetensors", ("train", data, "--shots", "2", "--steps", "3")
+    assert run(*given, "--defect", "hole", "--out", out).exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny, "encode", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(*given, "--defect", "hole", "--out", out, "--restart").exit_code == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny, "predict_noise", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(*given, "--defect", "scratch", "--out", out).exit_code == 130
+    assert run(*given, "--defect", "scratch", "--out", out).exit_code == 0
+    assert set(load_library(out).defects) == {("metal", "scratch"), ("metal", "hole")}
+    assert not list(tmp_path.glob("*.state"))
 
 
 def test_a_restart_replaces_no_file_of_another_kind(refused, tiny, data, tmp_path):
@@ -128,10 +172,25 @@ def test_an_encoder_that_another_library_needs_stays(run, refused, tiny, data, t
     assert "would be lost" in refused(*asked, "--out", out, "--encoder", other, "--restart")
     assert other.read_bytes() == before
     own.write_bytes(before)
-    asked = (*asked, "--base", "sd15.safetensors", "--out", out)  # learns an encoder of its own
+    tiny.name, asked = "sd15", (*asked, "--base", "sd15.safetensors", "--out", out)  # learns an encoder of its own
     assert "the encoder of a library that is not at" in refused(*asked)
     assert "would be lost" in refused(*asked, "--restart")
     assert own.read_bytes() == before and not out.exists()
+
+
+def test_an_interrupted_training_takes_no_other_encoder_for_its_own(run, refused, tiny, data, tmp_path, monkeypatch):
+    out, precious = tmp_path / "lib.safetensors", tmp_path / "precious.safetensors"
+    given = ("train", data, "--defect", "hole", "--what", "defects", *FEW)
+    run(*given, "--out", tmp_path / "other.safetensors", "--encoder", precious)
+    before, own = precious.read_bytes(), tmp_path / "own.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny, "encode", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(*given, "--out", out, "--encoder", own).exit_code == 130
+    assert "--freeze-encoder uses it" in refused(*given, "--out", out, "--encoder", precious)
+    assert precious.read_bytes() == before and not out.exists()
+    own.write_bytes(before)  # killed between the encoder and the library
+    assert run(*given, "--out", out, "--encoder", own, "--seed", "1").exit_code == 0
+    assert "holds all of it already" in run(*given, "--out", out, "--encoder", own).stdout
 
 
 def test_masks_leave_the_state_of_interrupted_appearances(run, tiny, data, tmp_path, monkeypatch):
