@@ -29,7 +29,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .errors import InputError
-from .storage import write_whole
+from .storage import composed, write_whole
 from .tensor_files import open_safetensors, tensors_of
 
 logger = logging.getLogger("adiff")
@@ -101,6 +101,8 @@ class Library:
     def get(self, name: str) -> Defect:
         """Return the defect called "product/defect"; raises InputError listing what is there."""
         key = parse_name(name)
+        if key not in self.defects:
+            key = next((one for one in self.defects if list(map(composed, one)) == list(map(composed, key))), key)
         if key not in self.defects:
             there = ", ".join(defect.name for defect in self.defects.values()) or "nothing"
             raise InputError(f"the library holds no {name!r}; it holds {there}")

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -101,6 +102,11 @@ def read_json_object(path: Path, remedy: str = "") -> dict[str, Any]:
     if reason:
         raise InputError(f"{path} is damaged ({reason})" + (f"; {remedy}" if remedy else ""))
     return content
+
+
+def composed(name: str) -> str:
+    """Return a name with each accented letter as one character: macOS writes two in its folders, people type one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def remove_leftovers(*places: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InputError
@@ -40,11 +40,13 @@ BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, Ar
 class Photo:
     """A photo as its file holds it.
 
-    pixels: uint8 (H, W), (H, W, 3) or (H, W, 4), or uint16 (H, W), turned upright as its EXIF tag says.
+    pixels: uint8 (H, W), (H, W, 3) or (H, W, 4), or uint16 (H, W), turned upright as its EXIF tag says. turned: whether
+    the tag says anything.
     """
 
     pixels: np.ndarray
     path: Path
+    turned: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -85,10 +87,11 @@ class Photo:
 
 @dataclass(frozen=True, eq=False)
 class MaskFile:
-    """A mask as read: (H, W) bool, and whether its file held greys that were cut at half of full scale."""
+    """A mask as read: (H, W) bool, whether its file held greys that were cut at half of full scale, or was turned."""
 
     mask: np.ndarray
     grey: bool
+    turned: bool = False
 
 
 def read_photo(path: Path | str) -> Photo:
@@ -101,7 +104,7 @@ def read_photo(path: Path | str) -> Photo:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow remarks on is either harmless or an error below
-            pixels = _open(path)
+            pixels, turned = _open(path)
     except InputError:
         raise
     except FileNotFoundError as error:
@@ -116,7 +119,7 @@ def read_photo(path: Path | str) -> Photo:
         raise InputError(f"{path} asks for more memory than there is; it is too large, or damaged") from error
     if pixels.dtype == np.uint16 and 0 < int(pixels.max()) < 2**13:
         logger.warning("%s: 16-bit grey, brightest %d of 65535: it is used as dark as it is", path, pixels.max())
-    return Photo(pixels, path)
+    return Photo(pixels, path, turned)
 
 
 def opens(path: Path) -> bool:
@@ -128,8 +131,8 @@ def opens(path: Path) -> bool:
     return True
 
 
-def _open(path: Path) -> np.ndarray:
-    """Open, check and decode a file; what Pillow raises is left to `read_photo`."""
+def _open(path: Path) -> tuple[np.ndarray, bool]:
+    """Open, check and decode a file, and tell if it was turned; what Pillow raises is left to `read_photo`."""
     # a file's name would let Pillow map an uncompressed TIFF into memory, and turn its size alone
     with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
         width, height = image.size
@@ -139,7 +142,8 @@ def _open(path: Path) -> np.ndarray:
             raise InputError(f"{path} is damaged or cut short: {width}x{height} pixels in {path.stat().st_size} bytes")
         _refuse_unfaithful(image, path)
         image.load()
-        return _pixels(ImageOps.exif_transpose(image), path)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+        return _pixels(ImageOps.exif_transpose(image), path), turned
 
 
 def _refuse_unfaithful(image: Image.Image, path: Path) -> None:
@@ -192,7 +196,10 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None, of: str = 
     height, width = photo.size
     if shape is not None and (height, width) != tuple(shape):
         other = f"{shape[1]}x{shape[0]}"
-        raise InputError(f"the mask {path} is {width}x{height}, its image {other}; they must have the same size")
+        hint = "" if (width, height) != tuple(shape) else (
+            ": one of them lies on its side, and an EXIF tag may have turned the other; save both upright"
+        )  # fmt: skip
+        raise InputError(f"the mask {path} is {width}x{height}, its image {other}; they must have the same size{hint}")
     pixels, full = photo.pixels, int(np.iinfo(photo.pixels.dtype).max)
     values = pixels if pixels.ndim == 2 else pixels[:, :, :3].max(axis=2)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
@@ -206,7 +213,25 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None, of: str = 
         raise InputError(f"the mask {path} ({width}x{height}) is empty{hint}; mark the {of} in white on black")
     if mask.all():
         raise InputError(f"the mask {path} ({width}x{height}) marks the whole image; mark the {of} only")
-    return MaskFile(mask, bool(((values != 0) & (values != full)).any()))
+    _refuse_labels(values, mask, full, path)
+    return MaskFile(mask, bool(((values != 0) & (values != full)).any()), photo.turned)
+
+
+def _refuse_labels(values: np.ndarray, mask: np.ndarray, full: int, path: Path) -> None:
+    """Raise InputError for numbers of classes taken for a mask: one grey, too dark to count, is most of what is not 0.
+
+    Soft edges have many greys; a label image has one for each class, and maybe a white line around them.
+    """
+    dark = values[~mask & (values != 0)]
+    marked = len(dark) + int(mask.sum())
+    if 2 * len(dark) <= marked:
+        return
+    level, count = max(zip(*np.unique(dark, return_counts=True), strict=True), key=lambda found: found[1])
+    if 2 * int(count) > marked:
+        raise InputError(
+            f"the mask {path} holds {level} in {count} of {marked} pixels that are not black, and marks start at "
+            f"{(full + 1) // 2} of {full}; of an image of class numbers, write each class as a mask, white on black"
+        )
 
 
 def write_png(path: Path | str, array: np.ndarray, text: Mapping[str, str] | None = None) -> None:

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import logging
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..storage import composed
 from .images import SUFFIXES, MaskFile, Photo, read_mask, read_photo
 
 logger = logging.getLogger("adiff")
@@ -134,6 +134,10 @@ def read_shots(shots: Sequence[Shot]) -> list[tuple[Photo, MaskFile]]:
     if large:
         logger.warning("%d of %d masks mark more than %d %% of their image; white marks the defect, so invert them if "
                        "it is black: %s", len(large), len(shots), 100 * MOST, _listed(large))  # fmt: skip
+    turned = [shot.image.name for shot, (photo, mask) in zip(shots, opened, strict=True) if photo.turned != mask.turned]
+    if turned:
+        logger.warning("%d of %d photos are turned by an EXIF tag and their masks are not, or the other way round; see "
+                       "that the masks lie on them as viewers show them: %s", len(turned), len(shots), _listed(turned))
     return opened
 
 
@@ -150,10 +154,10 @@ def list_images(folder: Path | str) -> tuple[Path, ...]:
 
 def _read_mvtec(root: Path, found: dict[str, Path], products: Sequence[str], defects: Sequence[str]) -> Dataset:
     """Shots and normals of product folders in MVTec's layout; found: product -> folder."""
-    _check_wanted(products, found, "product", root)
+    products = _check_wanted(products, found, "product", root)
     chosen = {product: folder for product, folder in found.items() if not products or product in products}
     kinds = {product: _mvtec_defects(folder, root) for product, folder in chosen.items()}
-    _check_wanted(defects, {name for names in kinds.values() for name in names}, "defect", root)
+    defects = _check_wanted(defects, {name for names in kinds.values() for name in names}, "defect", root)
     shots, normals = {}, {}
     for product, folder in chosen.items():
         normals[product] = (_optional_images(folder, ("train", "good"), root)
@@ -194,7 +198,7 @@ def _read_plain_defects(root: Path, found: dict[str, Path], products: Sequence[s
     product = _name_of(root)
     _check_wanted(products, (product,), "product", root)
     found = {name: folder for name, folder in found.items() if name.lower() not in NORMAL_FOLDERS}
-    _check_wanted(defects, found, "defect", root)
+    defects = _check_wanted(defects, found, "defect", root)
     shots = {}
     for defect, folder in found.items():
         if defects and defect not in defects:
@@ -260,8 +264,8 @@ def _by_stem(files: Iterable[Path]) -> dict[str, Path]:
 
 
 def _stem(file: Path) -> str:
-    """A file's stem with each accented letter as one character: macOS writes two, and both look the same."""
-    return unicodedata.normalize("NFC", file.stem)
+    """A file's stem, `composed`."""
+    return composed(file.stem)
 
 
 def _entries(folder: Path, root: Path) -> list[Path]:
@@ -320,12 +324,14 @@ def _name_of(root: Path) -> str:
     return root.absolute().name if root.name not in ("", ".", "..") else root.resolve().name
 
 
-def _check_wanted(wanted: Sequence[str], there: Iterable[str], what: str, root: Path) -> None:
-    """Raise InputError for a wanted name that is not there, saying what is."""
+def _check_wanted(wanted: Sequence[str], there: Iterable[str], what: str, root: Path) -> list[str]:
+    """Return wanted names as folders spell them; raises InputError for one that is not there, saying what is."""
     names = sorted(there, key=natural_key)
+    spelt = {composed(name): name for name in names}
     for name in wanted:
-        if name not in names:
+        if composed(name) not in spelt:
             raise InputError(f"no {what} {name!r} in {root}; there: {', '.join(names) or 'none'}")
+    return [spelt[composed(name)] for name in wanted]
 
 
 def _checked(dataset: Dataset, expected: str) -> Dataset:

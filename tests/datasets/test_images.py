@@ -309,6 +309,26 @@ def test_coloured_masks_count_and_transparent_paint_does_not(tmp_path):
     assert np.array_equal(read.mask, square() > 0) and not read.grey
 
 
+def test_numbers_of_classes_are_no_mask(tmp_path):
+    """0 and 1 with a white line around the class would teach the line; soft edges are no classes."""
+    labels = np.zeros((40, 40), np.uint8)
+    labels[8:32, 8:32] = 255
+    labels[10:30, 10:30] = 1
+    write_png(tmp_path / "labels.png", labels)
+    with pytest.raises(InputError, match="holds 1 in 400 of 576 pixels that are not black, and marks start"):
+        read_mask(tmp_path / "labels.png")
+    y, x = np.mgrid[:40, :40] - 20.0
+    soft = np.rint(255 * np.exp(-(x**2 + y**2) / 40)).astype(np.uint8)
+    write_png(tmp_path / "soft.png", soft)
+    assert (soft > 0).sum() > 4 * read_mask(tmp_path / "soft.png").mask.sum() > 0
+
+
+def test_a_mask_on_its_side_is_told(tmp_path):
+    Image.fromarray(square()).resize((30, 20)).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match="is 30x20, its image 20x30; .* one of them lies on its side"):
+        read_mask(tmp_path / "mask.png", (30, 20))
+
+
 def test_masks_of_another_size_empty_or_full_are_refused(tmp_path):
     write_png(tmp_path / "m.png", square())
     with pytest.raises(InputError, match="m.png is 9x6, its image 9x7"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import ExifTags, Image
 
 from adiff.datasets.images import write_png
 from adiff.datasets.readers import (
@@ -19,6 +20,7 @@ from adiff.datasets.readers import (
     read_shots,
 )
 from adiff.errors import InputError
+from adiff.library import Defect, Library
 
 IMAGE = np.random.default_rng(1).integers(0, 256, size=(8, 10, 3), dtype=np.uint8)
 MASK = np.zeros((8, 10), dtype=bool)
@@ -286,6 +288,21 @@ def test_grey_masks_are_said_once(tmp_path, caplog):
     assert len(caplog.records) == 1 and "2 of 3 masks hold greys" in caplog.text
 
 
+def test_photos_that_only_a_viewer_turns_are_pointed_out(tmp_path, caplog):
+    """Upside down: the sizes agree, and a mask drawn on the pixels as stored is half a turn off."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    for name, tags in (("a", [True, False]), ("b", [True, True]), ("c", [False, False])):
+        for array, kind, tag in zip((IMAGE, MASK), ("images", "masks"), tags, strict=True):
+            path = tmp_path / kind / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(array).save(path, **({"exif": exif} if tag else {}))
+    (shots,) = read_dataset(tmp_path).shots.values()
+    read_shots(shots)
+    assert len(caplog.records) == 1 and "1 of 3 photos are turned by an EXIF tag" in caplog.text
+    assert caplog.text.strip().endswith("a.png")
+
+
 def test_masks_that_may_be_the_other_way_round_are_said_once(tmp_path, caplog):
     (shots,) = read_dataset(plain(tmp_path, stems="abc")).shots.values()
     for shot in shots[:2]:
@@ -355,3 +372,16 @@ def test_names_that_look_the_same_belong_together(tmp_path):
     mask(tmp_path / "masks" / "na\u0308he_mask.png")
     ((shot,),) = read_dataset(tmp_path).shots.values()
     assert shot.mask.stem == "na\u0308he_mask"
+
+
+def test_names_are_found_however_their_accents_are_written(tmp_path):
+    """macOS writes an accented letter of a folder's name as two characters; people type one."""
+    typed, stored = "r\u00e9sine", "re\u0301sine"
+    mvtec(tmp_path / stored, defects=("f\u0302le", "hole"))
+    data = read_dataset(tmp_path, [typed], ["hole"])
+    assert set(data.shots) == {(stored, "hole")}
+    assert set(read_dataset(tmp_path, [stored], ["f\u0302le"]).shots) == {(stored, "f\u0302le")}
+    library = Library({(stored, "hole"): Defect(stored, "hole")}, "f" * 64, "demo", 4)
+    assert library.get(f"{typed}/hole").key == (stored, "hole")
+    with pytest.raises(InputError, match="holds no 'resine/hole'"):
+        library.get("resine/hole")
