@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import asdict, replace
 
@@ -40,6 +41,7 @@ from .upstream import model_name
 SAIM, BCM, FLIPS = ("full", "low", "off"), ("off", "paper", "release"), ("none", "horizontal", "both")
 """As in `adiff.dual.layers` and `adiff.dual.training`, which take seconds to import."""
 CHECKPOINTING = {"auto": None, "on": True, "off": False}
+log = logging.getLogger("adiff")
 NAMED = {"LoRA": "lora", "SAIM": "saim", "BCM": "bcm"}
 """Parts of a dual model, by what its record calls them."""
 
@@ -212,7 +214,7 @@ class DualSampler(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         """Sample with ComfyUI's own samplers, every attention edited."""
         from ..adiff.dual import DualSampling, check_base
-        from ..adiff.dual.run import backgrounds_for, draw_pairs, measure, shot_reference
+        from ..adiff.dual.run import backgrounds_for, draw_pairs, lacking_part, measure, shot_reference
 
         check_sampling(sampler_name, scheduler)
         settings = DualSampling(steps=steps, guidance=cfg, batch=pairs)
@@ -221,7 +223,10 @@ class DualSampler(io.ComfyNode):
         check_base(asked, backbone)
         behind, _ = backgrounds_for(asked, _backgrounds(backbone, dual, normal, foreground))
         sampler = PairSampler(backbone, asked, settings, empty, behind, (sampler_name, scheduler, seed))
-        made = [pair for pair, _ in draw_pairs(sampler, asked.name, settings, range(pairs), seed)]
+        found = draw_pairs(sampler, asked.name, settings, range(pairs), seed)
+        if len(found) < pairs:
+            log.warning("%d of %d pairs of %s: each %s", pairs - len(found), pairs, asked.name, lacking_part(settings))
+        made = [found[i][0] for i in sorted(found)]
         shots = shot_reference(asked, backbone)
         measures = [measure(backbone, pair, shots) for pair in made]
         known = [{name: value for name, value in one.items() if value is not None} for one in measures]
@@ -366,7 +371,11 @@ def _report(model, path, seconds: float | None = None) -> str:
     """What a dual model was learned from, in words; seconds: that it took just now."""
     info = model.info
     took = "" if seconds is None else f" in {seconds:.0f} s"
-    ended = ", the held-out loss fell no further" if info.get("stopped") == "early" else ""
+    endings = {
+        "early": ", the held-out loss fell no further",
+        "not finite": f", the loss was not finite then; kept: step {info.get('best')}",
+    }
+    ended = endings.get(info.get("stopped"), "")
     counts = {what: info.get("parameters", {}).get(name) for what, name in NAMED.items()}
     sizes = ", ".join(f"{count / 1e6:.1f} M of {what}" for what, count in counts.items() if count)
     steps = f"{info.get('steps', '?')} steps{took}{ended}; loss {info.get('loss', float('nan')):.3f}"

@@ -18,7 +18,7 @@ import numpy as np
 from comfy_api.latest import io, ui
 
 from ..adiff.errors import InputError
-from ..adiff.learning import Shots, learn_anomalies, learn_masks, new_defect, with_shots
+from ..adiff.learning import Shots, changed_shots, learn_anomalies, learn_masks, new_defect, with_shots
 from ..adiff.library import Defect, Key, Library
 from ..adiff.spatial_encoder import SpatialEncoder, fingerprint
 from .gradients import LearningProgress, TrainableBackbone, normal_tensors
@@ -181,7 +181,7 @@ class TrainMasks(io.ComfyNode):
             backbone = TrainableBackbone(model, vae, empty, batch, model_name(cls.hidden, model))
             known, progress = _begun(library, backbone), LearningProgress()
             with training_state(cls.hidden, backbone, "mask", shots, [asdict(settings), seed]) as state:
-                entries = {key: _entry(known, key, one, backbone) for key, one in shots.items()}
+                entries = {key: _entry(known, key, one, backbone, dataset is not None) for key, one in shots.items()}
                 learned = learn_masks(
                     backbone, entries, shots, settings=settings, seed=seed, progress=progress, state=state,
                     preview=mask_preview(backbone, progress) if preview_every else None,
@@ -213,14 +213,23 @@ def _begun(library: LoadedLibrary | None, backbone: TrainableBackbone) -> Librar
     return inner
 
 
-def _entry(library: Library, key: Key, shots: Shots, backbone: TrainableBackbone) -> Defect:
-    """The library's entry for a defect, or a new one; InputError if it was learned from other photos than these."""
+def _entry(library: Library, key: Key, shots: Shots, backbone: TrainableBackbone, whole: bool) -> Defect:
+    """The library's entry for a defect, or a new one; InputError if it was learned from other photos than these.
+
+    whole: the shots are photos, not just the masks that the entry carries.
+    """
     old = library.defects.get(key)
     files = None if old is None else old.info.get("shots")
     if files is not None and files != list(shots.files):
         raise InputError(
             f"the library's {old.name} was learned from {', '.join(files)}; connect the same photos, or leave the "
             "dataset open to learn from the masks that it carries"
+        )
+    changed = changed_shots(old, shots) if whole and old is not None else []
+    if changed:
+        raise InputError(
+            f"{', '.join(changed)} changed since the library's {old.name} was learned from it; put back what was "
+            "there, or learn the defect anew with Train Defects"
         )
     return with_shots(old, key, shots, backbone)
 

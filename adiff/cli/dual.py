@@ -171,7 +171,13 @@ def train_dual(
                 clear_folder(folder)  # the command that wrote it was killed before it could
         typer.echo(f"{out} holds it already; --restart learns it again")
         return
-    _say_what_was_learned(out, _learn(out, resume, backbone, key, checkpoint=checkpointing, **given))
+    model = _learn(out, resume, backbone, key, checkpoint=checkpointing, **given)
+    _say_what_was_learned(out, model)
+    if model.info["stopped"] == "not finite":
+        raise InputError(
+            f"the loss of {model.name} was not finite; what is kept is the state of step {model.info['best']}; "
+            "--restart with a lower --lr learns it again"
+        )
 
 
 def generate_dual(
@@ -231,6 +237,8 @@ def generate_dual(
         )
         if result.cancelled:
             raise KeyboardInterrupt
+    if result.broken:
+        typer.echo(f"pairs that were not made: {len(result.broken)}, each {result.broken[0].get('reason')}", err=True)
     typer.echo(f"{len(result.pairs)} pairs of {model.name} in {out}; no fill, leak and seam: they need a normal image")
 
 

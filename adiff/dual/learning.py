@@ -45,7 +45,8 @@ def learn_dual(
 ) -> DualModel:
     """Learn one defect type (`training.train_pair`) and put it together with what its pairs are measured against.
 
-    Raises Cancelled if stopped (the state is kept), InputError if the loss was not finite.
+    Raises Cancelled if stopped (the state is kept), InputError if the loss was not finite from the start; later on the
+    last good state counts, and the record says `stopped`.
     """
     result = train_pair(
         backbone, key, shots.pairs, foregrounds=foregrounds, start=start, prompts=prompts, settings=settings,
@@ -55,8 +56,8 @@ def learn_dual(
     outcome = result.outcome
     if outcome.stopped == "cancelled":
         raise Cancelled(f"stopped at step {outcome.steps}")
-    if outcome.stopped == "not finite":
-        raise InputError(f"the loss was {outcome.stopped} after step {outcome.steps}; use a lower learning rate")
+    if outcome.stopped == "not finite" and outcome.best == 0:
+        raise InputError("the loss was not finite from the start, nothing was learned; use a lower learning rate")
     size = settings.size or backbone.native_size
     return DualModel(
         *key, result.weights, result.object_tokens, result.defect_tokens,

@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..generation.run import RunResult, open_run
 from ..generation.seeds import generator_for
 from ..progress import Cancelled, NullProgress, Progress
-from ..run_record import FORMAT, Records, record_path
+from ..run_record import FORMAT, NO_MASK, Records, broken_path, read_broken, record_path
 from ..scoring import ShotReference, area, border, components, describe, likeness, novelty
 from ..storage import run_lock, write_json
 from ..training.shots import digest_of
@@ -48,7 +48,8 @@ def generate_dual_run(
 
     backgrounds: for a model with BCM, latents (n, 4, h, w) and their photos' names, taken in turn; the shots' without.
     Ctrl-C or Cancelled ends the run with the pairs done so far. Raises InputError when `out` holds something else or
-    a run of other settings (saying which), and for a pair that gets no mask.
+    a run of other settings (saying which), and for a batch of which no pair shows a part; in other batches such a pair
+    is listed as broken.
     """
     settings, progress = settings or DualSampling.of(model), progress or NullProgress()
     check_base(model, backbone)
@@ -77,8 +78,13 @@ def generate_dual_run(
         try:
             for first in range(0, count, settings.batch):
                 ids = range(first, min(first + settings.batch, count))
-                if not all(record_path(out, i).exists() for i in ids):
-                    for i, (pair, draw) in zip(ids, draw_pairs(sample, model.name, settings, ids, seed), strict=True):
+                if not all(record_path(out, i).exists() or broken_path(out, i).exists() for i in ids):
+                    made = draw_pairs(sample, model.name, settings, ids, seed)
+                    for i in ids:
+                        if i not in made:
+                            _write_broken(out, i, model, settings)
+                            continue
+                        pair, draw = made[i]
                         told = {} if behind is None else {"background": photos[i % len(photos)]}
                         told |= {"seed": seed, "draw": draw, **measure(backbone, pair, shots)}
                         _write(out, i, model, pair, told)
@@ -86,7 +92,7 @@ def generate_dual_run(
         except (Cancelled, KeyboardInterrupt):
             cancelled = True
         progress.finish()
-        return RunResult(out, Records(out), time.monotonic() - began, cancelled)
+        return RunResult(out, Records(out), time.monotonic() - began, cancelled, broken=read_broken(out))
 
 
 def shot_reference(model: DualModel, backbone: EditableBackbone) -> ShotReference:
@@ -125,10 +131,10 @@ def backgrounds_for(
 def draw_pairs(
     sample: Callable[[Sequence[int], Sequence[torch.Generator]], list[DualPair]], name: str, settings: DualSampling,
     ids: Sequence[int], seed: int,
-) -> list[tuple[DualPair, int]]:  # fmt: skip
-    """Sample the pairs of a batch; those whose part shows nothing are drawn again, `tries` times.
+) -> dict[int, tuple[DualPair, int]]:  # fmt: skip
+    """Sample the pairs of a batch; those whose part shows nothing are drawn again, `tries` times, and then left out.
 
-    sample(ids, generators): one pair for each. Returns each pair with its draw.
+    sample(ids, generators): one pair for each. Returns id -> pair and its draw. Raises InputError if none is left.
     """
     found: dict[int, tuple[DualPair, int]] = {}
     for draw in range(settings.tries):
@@ -137,13 +143,21 @@ def draw_pairs(
             break
         pairs = sample(left, [generator_for(seed, "dual", i, draw) for i in left])
         found |= {i: (pair, draw) for i, pair in zip(left, pairs, strict=True) if pair.mask.any()}
-    lacking = [i for i in ids if i not in found]
-    if lacking:
-        raise InputError(
-            f"pair {lacking[0]:06d} of {name} showed no part in {settings.tries} draws and has no mask; train "
-            "the dual model longer, or take another seed"
-        )
-    return [found[i] for i in ids]
+    if not found:
+        raise InputError(f"pair {ids[0]:06d} of {name} {lacking_part(settings)}")
+    return found
+
+
+def lacking_part(settings: DualSampling) -> str:
+    """What is said of a pair that `draw_pairs` leaves out."""
+    return (
+        f"showed no part in {settings.tries} draws and has no mask; train the dual model longer, or take another seed"
+    )
+
+
+def _write_broken(out: Path, number: int, model: DualModel, settings: DualSampling) -> None:
+    about = {"product": model.product, "defect": model.defect, "normal": None, "reason": lacking_part(settings)}
+    write_json(broken_path(out, number), {"id": f"{number:06d}", **about, NO_MASK: True})
 
 
 def _write(out: Path, number: int, model: DualModel, pair: DualPair, told: dict[str, Any]) -> None:

@@ -102,6 +102,16 @@ def test_a_restart_that_was_broken_off_goes_on_though_the_old_file_is_there(run,
     assert "holds it already" in run(*asked, "--steps", "3").stdout and not states.exists()
 
 
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state(run, small, asked, tmp_path, monkeypatch):
+    whole = Run.step
+    for good in (0, 2):
+        monkeypatch.setattr(Run, "step", lambda run, loss, good=good: run.done < good and whole(run, loss))
+        result = run(*asked, "--steps", "3")
+        assert result.exit_code == 2 and "not finite" in result.stderr.splitlines()[-1]
+        assert (tmp_path / "dual.safetensors").exists() == (good > 0)
+    assert load_dual(tmp_path / "dual.safetensors").info["stopped"] == "not finite"
+
+
 def test_another_start_is_another_training(run, refused, drawn, asked):
     begun = [*asked, "--steps", "1", "--start", "1"]
     assert run(*begun, "--checkpointing").exit_code == 0

@@ -178,3 +178,17 @@ def test_a_model_that_shows_no_part_is_told_of(backbone, model, monkeypatch, tmp
     with pytest.raises(InputError, match="000000 of metal/dent showed no part in 8 draws"):
         generate_dual_run(backbone, model, count=2, out=tmp_path / "run", settings=FEW)
     assert not (tmp_path / "run" / "pairs").exists()
+
+
+def test_one_pair_that_shows_no_part_costs_only_itself(backbone, model, monkeypatch, tmp_path):
+    """Draws 0 to 3 are pairs 0 and 1, then pair 1 alone, to its end; the run goes on, and is not drawn again."""
+    out = tmp_path / "run"
+    drawn = fake(monkeypatch, empty=(1, *range(2, 9)))
+    result = generate_dual_run(backbone, model, count=4, out=out, settings=FEW)
+    assert [record["id"] for record in result.pairs] == ["000000", "000002", "000003"]
+    (broken,) = result.broken
+    assert broken["id"] == "000001" and "showed no part in 8 draws" in broken["reason"]
+    about = progress_of(out, plan_of(out))
+    assert (about["left"], len(about["broken"])) == (0, 1)
+    assert len(drawn) == 1 + 8 + 2
+    assert len(generate_dual_run(backbone, model, count=4, out=out, settings=FEW).pairs) == 3 and len(drawn) == 11

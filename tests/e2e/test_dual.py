@@ -108,7 +108,7 @@ def test_both_hosts_make_the_same_pairs_of_the_same_seeds(server, headless, mode
         behind = None if kind == "off" else model.backgrounds[list(ids)]
         return sample_pairs(headless, model, settings, generators, behind)
 
-    expected = [pair for pair, _ in draw_pairs(draw, model.name, settings, range(2), 7)]
+    expected = [pair for pair, _ in draw_pairs(draw, model.name, settings, range(2), 7).values()]
     found, measures = made_by(server, kind)
     for branch, name in enumerate(("image", "part")):
         pictures = np.stack([getattr(pair, name) for pair in expected]).astype(int)
@@ -149,7 +149,7 @@ def test_prompts_stand_in_front_of_what_was_learned(server, headless, models):
         ((expected, _),) = draw_pairs(
             lambda ids, generators, model=model: sample_pairs(headless, model, settings, generators),
             model.name, settings, range(1), 7,
-        )  # fmt: skip
+        ).values()  # fmt: skip
         assert abs(expected.image.astype(int) - found[name][0]).max() <= 1, name
     assert abs(found["file"] - found["one"]).max() > 5 and abs(found["file"] - found["other"]).max() > 5
 

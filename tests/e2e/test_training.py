@@ -404,7 +404,20 @@ def encoder_is_in_no_file(server, graph):
     return save(graph, train(graph, demo(graph), drawn(graph), None, steps=1), "new")
 
 
+def photo_changed(server, graph):
+    folder = server.base / "input" / "edited"
+    write_photos(folder)
+    first = Graph()
+    learned = train(first, demo(first), drawn(first, "edited"), steps=1)
+    save(first, learned, "edited", overwrite=True)
+    server.run(first)
+    Image.fromarray(np.full((64, 64, 3), 7, np.uint8)).save(folder / "images" / "1.png")
+    library = graph("ADiffLoadLibrary", library="edited.safetensors")
+    return graph("ADiffTrainMasks", library=library, dataset=drawn(graph, "edited"), **demo(graph), **SETTINGS)
+
+
 CASES = {
+    photo_changed: r"images/1\.png changed since the library's edited/defect was learned from it; put back",
     folder_is_missing: r"there is no folder 'nothing here' in ComfyUI's input folder; .*images/.*masks/",
     folder_leads_out: r"'\.\./models' is no folder in ComfyUI's input folder",
     folder_is_of_loose_photos: r"1 image files directly in it.*expected images/ and masks/ in it, or test/DEFECT/",
