@@ -158,7 +158,7 @@ class ComfyBackbone:
     no empty prompt (`null_context` is then None).
     """
 
-    name = "the MODEL in the graph"
+    name, weights = "the MODEL in the graph", ""
     context_dim, latent_downscale = 768, DOWNSCALE
 
     def __init__(self, model, vae, empty: list | None = None, native_size: int = 512):

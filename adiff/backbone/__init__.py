@@ -23,14 +23,16 @@ DEMO = "demo"
 class Backbone(Protocol):
     """A frozen latent diffusion model that predicts noise under a cross-attention context.
 
-    name: for messages and records. fingerprint: sha256 over the cross-attention's key and value weights.
-    context_dim: D. latent_downscale: pixels per latent cell. native_size: side in pixels that the model was trained at.
-    null_context: (1, T, D), the unconditional context. alphas_cumprod: (1000,) float32. dtype: what it computes in;
-    what it gives is float32.
+    name: for messages and records. fingerprint: sha256 over the cross-attention's key and value weights. weights: over
+    a sample of all of them, LoRAs included, by which a training that goes on knows its model; "" where that is told by
+    other means. context_dim: D. latent_downscale: pixels per latent cell. native_size: side in pixels that the model
+    was trained at. null_context: (1, T, D), the unconditional context. alphas_cumprod: (1000,) float32. dtype: what it
+    computes in; what it gives is float32.
     """
 
     name: str
     fingerprint: str
+    weights: str
     context_dim: int
     latent_downscale: int
     native_size: int

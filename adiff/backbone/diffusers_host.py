@@ -24,6 +24,8 @@ from .loading import Parts
 from .precision import WideAttention
 from .schedule import sd1_scheduler
 
+SAMPLED = 16
+"""Values of each tensor by which a training that goes on knows its model."""
 BLOCKS = ResnetBlock2D, BasicTransformerBlock
 """What a U-Net is made of, as gradient checkpointing takes it."""
 
@@ -36,7 +38,7 @@ class DiffusersBackbone:
 
     def __init__(self, name: str, parts: Parts, device: torch.device, dtype: torch.dtype, compiled: bool = False):
         self.name, self.device, self.dtype = name, device, dtype
-        self.fingerprint = _fingerprint(parts)  # before the dtype rounds the weights
+        self.fingerprint, self.weights = _fingerprint(parts), _sampled(parts)  # before the dtype rounds the weights
         # torch's own `to`: that of diffusers 0.42 warns of modules to be kept in float32 where there are none
         self._unet, self._vae = (torch.nn.Module.to(part, device, dtype) for part in (parts.unet, parts.vae))
         for part in (self._unet, self._vae):
@@ -152,6 +154,16 @@ def _route_cross_attention(unet: torch.nn.Module) -> _Route:
         elif isinstance(module, Attention) and name.endswith("attn2"):
             module.set_processor(_RoutedCrossAttention(route))
     return route
+
+
+def _sampled(parts: Parts) -> str:
+    """sha256 over SAMPLED values as fp16 of each tensor of U-Net and VAE: a LoRA, or another VAE, changes most."""
+    digest = hashlib.sha256()
+    for part in (parts.unet, parts.vae):
+        for name, tensor in part.state_dict().items():
+            values = tensor.flatten()[:: max(1, tensor.numel() // SAMPLED)].half().cpu().contiguous()
+            digest.update(f"{name} {tuple(tensor.shape)} ".encode() + values.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _fingerprint(parts: Parts) -> str:

@@ -156,7 +156,7 @@ def train_pair(
     taken, held = hold_out({key: known}, settings.early_stop)
     task = _Pairs(backbone, taken[key], settings, seed, start or {}, checkpoint, prompts)
     about: dict[str, Any] = {
-        "settings": asdict(settings), "base": backbone.fingerprint, "dtype": str(backbone.dtype),
+        "settings": asdict(settings), "base": [backbone.fingerprint, backbone.weights], "dtype": str(backbone.dtype),
         "shots": shot_digests({key: shots}, None if names is None else {key: names}),
         **digests_of_given(foregrounds, start, prompts),
     }  # fmt: skip

@@ -118,8 +118,8 @@ def train_anomalies(
     taken, held = hold_out(shots, settings.early_stop)
     task = _Inversion(backbone, taken, encoder, learned, settings, seed, progress)
     about = {
-        "settings": asdict(settings), "shots": shot_digests(shots, names), "base": backbone.fingerprint,
-        "dtype": str(backbone.dtype),
+        "settings": asdict(settings), "shots": shot_digests(shots, names),
+        "base": [backbone.fingerprint, backbone.weights], "dtype": str(backbone.dtype),
         "encoder": "learned" if learned else encoder and encoder_fingerprint(encoder),
     }  # fmt: skip
     outcome = fit(

@@ -73,8 +73,8 @@ def train_masks(
     taken, held = hold_out(masks, settings.early_stop)
     task = _Inversion(backbone, taken, settings, seed, progress)
     about = {
-        "settings": asdict(settings), "shots": shot_digests(masks, names), "base": backbone.fingerprint,
-        "dtype": str(backbone.dtype),
+        "settings": asdict(settings), "shots": shot_digests(masks, names),
+        "base": [backbone.fingerprint, backbone.weights], "dtype": str(backbone.dtype),
     }  # fmt: skip
     outcome = fit(
         task.parameters, task.batch, settings.schedule(), seed=seed, what="mask embeddings",

@@ -142,3 +142,15 @@ def test_numbers_that_are_not_finite_make_no_picture(tiny_parts, dtype, remedy):
         backbone.decode(torch.full((1, 4, 8, 8), torch.nan))
     with pytest.raises(InputError, match=told):
         backbone.encode(torch.full((1, 3, 64, 64), torch.inf))
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_a_training_knows_its_model_by_more_than_the_keys_and_values(tiny_parts, part):
+    """A LoRA of self-attention, or another VAE, leaves the library's base as it is, and is another model."""
+    plain, parts = DiffusersBackbone("a", tiny_parts(), torch.device("cpu"), torch.float32), tiny_parts()
+    network = getattr(parts, part)
+    name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight" if part == "unet" else "quant_conv.weight"
+    network.get_parameter(name).data.add_(0.01)
+    other = DiffusersBackbone("b", parts, torch.device("cpu"), torch.float32)
+    again = DiffusersBackbone("c", tiny_parts(), torch.device("cpu"), torch.bfloat16)
+    assert plain.fingerprint == other.fingerprint and plain.weights == again.weights != other.weights

@@ -25,6 +25,7 @@ class TinyBackbone:
 
     name: str = "demo"
     fingerprint: str = "f" * 64
+    weights: str = "w" * 64
     context_dim: int = DIM
     latent_downscale: int = 8
     native_size: int = 64

@@ -454,6 +454,16 @@ def test_a_shot_that_changes_while_a_training_is_interrupted_is_named(run, refus
     assert run(*given).exit_code == 0 and load_library(out).get("metal/hole").mask is not None
 
 
+def test_a_training_goes_on_with_the_same_loras_alone(run, tiny, data, tmp_path, monkeypatch):
+    """A LoRA that leaves the cross-attention's keys and values as they are is no other base of the library's."""
+    given = ("train", data, "--out", tmp_path / "lib.safetensors", "--defect", "hole", *FEW)
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny, "predict_noise", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(*given).exit_code == 130
+    tiny.weights = "a" * 64
+    assert "belongs to a training with other settings or shots: another base" in " ".join(run(*given).stderr.split())
+
+
 def test_a_shot_that_changes_before_anything_is_learned_is_named(run, tiny, data, tmp_path, monkeypatch):
     given = ("train", data, "--out", tmp_path / "lib.safetensors", "--defect", "hole", *FEW)
     with monkeypatch.context() as patch:
