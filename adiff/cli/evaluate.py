@@ -109,7 +109,7 @@ def uplift(
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Times that each row is learned anew.")] = 3,
     count: Annotated[
-        int | None, typer.Option("-n", min=1, help="Synthetic pairs of a row.  [dim]default: all of the run[/dim]")
+        int | None, typer.Option("-n", min=1, help="Synthetic pairs of a row.  [dim]default: all that may teach[/dim]")
     ] = None,
     textures: Annotated[
         Path | None,

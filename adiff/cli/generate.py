@@ -184,9 +184,11 @@ def generate(
     with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):
         if ray is not None:
             _work_on_cluster(ctx, ray, workers, given, plan, target, progress)
-        results = _run_all(given, backbone, plan, target, progress)
-    _tell(given.jobs, results, out, every)
+        results, failed = _run_all(given, backbone, plan, target, progress)
+    _tell([job for job in given.jobs if job.name not in failed], results, out, every)
     _tell_missing(results, plan, target.told_of)
+    if failed:
+        raise InputError(f"runs that were not made: {len(failed)} of {len(given.jobs)}: {'; '.join(failed.values())}")
 
 
 class _Plan(NamedTuple):
@@ -228,29 +230,40 @@ def _command(ctx: typer.Context, place: Destination) -> str:
 
 def _run_all(
     given: Given, backbone: Backbone, plan: _Plan, place: Destination, progress: CliProgress
-) -> list[RunResult]:
-    """Fill the runs one after another; those that are finished already are passed over."""
+) -> tuple[list[RunResult], dict[str, str]]:
+    """Fill the runs one after another; those that are finished already are passed over.
+
+    Of many one that bad input stops costs only itself. Returns the results, and name -> reason of those.
+    """
     from ..generation import generate_run
     from ..report import report_of_run
 
-    results = []
+    results, failed = [], {}
     for job in given.jobs:
         (key, masks), *also = job.wanted
-        with _naming(job, given):
-            result = generate_run(
-                backbone, given.library, key, given.encoder, job.normals, masks, also=also, count=plan.count,
-                out=job.out, settings=plan.settings, seed=plan.seed, command=plan.command, progress=progress,
-                limits=plan.limits.of(given.library, job.keys, backbone, plan.references), tries=plan.limits.tries,
-                references=plan.references,
-                shared=place.run(job.out),
-            )  # fmt: skip
+        try:
+            with _naming(job, given):
+                result = generate_run(
+                    backbone, given.library, key, given.encoder, job.normals, masks, also=also, count=plan.count,
+                    out=job.out, settings=plan.settings, seed=plan.seed, command=plan.command, progress=progress,
+                    limits=plan.limits.of(given.library, job.keys, backbone, plan.references),
+                    tries=plan.limits.tries, references=plan.references, shared=place.run(job.out),
+                )  # fmt: skip
+        except InputError as error:
+            if len(given.jobs) == 1:
+                raise
+            failed[job.name] = str(error)
+            continue
         if result.cancelled:
             raise KeyboardInterrupt
         if result.pairs and not place.remote:
             with join_run(job.out):  # one that is killed here leaves its mark, and what it wrote is removed next time
-                report_of_run(job.out, normals=job.normals[0].parent)
+                try:
+                    report_of_run(job.out, normals=job.normals[0].parent)
+                except InputError as error:
+                    logger.warning("%s: its pairs are made, its report is not: %s", job.name, error)
         results.append(result)
-    return results
+    return results, failed
 
 
 def _work_on_cluster(

@@ -32,6 +32,8 @@ LUMA = np.array((0.299, 0.587, 0.114))
 """Weights of red, green and blue in grey (ITU-R BT.601)."""
 LEVELS_16 = 257
 """Levels of 16 bits in a level of 8: 65535 / 255."""
+_dark_told: set[Path] = set()
+"""Folders of which it was said that they hold dark 16-bit photos."""
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error, zlib.error)
 """What Pillow's decoders raise for files that are cut short or damaged."""
 
@@ -117,8 +119,10 @@ def read_photo(path: Path | str) -> Photo:
         raise InputError(f"{path} cannot be read, it is damaged or cut short: {error}") from error
     except MemoryError as error:  # also a chunk of a few bytes that claims to have four gigabytes
         raise InputError(f"{path} asks for more memory than there is; it is too large, or damaged") from error
-    if pixels.dtype == np.uint16 and 0 < int(pixels.max()) < 2**13:
-        logger.warning("%s: 16-bit grey, brightest %d of 65535: it is used as dark as it is", path, pixels.max())
+    if pixels.dtype == np.uint16 and 0 < int(pixels.max()) < 2**13 and path.parent not in _dark_told:
+        _dark_told.add(path.parent)
+        logger.warning("%s: 16-bit grey, brightest %d of 65535: it is used as dark as it is, and so are others like it "
+                       "in its folder", path, pixels.max())  # fmt: skip
     return Photo(pixels, path, turned)
 
 

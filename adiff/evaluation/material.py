@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contact_sheet import read_pair
-from ..datasets.images import read_photo
+from ..contact_sheet import Pair, read_pair
+from ..datasets.images import read_mask, read_photo
 from ..datasets.readers import Shot, read_shots
 from ..embedding import embedding_fingerprint
 from ..errors import InputError
@@ -24,7 +26,7 @@ from .splits import Split
 logger = logging.getLogger("adiff")
 
 RECORDED = ("product", "defect", "count", "seed", "base", "embedding", "encoder", "settings")
-"""What an evaluation's record repeats of a run's."""
+"""What an evaluation's record repeats of a run's; of the rest, masks and limits among it, it has a digest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,9 @@ class Run:
 
     def record(self) -> dict[str, Any]:
         """What says which pairs these are."""
-        return {name: self.plan.get(name) for name in RECORDED}
+        told = {name: value for name, value in self.plan.items() if name not in ("command", "environment")}
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode("utf-8", "backslashreplace")).hexdigest()
+        return {name: self.plan.get(name) for name in RECORDED} | {"plan": digest}
 
 
 def read_run(folder: Path) -> Run:
@@ -127,10 +131,13 @@ def open_pairs(run: Run, split: Split, size: int) -> tuple[list[Example], list[s
         if name not in allowed and not run.is_dual:
             continue
         pair = read_pair(run.folder, record, None)
-        if name in testing and _same_outside(read_photo(testing[name]).rgb, pair.generated, pair.mask):
+        if name in testing and _is_of(run, record, pair, read_photo(testing[name]).rgb):
             continue
         pairs.append(Example(pair.generated, pair.mask).resized(size))
         names.append(name)
+    if 0 < len(pairs) < len(run.records):
+        logger.warning("%d of %d pairs of %s are left out: the normal images that they were painted into are not among "
+                       "those to learn from", len(run.records) - len(pairs), len(run.records), run.folder)  # fmt: skip
     if not pairs:
         raise InputError(
             f"none of the {len(run.records)} pairs of {run.folder} was painted into one of the {len(allowed)} normal "
@@ -139,8 +146,11 @@ def open_pairs(run: Run, split: Split, size: int) -> tuple[list[Example], list[s
     return pairs, names
 
 
-def _same_outside(normal: np.ndarray, image: np.ndarray, mask: np.ndarray) -> bool:
-    return normal.shape == image.shape and np.array_equal(normal[~mask], image[~mask])
+def _is_of(run: Run, record: dict[str, Any], pair: Pair, normal: np.ndarray) -> bool:
+    """Whether a pair was painted into a normal image; a refined mask is smaller than the one that was painted."""
+    asked = run.folder / "mask" / f"{record.get('id')}_asked.png"
+    outside = ~(read_mask(asked).mask | pair.mask if asked.is_file() else pair.mask)
+    return normal.shape == pair.generated.shape and np.array_equal(normal[outside], pair.generated[outside])
 
 
 def open_examples(shots: Sequence[Shot]) -> list[Example]:

@@ -41,7 +41,7 @@ class Splits:
         return self.of_photo(product, normal) if isinstance(normal, str) else self.of_number(number)
 
     def _place(self, product: str, name: str) -> float:
-        digest = hashlib.sha256(f"{self._seed}/{product}/{name}".encode()).digest()
+        digest = hashlib.sha256(f"{self._seed}/{product}/{name}".encode("utf-8", "backslashreplace")).digest()
         return int.from_bytes(digest[:4], "big") / WORD
 
 

@@ -17,6 +17,7 @@ from ..datasets.readers import list_images
 from ..errors import InputError
 from ..foreground import AUTOMATIC, ForegroundFinder
 from ..placement import Ground, Placing, ShotSpread, place_mask
+from ..storage import digest_of_files
 from .seeds import derived_seed, rng_for
 from .sources import Batch, Chosen, MaskSource, NoMask, fitted
 
@@ -132,8 +133,8 @@ class GivenObjects:
         return mask
 
     def record(self) -> dict[str, Any]:
-        """Return the files' names."""
-        return {"kind": "files", "files": [path.name for path in self.paths]}
+        """Return the files' names and digest."""
+        return {"kind": "files", "files": [path.name for path in self.paths], "digest": digest_of_files(self.paths)}
 
 
 def given_objects(folder: Path, product: str, normals: Sequence[Path]) -> GivenObjects:

@@ -17,6 +17,7 @@ from ..embedding import embedding_fingerprint
 from ..errors import InputError
 from ..masks import MaskRules
 from ..outline import enlarge_mask
+from ..storage import digest_of_files
 from ..variation import MaskVariation
 from .mask import GeneratedMask, TooFewMasks, sample_masks
 from .memory import Parts
@@ -98,8 +99,11 @@ class FolderMasks:
         return found
 
     def record(self) -> dict[str, Any]:
-        """Return the files' names, and those of the normal images that they belong on, None as in older runs."""
-        return {"kind": "folder", "files": [p.name for p in self.paths], "normals": list(self.normals) or None}
+        """Return the files' names and digest, and the names of the normal images that they belong on, or None."""
+        return {
+            "kind": "folder", "files": [p.name for p in self.paths], "digest": digest_of_files(self.paths),
+            "normals": list(self.normals) or None,
+        }  # fmt: skip
 
 
 def fitted(mask: np.ndarray, photo: Photo, path: Path) -> np.ndarray | NoMask:

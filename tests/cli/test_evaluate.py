@@ -52,7 +52,8 @@ def test_what_taught_a_run_never_tests_it(run, refused, data, taught, tmp_path):
     first, second = taught("first", 0, 1), taught("second", 0, 2)
     assert json.loads((second / "run.json").read_text())["shots"] == [f"metal/test/scratch/00{n}.png" for n in (0, 2)]
     result = run("evaluate", "localization", data, first, second, *FAST, "--out", tmp_path / "out")
-    assert result.exit_code == 0 and "warning" not in result.stderr
+    assert result.exit_code == 0 and "cannot be told" not in result.stderr
+    assert "1 of 2 pairs of" in result.stderr and "are left out: the normal images" in result.stderr
     split = json.loads((tmp_path / "out" / "localization.json").read_text())["split"]
     assert split["train"] == [f"metal/test/scratch/00{n}.png" for n in (0, 1, 2)]
     assert split["test"] == ["metal/test/scratch/003.png"]

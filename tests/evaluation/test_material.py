@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from adiff.datasets.images import read_photo
+from adiff.datasets.images import read_photo, write_png
 from adiff.embedding import embedding_fingerprint
 from adiff.errors import InputError
 from adiff.evaluation import material
@@ -36,6 +36,26 @@ def test_pairs_painted_into_test_images_do_not_teach(work, tmp_path):
     assert names == ["001.png"] and np.array_equal(found[0].image, of_train[0])
     with pytest.raises(InputError, match="none of the 2 pairs .* painted into one of the 4 normal images"):
         open_pairs(read_run(work.write_run(tmp_path / "leaky", [pairs[0], pairs[2]])), split, 32)
+
+
+def test_a_refined_mask_hides_no_pair_painted_into_a_test_image(work, tmp_path):
+    """Where it was painted, and not where the refined mask is, a pair differs from its normal image."""
+    split = read_split(work.data, "metal", {"scratch": 2})
+    image, mask = work.defective("x", read_photo(work.root / "test" / "good" / "001.png").rgb)
+    refined = mask & (np.cumsum(mask).reshape(mask.shape) > mask.sum() // 2)
+    run = work.write_run(tmp_path / "refined", [("001.png", image, refined)])
+    write_png(run / "mask" / "000000_asked.png", mask)
+    with pytest.raises(InputError, match="none of the 1 pairs"):
+        open_pairs(read_run(run), split, 32)
+
+
+def test_a_run_of_other_masks_is_another_one(work):
+    before = read_run(work.run).record()
+    plan = json.loads((work.run / "run.json").read_text())
+    (work.run / "run.json").write_text(json.dumps({**plan, "command": "moved"}))
+    assert read_run(work.run).record() == before
+    (work.run / "run.json").write_text(json.dumps({**plan, "filter": {"tries": 3}}))
+    assert read_run(work.run).record() != before
 
 
 def test_unfinished_damaged_and_foreign_runs_are_refused(work, tmp_path):

@@ -81,6 +81,7 @@ def test_the_share_of_photos_is_met_as_nearly_as_can_be():
     aside = [photo for photo in photos if splits.of_photo(*photo) == "val"]
     assert [sum(product == one for product, _ in aside) for one in ("metal", "wood", "tile")] == [8, 1, 0]
     assert aside != [photo for photo in photos if Splits(photos, 0.2, 1).of_photo(*photo) == "val"]
+    assert splits.of_photo("tile", "a\udcff.png") in ("train", "val")  # a name that is no UTF-8, as Python reads it
     assert {Splits(photos, 0.0, 0).of_photo(*photo) for photo in photos} == {"train"}
     assert [Splits(photos[-2:-1] + photos[-3:-2], 0.99, 0).of_photo(*one) for one in photos[-3:-1]].count("train") == 1
 

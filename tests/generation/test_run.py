@@ -249,6 +249,13 @@ def test_a_run_in_which_no_mask_passes_ends_early_and_says_why(start, make_mask,
         start(masks=sampler.source, count=3, out=tmp_path / "few")
 
 
+def test_other_masks_under_the_same_names_are_another_run(start, masks, make_mask):
+    start(masks=masks)
+    write_png(masks.paths[0], make_mask(4, 4, 12, 12))
+    with pytest.raises(InputError, match=r"another run \(masks.digest differs\); choose another folder or --restart"):
+        start(masks=FolderMasks(masks.paths))
+
+
 def test_a_mask_is_painted_into_the_normal_that_it_was_placed_on(start, normals, masks):
     source = FolderMasks([*masks.paths, masks.paths[0]], ["2.png", None, "0.png"])
     result = start(masks=source, count=8)
