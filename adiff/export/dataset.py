@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ FORMATS: dict[str, Callable[[Target], Writer]] = {
 }  # fmt: skip
 RECORD, KIND = "export.json", "export"
 """The file that says what a folder was exported from, and by which settings."""
+
+logger = logging.getLogger("adiff")
 
 
 class TakenError(InputError):
@@ -87,7 +90,7 @@ def export_runs(
     writer = FORMATS[format](target)
     settings = {
         "format": format, "polygons": polygons, "validation": validation, "seed": seed,
-        "split": "by normal image" if validation else None,
+        "split": _split_told(runs) if validation else None,
         "pairs": {run.name: [len(run.ids), run.digest()] for run in runs},
         "normals": {product: [path.name for path in paths] for product, paths in normals.items()},
     }  # fmt: skip
@@ -96,6 +99,15 @@ def export_runs(
         samples = chain(pairs_of(runs, of_pairs), normals_of_products(normals, splits))
         _write_all(writer, samples, sum(pairs.values()) + sum(good.values()), progress)
     return Exported(out, format, pairs, good, categories)
+
+
+def _split_told(runs: Sequence[Run]) -> str:
+    """What pairs are split by, for the record; warns of those of which no photo is told."""
+    saved = [run for run in runs if run.is_saved]
+    if saved:
+        logger.warning("what Save Pairs wrote tells no normal image: the pairs of %s are split by their numbers, and "
+                       "one photo may be behind pairs of both parts", saved[0].folder)  # fmt: skip
+    return "by number" if len(saved) == len(runs) else "by normal image, else by number" if saved else "by normal image"
 
 
 def _write_all(writer: Writer, samples: chain[Sample], total: int, progress: Progress) -> None:
@@ -169,7 +181,8 @@ def _claim(out: Path, settings: Mapping[str, Any], origin: Mapping[str, Any], gr
     if different == ["pairs"] and growing and _has_grown(growing, old.get("pairs")):
         write_json(path, record)
     elif different:
-        raise TakenError(f"{out} holds another export (it differs in {', '.join(different)}); "
+        more = " (--extend adds what has come since)" if different == ["pairs"] and not growing else ""
+        raise TakenError(f"{out} holds another export (it differs in {', '.join(different)}){more}; "
                          "remove it or give a new folder")  # fmt: skip
     remove_leftovers(*(folder for folder in out.rglob("*") if folder.is_dir()))  # of a process killed there
 

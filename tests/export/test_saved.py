@@ -74,9 +74,11 @@ def test_a_pair_without_image_or_record_is_none_and_one_without_mask_is_damaged(
         export_runs(runs, tmp_path / "out", "coco")
 
 
-def test_an_export_grows_with_what_is_saved(saved, tmp_path):
+def test_an_export_grows_with_what_is_saved(saved, tmp_path, caplog):
     options = {"format": "coco", "validation": 0.5, "extend": True}
     export_runs(read_runs([saved]), tmp_path / "out", **options)
+    assert "tells no normal image" in caplog.text
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["settings"]["split"] == "by number"
     before = {path.name: path.parent.name for path in (tmp_path / "out").rglob("*.png")}
     for number in range(3, 6):
         save(saved, number)
