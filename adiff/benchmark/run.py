@@ -17,9 +17,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from ..datasets.images import SUFFIXES
 from ..errors import InputError
 from ..progress import Cancelled, NullProgress, Prefixed, Progress
-from ..storage import LOCK, TEMPORARY, read_json_object, write_json, write_text
+from ..storage import LOCK, TEMPORARY, digest_of_files, read_json_object, write_json, write_text
 from ..versions import versions
 from ..workers import CLAIMS
 from .bench import LEARNED, RUNS, Bench
@@ -192,10 +193,15 @@ def time_left(todo: Sequence[Cell], taken: dict[tuple[str, str], list[float]]) -
 
 
 def identity_of(bench: Bench, target: str, cells: Sequence[Cell]) -> dict[str, Any]:
-    """What must be the same in a benchmark that goes on: the files of every part, the base model, the budget."""
+    """What must be the same in a benchmark that goes on: files of every part and of the object, base, budget."""
     units = {cell.unit.name: cell.unit.record() for cell in cells}
     base = {"name": bench.backbone.name, "fingerprint": bench.backbone.fingerprint}
-    return {"format": FORMAT, "target": target, "base": base, "budget": bench.budget.record(), "units": units}
+    folder = bench.workshop.foreground
+    marked = None if folder is None else sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    return {
+        "format": FORMAT, "target": target, "base": base, "budget": bench.budget.record(), "units": units,
+        "foreground": None if marked is None else digest_of_files(marked),
+    }  # fmt: skip
 
 
 def read_rows(out: Path) -> list[dict[str, Any]]:

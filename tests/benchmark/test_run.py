@@ -127,6 +127,10 @@ def test_another_benchmark_in_the_folder_is_refused(work):
     other = Budget(pairs=4, detector=work.bench().budget.detector)
     with pytest.raises(InputError, match=r"another benchmark \(budget differ\)"):
         run_matrix(work.bench(budget=other), "metal", wanted)
+    marked = work.bench()
+    marked.workshop = replace(marked.workshop, foreground=work.data / "metal" / "ground_truth")
+    with pytest.raises(InputError, match=r"another benchmark \(foreground differ\)"):
+        run_matrix(marked, "metal", wanted)
     (work.data / "metal" / "test" / "scratch" / "005.png").unlink()
     (work.data / "metal" / "ground_truth" / "scratch" / "005_mask.png").unlink()
     from adiff.benchmark import open_units
