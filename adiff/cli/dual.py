@@ -135,6 +135,7 @@ def train_dual(
     from ..dual.file import KIND
     from ..learning import open_shots
     from ..tensor_files import check_replaced
+    from ..training.validation import SHOTS
 
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out} has to end in .safetensors")
@@ -151,6 +152,8 @@ def train_dual(
             f"a dual model is of one defect, and there are {len(opened)} ({names}); give --product and --defect"
         )
     (key, found), *_ = opened.items()
+    if early_stop and len(found.files) < SHOTS:
+        raise InputError(f"--early-stop needs {SHOTS} shots or more, and there are {len(found.files)}; leave it out")
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
     from ..dual import DualSettings, read_foregrounds, read_release
 
@@ -228,7 +231,7 @@ def generate_dual(
     backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
     check_base(model, backbone)
     photos = None if normals is None else normals_of(model.product, normals)
-    behind = None if photos is None else read_backgrounds(backbone, model.size, photos, foreground)
+    behind = None if photos is None else read_backgrounds(backbone, model.size, photos[:count], foreground)
     if not resume:
         clear_runs([out])
     with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):

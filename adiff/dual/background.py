@@ -84,7 +84,12 @@ def encode_black(backbone: EditableBackbone, size: int) -> Tensor:
 def foregrounds_of(images: Sequence[np.ndarray], names: Sequence[str]) -> list[np.ndarray | None]:
     """Find the object in each image by itself, and say of how many; None for those where it fills the frame."""
     found = [find_foreground(image) for image in images]
-    filled = [name for name, mask in zip(names, found, strict=True) if mask is None]
+    _tell_found([mask is not None for mask in found], names)
+    return found
+
+
+def _tell_found(found: Sequence[bool], names: Sequence[str]) -> None:
+    filled = [name for name, one in zip(names, found, strict=True) if not one]
     if filled:
         log.warning(
             "BCM: no background was found in %d of %d photos (%s): it stays blank there; give masks of the object "
@@ -92,7 +97,6 @@ def foregrounds_of(images: Sequence[np.ndarray], names: Sequence[str]) -> list[n
         )  # fmt: skip
     else:
         log.info("BCM: the object was told from the background by its colour in %d photos", len(names))
-    return found
 
 
 def find_foreground(image: np.ndarray) -> np.ndarray | None:
@@ -114,27 +118,35 @@ def read_foregrounds(folder: Path, photos: Sequence[str], shapes: Sequence[tuple
     photos: file names, folders before them left aside. shapes: (H, W) of each. Returns (H, W) bool, white in the files.
     Raises InputError for a photo without one, another size, and for masks that are empty or mark the whole image.
     """
-    there = {path.stem.removesuffix(ENDING): path for path in list_images(folder)}
-    lacking = [name for name in photos if Path(name).stem not in there]
+    paths = _foreground_files(folder, photos)
+    return [read_mask(path, shape, "object").mask for path, shape in zip(paths, shapes, strict=True)]
+
+
+def _foreground_files(folder: Path, photos: Sequence[str]) -> list[Path]:
+    there, stems = {path.stem: path for path in list_images(folder)}, [Path(name).stem for name in photos]
+    lacking = [name for name, stem in zip(photos, stems, strict=True) if not {stem, stem + ENDING} & there.keys()]
     if lacking:
         raise InputError(
             f"{folder} holds no foreground for {lacking[0]}; give a mask of the object for each photo, of the same name"
         )
-    return [
-        read_mask(there[Path(name).stem], shape, "object").mask for name, shape in zip(photos, shapes, strict=True)
-    ]
+    return [there.get(stem + ENDING) or there[stem] for stem in stems]
 
 
 def read_backgrounds(
     backbone: EditableBackbone, size: int, normals: Sequence[Path], foreground: Path | None
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Latents (n, 4, h, w) of what surrounds the object in photos, squares of `size`, and their names."""
-    photos = [read_photo(path) for path in normals]
-    names = tuple(photo.path.name for photo in photos)
-    images = [photo.rgb for photo in photos]
-    if foreground is None:
-        masks: Sequence[np.ndarray | None] = foregrounds_of(images, names)
-    else:
-        masks = read_foregrounds(foreground, names, [image.shape[:2] for image in images])
-    pictures = [background_picture(image, mask, size) for image, mask in zip(images, masks, strict=True)]
+    """Latents (n, 4, h, w) of what surrounds the object in photos, squares of `size`, and their names.
+
+    One photo is held at a time.
+    """
+    names, pictures, found = tuple(path.name for path in normals), [], []
+    marked = None if foreground is None else _foreground_files(foreground, names)
+    for number, path in enumerate(normals):
+        image = read_photo(path).rgb
+        given = None if marked is None else read_mask(marked[number], image.shape[:2], "object").mask
+        mask = find_foreground(image) if given is None else given
+        found.append(mask is not None)
+        pictures.append(background_picture(image, mask, size))
+    if marked is None:
+        _tell_found(found, names)
     return encode_backgrounds(backbone, pictures), names

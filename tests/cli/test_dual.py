@@ -104,6 +104,7 @@ def test_a_restart_that_was_broken_off_goes_on_though_the_old_file_is_there(run,
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_state(run, small, asked, tmp_path, monkeypatch):
     whole = Run.step
+    monkeypatch.setattr("adiff.training.state.RECENT", 1)  # steps between two states to go back to
     for good in (0, 2):
         monkeypatch.setattr(Run, "step", lambda run, loss, good=good: run.done < good and whole(run, loss))
         result = run(*asked, "--steps", "3")
@@ -151,3 +152,5 @@ def test_bad_input_is_one_line(refused, data, tmp_path):
                                            "--foreground", data)  # fmt: skip
     no_rate = refused(*one, "--defect", "hole", "--out", tmp_path / "x.safetensors", "--lr", "0")
     assert "positive learning rate" in no_rate
+    few = refused(*one, "--defect", "hole", "--out", tmp_path / "x.safetensors", "--shots", "3", "--early-stop")
+    assert "--early-stop needs 4 shots or more, and there are 3" in few

@@ -93,6 +93,8 @@ def folders(tmp_path):
 def test_foregrounds_go_by_the_photos_names(folders):
     masks = read_foregrounds(folders[1], ["metal/test/b.png", "a.png"], [(16, 24)] * 2)
     assert [int(mask.sum()) for mask in masks] == [128, 128]
+    (folders[1] / "b_mask.png").rename(folders[1] / "face_mask.png")
+    assert read_foregrounds(folders[1], ["face_mask.png"], [(16, 24)])[0].sum() == 128  # a photo that is called so
     with pytest.raises(InputError, match="no foreground for metal/c.png; give a mask of the object for each"):
         read_foregrounds(folders[1], ["metal/c.png"], [(16, 24)])
     with pytest.raises(InputError, match="24x16, its image 16x16"):
