@@ -7,7 +7,6 @@ the folder next removes it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -15,7 +14,7 @@ import re
 import shutil
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -108,15 +107,6 @@ def read_json_object(path: Path, remedy: str = "") -> dict[str, Any]:
 def composed(name: str) -> str:
     """Return a name with each accented letter as one character: macOS writes two in its folders, people type one."""
     return unicodedata.normalize("NFC", name)
-
-
-def digest_of_files(paths: Iterable[Path]) -> str:
-    """Return the sha256 over the contents of files, in their order; InputError for one that cannot be read."""
-    whole = hashlib.sha256()
-    for path in paths:
-        check_readable(path)
-        whole.update(hashlib.sha256(path.read_bytes()).digest())
-    return whole.hexdigest()
 
 
 def remove_leftovers(*places: Path) -> None:

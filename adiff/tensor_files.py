@@ -7,7 +7,7 @@ import pickle
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -137,12 +137,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def sha256_of(path: Path) -> str:
-    """Digest of a file of weights, hex, for records."""
+    """Digest of a file, hex, for records."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def digest_of_files(paths: Iterable[Path]) -> str:
+    """Digest of the contents of several files, in their order, hex."""
+    return hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()
 
 
 def reason(error: Exception) -> str:

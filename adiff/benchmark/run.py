@@ -20,7 +20,8 @@ from typing import Any
 from ..datasets.images import SUFFIXES
 from ..errors import InputError
 from ..progress import Cancelled, NullProgress, Prefixed, Progress
-from ..storage import LOCK, TEMPORARY, digest_of_files, read_json_object, write_json, write_text
+from ..storage import LOCK, TEMPORARY, read_json_object, write_json, write_text
+from ..tensor_files import digest_of_files
 from ..versions import versions
 from ..workers import CLAIMS
 from .bench import LEARNED, RUNS, Bench

@@ -17,7 +17,7 @@ from ..datasets.readers import list_images
 from ..errors import InputError
 from ..foreground import AUTOMATIC, ForegroundFinder
 from ..placement import Ground, Placing, ShotSpread, place_mask
-from ..storage import digest_of_files
+from ..tensor_files import digest_of_files
 from .seeds import derived_seed, rng_for
 from .sources import Batch, Chosen, MaskSource, NoMask, fitted
 

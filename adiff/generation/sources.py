@@ -17,7 +17,7 @@ from ..embedding import embedding_fingerprint
 from ..errors import InputError
 from ..masks import MaskRules
 from ..outline import enlarge_mask
-from ..storage import digest_of_files
+from ..tensor_files import digest_of_files
 from ..variation import MaskVariation
 from .mask import GeneratedMask, TooFewMasks, sample_masks
 from .memory import Parts
