@@ -117,12 +117,12 @@ def test_a_model_is_made_without_a_word_of_diffusers(host, monkeypatch):
 
 
 def test_latents_have_the_models_scale_and_size(backbone, tiny_parts):
-    images = torch.rand(2, 3, 64, 48) * 2 - 1
+    images = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
     latents = backbone.encode(images)
     vae = tiny_parts().vae
     with torch.no_grad():
         torch.testing.assert_close(latents, vae.encode(images).latent_dist.mean * 0.18215)
-        torch.testing.assert_close(backbone.decode(latents), vae.decode(latents / 0.18215).sample)
+        torch.testing.assert_close(backbone.decode(latents), vae.decode(latents / 0.18215).sample, atol=1e-4, rtol=1e-4)
     assert latents.shape == (2, 4, 8, 6)
 
 
