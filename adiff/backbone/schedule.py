@@ -9,9 +9,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from diffusers import DDIMScheduler
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
 
 LENGTH = 1000
 """Timesteps of the schedule."""
@@ -21,6 +24,8 @@ DONE = -1
 
 def sd1_scheduler() -> DDIMScheduler:
     """Return diffusers' DDIM scheduler on SD 1.x's schedule, the source of its alphas."""
+    from diffusers import DDIMScheduler  # the rest of this module serves hosts that have no diffusers
+
     return DDIMScheduler(
         LENGTH,
         beta_start=0.00085,

@@ -25,6 +25,8 @@ NAME = "anomaly-diffusion"
 NEEDED = ("torch", "aiohttp", "torchsde", "av", "comfyui_frontend_package")
 START_LIMIT = RUN_LIMIT = 300
 """Seconds."""
+NOT_COMFYUIS = ("diffusers", "typer")
+"""What only the command needs: not to be had by the server, even where its interpreter has them."""
 
 
 class NotThere(Exception):
@@ -121,6 +123,7 @@ class Server:
         self.elsewhere = base / "elsewhere"
         self.url = f"http://127.0.0.1:{_free_port()}"
         self._log, self._paths = base / "server.log", base / "extra_model_paths.yaml"
+        self._without = base / "without"
         self._info: dict | None = None
 
     def start(self) -> None:
@@ -132,12 +135,12 @@ class Server:
             "--base-directory", str(self.base), "--database-url", "sqlite:///:memory:",
             "--extra-model-paths-config", str(self._paths),
         ]  # fmt: skip
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
-        environment.pop("PYTHONPATH", None)  # else the pack might find itself outside its folder
+        # no other PYTHONPATH: the pack might find itself outside its folder
+        own = {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(self._without)}
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [self.python, str(self.folder / "main.py"), *arguments], cwd=self.base, env=environment, stdout=log,
-                stderr=subprocess.STDOUT,
+                [self.python, str(self.folder / "main.py"), *arguments], cwd=self.base, stdout=log,
+                stderr=subprocess.STDOUT, env={**os.environ, **own},
             )  # fmt: skip
         deadline = time.monotonic() + START_LIMIT
         while True:
@@ -238,6 +241,9 @@ class Server:
         self._ask("/interrupt", {})
 
     def _install(self) -> None:
+        self._without.mkdir(exist_ok=True)
+        for name in NOT_COMFYUIS:
+            (self._without / f"{name}.py").write_text("raise ImportError(f'{__name__} does not come with ComfyUI')")
         self._paths.write_text(f"elsewhere:\n  adiff_libraries: {self.elsewhere}\n")
         for name in clone_files():
             (self.pack / name).parent.mkdir(parents=True, exist_ok=True)
