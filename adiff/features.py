@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from .errors import InputError
@@ -119,9 +120,9 @@ def as_map(output: Any) -> Tensor | None:
     if output.ndim == 4 and output.shape[2] == output.shape[3]:
         return output
     if output.ndim == 4 and output.shape[1] == output.shape[2]:
-        return output.permute(0, 3, 1, 2)
+        return rearrange(output, "b h w c -> b c h w")
     if output.ndim == 3 and (side := math.isqrt(output.shape[1])) and (before := output.shape[1] - side**2) <= EXTRA:
-        return output[:, before:].transpose(1, 2).unflatten(2, (side, side))
+        return rearrange(output[:, before:], "b (h w) c -> b c h w", h=side)
     return None
 
 

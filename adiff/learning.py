@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .datasets.readers import Dataset, Shot, few_shot_split, read_shots
@@ -88,7 +89,7 @@ def new_defect(key: Key, shots: Shots, backbone: Backbone) -> Defect:
     picture = crop_resize(image, context_box(mask, size), PREVIEW)
     return Defect(
         *key,
-        preview=torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))),
+        preview=torch.from_numpy(np.ascontiguousarray(rearrange(picture, "h w c -> c h w"))),
         info={
             "shots": list(shots.files),
             "held_out": list(shots.held_out),

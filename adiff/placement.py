@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from einops import reduce
 from scipy import fft, ndimage
 
 from .errors import InputError
@@ -267,8 +268,7 @@ def _blocks(mask: np.ndarray, block: int) -> np.ndarray:
     if block == 1:
         return mask
     padded = np.pad(mask, [(0, -side % block) for side in mask.shape])
-    rows, columns = (side // block for side in padded.shape)
-    return padded.reshape(rows, block, columns, block).any(axis=(1, 3))
+    return reduce(padded, "(h rows) (w columns) -> h w", "any", rows=block, columns=block)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy_api.latest import io
+from einops import rearrange
 
 from ..adiff.backbone import demo_folder
 from ..adiff.backbone.autoencoder import SingleFile, read_single_file
@@ -91,7 +92,7 @@ def _rgb(vae: DemoVAE, config) -> tuple[list, list]:
     """Fit the live preview's colours to the demo's latents."""
     images = _surfaces(PRODUCTS, 128, 0)
     latents = config.latent_format.process_in(vae.encode(images))
-    weight, bias = fit_latent_rgb(latents, images.movedim(-1, 1) * 2 - 1)
+    weight, bias = fit_latent_rgb(latents, rearrange(images, "b h w c -> b c h w") * 2 - 1)
     return weight.T.tolist(), bias.tolist()
 
 

@@ -59,11 +59,12 @@ class PairSampler:
     def _sampled(self, x: Tensor, background: Background | None) -> Tensor:
         """x_T -> x_0, (2, P, 4, h, w) both."""
         from ..adiff.dual.file import nested_contexts
+        from ..adiff.dual.layers import batch_of, branches_of
 
         backbone, pairs = self._backbone, x.shape[1]
         model = self._model
         positive = nested_contexts(model.object_tokens, model.defect_tokens, pairs, model.prompts)
-        noise = x.flatten(0, 1).cpu()
+        noise = batch_of(x).cpu()
         run = _Run(backbone, model, pairs, background, self._settings.guidance != 1)
         routed, steps = backbone.routed, self._settings.steps
         routed.remove_wrappers_with_key(WrappersMP.PREDICT_NOISE, KEY)
@@ -74,7 +75,7 @@ class PairSampler:
                 self._empty, torch.zeros_like(noise), callback=latent_preview.prepare_callback(routed, steps),
                 disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=self._seed,
             )  # fmt: skip
-        return routed.model.process_latent_in(samples).to(x).unflatten(0, (2, pairs))
+        return branches_of(routed.model.process_latent_in(samples).to(x))
 
 
 class _Run:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from comfy.samplers import KSampler
+from einops import rearrange
 from torch import Tensor
 
 from ..adiff.errors import InputError
@@ -195,7 +196,7 @@ class ComfyBackbone:
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> scaled latents (B, 4, h, w)."""
         self._loaded = False  # on a small card the VAE takes the U-Net's place
-        latents = self._vae.encode(((images + 1) / 2).movedim(1, -1))
+        latents = self._vae.encode(rearrange((images + 1) / 2, "b c h w -> b h w c"))
         return self._model.model.process_latent_in(latents).to(self.device, self.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -230,7 +231,7 @@ class ComfyBackbone:
 
 def pixels_of(vae, latents: Tensor) -> Tensor:
     """LATENT samples (B, 4, h, w) -> images (B, 3, H, W) in [-1, 1], on the latents' device."""
-    return (vae.decode(latents).movedim(-1, 1) * 2 - 1).to(latents.device)
+    return (rearrange(vae.decode(latents), "b h w c -> b c h w") * 2 - 1).to(latents.device)
 
 
 def _fingerprint(model) -> str:

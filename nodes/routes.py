@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from einops import rearrange
 from PIL import Image
 from server import PromptServer
 from torch import Tensor
@@ -156,7 +157,7 @@ def _look_up(label: str) -> tuple[Tensor | None, str]:
 
 def _png(picture: Tensor, size: int) -> bytes:
     """(3, h, w) uint8 -> PNG, its longer side `size` pixels at most."""
-    image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+    image = Image.fromarray(rearrange(picture, "c h w -> h w c").contiguous().numpy())
     image.thumbnail((size, size))
     file = io.BytesIO()
     image.save(file, "PNG")

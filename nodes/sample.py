@@ -8,6 +8,7 @@ import comfy.samplers
 import comfy.utils
 import torch
 from comfy_api.latest import io
+from einops import repeat
 
 import nodes
 
@@ -211,4 +212,4 @@ def _shown(run: ReweightingRun | None, cells: torch.Tensor) -> torch.Tensor:
     weights = None if run is None else run.mean_map
     weights = torch.ones_like(cells) if weights is None else weights.float().cpu()
     large = torch.nn.functional.interpolate(weights / (1 + weights), scale_factor=8, mode="nearest-exact")
-    return large.movedim(1, -1).repeat(1, 1, 1, 3)
+    return repeat(large, "b 1 h w -> b h w rgb", rgb=3)

@@ -172,6 +172,8 @@ def preview(
     out: Annotated[Path, typer.Option("--out", metavar="PNG", help="Picture to write; must not exist.")],
 ) -> None:
     """Write a defect's picture as PNG."""
+    from einops import rearrange
+
     from ..datasets.images import write_png
     from ..library import load_library
 
@@ -179,7 +181,7 @@ def preview(
     entry = load_library(file).get(name)
     if entry.preview is None:
         raise InputError(f"{entry.name} has no preview; `adiff train` makes one from its first shot")
-    write_png(out, entry.preview.permute(1, 2, 0).numpy())
+    write_png(out, rearrange(entry.preview, "c h w -> h w c").numpy())
     typer.echo(f"{out}: {entry.preview.shape[2]} x {entry.preview.shape[1]} pixels")
 
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from ..backbone.attentions import AttentionShape
@@ -41,13 +42,23 @@ SELF = "attn1"
 """End of the names of the self-attentions, whose keys and values BCM changes."""
 
 
+def batch_of(x: Tensor) -> Tensor:
+    """Both branches of each pair as one batch, wholes first: (2, P, ...) -> (2 P, ...)."""
+    return rearrange(x, "branch pair ... -> (branch pair) ...")
+
+
+def branches_of(x: Tensor) -> Tensor:
+    """A batch of wholes, then parts, by branch: (2 P, ...) -> (2, P, ...)."""
+    return rearrange(x, "(branch pair) ... -> branch pair ...", branch=2)
+
+
 def branch_lora(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
     """B A x, each branch with its own A and B.
 
     x: (2, P, N, C_in). down: A, (2, r, C_in). up: B, (2, C_out, r). Returns (2, P, N, C_out), what is added to W x.
     """
-    flat = x.flatten(1, 2) @ down.to(x).mT @ up.to(x).mT
-    return flat.unflatten(1, x.shape[1:3])
+    added = rearrange(x, "branch p n c -> branch (p n) c") @ down.to(x).mT @ up.to(x).mT
+    return rearrange(added, "branch (p n) c -> branch p n c", p=x.shape[1])
 
 
 def share(h: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
@@ -123,7 +134,7 @@ class DualEdit:
     def project(self, name: str, layer: str, x: Tensor, plain: Tensor) -> Tensor:
         """Each branch adds its own LoRA."""
         own = self._own(name, len(x))
-        added = branch_lora(self._pairs(x), own[f"{layer}.down"], own[f"{layer}.up"]).flatten(0, 1)
+        added = batch_of(branch_lora(self._pairs(x), own[f"{layer}.down"], own[f"{layer}.up"]))
         if len(added) == len(plain) and self._in_order:
             return plain + added
         return plain.index_add(0, self.rows.flatten(), added)
@@ -133,7 +144,7 @@ class DualEdit:
         own = self._own(name, len(hidden))
         if "norm.weight" not in own:
             return hidden
-        shared = share(self._pairs(hidden), own).flatten(0, 1)
+        shared = batch_of(share(self._pairs(hidden), own))
         if len(shared) == len(hidden) and self._in_order:
             return shared
         return hidden.index_copy(0, self.rows.flatten(), shared)
@@ -141,7 +152,7 @@ class DualEdit:
     def _pairs(self, x: Tensor) -> Tensor:
         """The pairs' rows of (B, ...) as (2, P, ...)."""
         if self._in_order and len(x) == self.rows.numel():
-            return x.unflatten(0, self.rows.shape)
+            return branches_of(x)
         return x[self.rows]
 
     def _own(self, name: str, batch: int) -> dict[str, Tensor]:

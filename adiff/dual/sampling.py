@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..backbone.attentions import EditableBackbone
@@ -24,7 +25,7 @@ from ..generation.sampler import seeded_noise
 from ..pixels import as_pixels
 from .background import Background, encode_black, see_background
 from .file import DualModel, nested_contexts
-from .layers import DualEdit
+from .layers import DualEdit, batch_of, branches_of
 from .parts import GREY, mask_of
 
 PAPER_GUIDANCE, PAPER_STEPS = 2.5, 100
@@ -107,7 +108,8 @@ def first_noise(
 ) -> tuple[Tensor, Background | None]:
     """x_T of pairs, (2, P, 4, h, w), one for each CPU generator, and what BCM sees; behind: z_bg, (P, 4, h, w)."""
     side = model.size // backbone.latent_downscale
-    x = seeded_noise((2, 4, side, side), generators, backbone.null_context).transpose(0, 1)
+    x = seeded_noise((2, 4, side, side), generators, backbone.null_context)
+    x = rearrange(x, "pair branch c h w -> branch pair c h w")
     if model.bcm == "off":
         return x, None
     if behind is None:
@@ -122,7 +124,7 @@ def shown_pairs(backbone: EditableBackbone, x: Tensor) -> list[DualPair]:
     """Decode x_0, (2, P, 4, h, w), and read each mask off its part."""
     sides = [side * backbone.latent_downscale for side in x.shape[-2:]]
     grey = torch.full((1, 3, *sides), GREY / 127.5 - 1)
-    pixels = as_pixels(backbone.decode(torch.cat([x.flatten(0, 1), backbone.encode(grey).to(x)])))
+    pixels = as_pixels(backbone.decode(torch.cat([batch_of(x), backbone.encode(grey).to(x)])))
     images, parts = pixels[: x.shape[1]], pixels[x.shape[1] : -1]
     return [DualPair(image, part, mask_of(part, pixels[-1])) for image, part in zip(images, parts, strict=True)]
 
@@ -137,7 +139,7 @@ def sample_latents(
     null = backbone.null_context.to(x).expand(2 * pairs, -1, -1)
     timesteps = sampling_timesteps(settings.steps)
     alpha_bars = alpha_bar_at(backbone.alphas_cumprod, timesteps)
-    x = x.flatten(0, 1)
+    x = batch_of(x)
     for number, t in enumerate(timesteps[:-1]):
         times = torch.full((len(x),), t, dtype=torch.long)
         edit, edit_null = step_edits(backbone, model, pairs, t, background, settings.guidance != 1)
@@ -146,7 +148,7 @@ def sample_latents(
             without = backbone.predict_noise_edited(x, times, null, edit_null)
             eps = without + settings.guidance * (eps - without)
         x = ddim_step(x, eps, (alpha_bars[number], alpha_bars[number + 1]))
-    return x.unflatten(0, (2, pairs))
+    return branches_of(x)
 
 
 def step_edits(

@@ -35,7 +35,7 @@ from ..training.timesteps import fixed_timesteps
 from ..training.validation import HELD_OUT, hold_out, samples_of_each, steps_between
 from .background import background_picture, encode_backgrounds, foregrounds_of, see_background
 from .file import DEFECT, OBJECT, check_prompts, nested_contexts
-from .layers import BCM, RANK, SAIM, SAIM_RANK, DualEdit, new_weights
+from .layers import BCM, RANK, SAIM, SAIM_RANK, DualEdit, batch_of, branches_of, new_weights
 from .memory import needs_checkpoints
 from .parts import part_of
 
@@ -324,11 +324,11 @@ class _Pairs:
         pairs = len(t)
         rows, both = torch.arange(2 * pairs).view(2, pairs), t.repeat(2)
         context = nested_contexts(self.parameters[OBJECT], self.parameters[DEFECT], pairs, self.prompts).to(z)
-        z_t = add_noise(self.backbone, z.flatten(0, 1), noise.flatten(0, 1), both)
+        z_t = add_noise(self.backbone, batch_of(z), batch_of(noise), both)
         seen = None if background is None else see_background(self.backbone, *background, t)
         edit = DualEdit(self.weights, rows, seen)
         predicted = self.backbone.predict_noise_edited(z_t, both, context, edit, checkpoint=self.checkpoint)
-        error = predicted.float().unflatten(0, (2, pairs)) - noise.float()
+        error = branches_of(predicted.float()) - noise.float()
         return error.square().mean((0, 2, 3, 4))
 
     def _encode(self, known: Sequence[Known]) -> tuple[Tensor, Tensor | None]:
@@ -358,5 +358,5 @@ def encode_pairs(
         both = np.stack([whole.astype(np.float32), part])
         views += [np.flip(both, [axis + 1 for axis in axes]) for axes in FLIPS[flips]]
     pixels = as_images(np.stack(views, axis=1))
-    latents = [backbone.encode(some) for some in pixels.flatten(0, 1).split(batch)]
-    return torch.cat(latents).unflatten(0, (2, -1))
+    latents = [backbone.encode(some) for some in batch_of(pixels).split(batch)]
+    return branches_of(torch.cat(latents))

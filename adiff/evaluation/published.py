@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..datasets.readers import Shot
@@ -62,7 +63,7 @@ class InceptionReader:
     def __call__(self, image: np.ndarray) -> Tensor:
         """Image (H, W, 3) uint8 -> logits (1008,), on the CPU."""
         levels = torch.from_numpy(image.copy()).to(device_of(self._network))
-        return self._network(levels.permute(2, 0, 1)[None])[0][0].cpu()
+        return self._network(rearrange(levels, "h w c -> 1 c h w"))[0][0].cpu()
 
 
 class LpipsReader:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -60,6 +61,6 @@ def _read(weights: Path) -> dict[str, Tensor]:
 
 def as_input(images: np.ndarray, device: torch.device) -> Tensor:
     """(n, S, S, 3) uint8 -> (n, 3, S, S) on the device, normalised as torchvision's."""
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
+    x = rearrange(torch.from_numpy(np.ascontiguousarray(images)).to(device), "n h w c -> n c h w").float() / 255
     mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, DEVIATION))
     return (x - mean) / deviation

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import InputError
@@ -80,10 +81,8 @@ def _scale(rows: Tensor, weights: Tensor) -> Tensor:
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
-    """(B, N, heads * dim_head) -> (B, heads, N, dim_head)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return rearrange(x, "b n (heads d) -> b heads n d", heads=heads)
 
 
 def _merge(x: Tensor) -> Tensor:
-    """(B, heads, N, dim_head) -> (B, N, heads * dim_head)."""
-    return x.transpose(1, 2).flatten(2)
+    return rearrange(x, "b heads n d -> b n (heads d)")

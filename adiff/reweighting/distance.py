@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import InputError
@@ -38,14 +39,14 @@ def fit_latent_rgb(latents: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     Raises InputError where there are fewer positions than the C + 1 unknowns of each colour.
     """
     channels = latents.shape[1]
-    z = latents.cpu().double().movedim(1, -1).reshape(-1, channels)
+    z = rearrange(latents.cpu().double(), "n c h w -> (n h w) c")
     if latents.shape[0] != images.shape[0] or z.shape[0] <= channels:
         raise InputError(
             f"{latents.shape[0]} latents of {channels} channels ({z.shape[0]} positions) and {images.shape[0]} images: "
             f"the fit needs one image per latent and more than {channels} positions"
         )
     small = area_resize(images.cpu().double(), (latents.shape[-2], latents.shape[-1]))
-    rgb = small.movedim(1, -1).reshape(-1, 3).to(z)
+    rgb = rearrange(small, "n c h w -> (n h w) c").to(z)
     with_one = torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
     solution = torch.linalg.lstsq(with_one, rgb, driver="gelsd").solution  # gelsd: constant channels are allowed
     solution = solution.float().to(latents.device)
