@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor
 
 
 def as_images(pixels: np.ndarray) -> Tensor:
     """Pixels (..., H, W, 3) in [0, 255] -> images (..., 3, H, W) float32 in [-1, 1], on the CPU."""
     return rearrange(torch.from_numpy(np.ascontiguousarray(pixels)), "... h w c -> ... c h w").float() / 127.5 - 1
+
+
+def masks_as_images(masks: Tensor) -> Tensor:
+    """Masks (B, H, W) bool -> images (B, 3, H, W) float32, white (1) on black (-1)."""
+    return repeat(masks.float() * 2 - 1, "b h w -> b rgb h w", rgb=3)
 
 
 def as_pixels(images: Tensor) -> np.ndarray:

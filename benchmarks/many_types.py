@@ -134,7 +134,7 @@ def draw(backbone, defect, folder: Path, count: int) -> np.ndarray:
 
     path, size = folder / defect.product / f"{defect.defect}, {count} masks.png", backbone.native_size
     if not path.exists():
-        drawn = draw_candidates(backbone, defect.mask, count, MaskSampling(), 0, 0)
+        drawn = draw_candidates(backbone, defect.mask, count, MaskSampling(), 0, 0, list(defect.shot_masks))
         write_png(path, drawn.reshape(-1, size).astype(np.uint8) * 255)
     return read_mask(path).mask.reshape(count, size, size)
 

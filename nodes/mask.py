@@ -47,6 +47,10 @@ class GenerateMasks(io.ComfyNode):
                     tooltip="Masks drawn for each one wanted, before giving up",
                 ),
                 io.Image.Input("image", optional=True, tooltip="Masks take its size; else the model's own size"),
+                io.Float.Input(
+                    "denoise", default=0.6, min=0.05, max=1.0, step=0.05, optional=True,
+                    tooltip="How far a real mask is made anew; 1: sampled from noise, as published",
+                ),
             ],
             outputs=[
                 io.Mask.Output("MASK", display_name="masks", tooltip="The masks, as a batch"),
@@ -56,8 +60,9 @@ class GenerateMasks(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, defect: LearnedDefect, model, vae, empty, count, seed, steps, cfg, threshold, tries, image=None
-    ) -> io.NodeOutput:
+        cls, defect: LearnedDefect, model, vae, empty, count, seed, steps, cfg, threshold, tries, image=None,
+        denoise=0.6,
+    ) -> io.NodeOutput:  # fmt: skip
         """Sample with the engine on the graph's model."""
         from ..adiff.generation import MaskSampling, sample_masks  # takes seconds to import
 
@@ -70,7 +75,7 @@ class GenerateMasks(io.ComfyNode):
         check_base(defect.library, backbone)
         drawn = sample_masks(
             backbone, entry.mask.to(backbone.device), count, rules=MaskRules.from_shots(shots), shots=shots, seed=seed,
-            settings=MaskSampling(steps=steps, guidance=cfg, threshold=threshold, tries=tries),
+            settings=MaskSampling(steps=steps, guidance=cfg, denoise=denoise, threshold=threshold, tries=tries),
             progress=GraphProgress(),
         )  # fmt: skip
         masks = [one.mask for one in drawn]

@@ -49,6 +49,14 @@ def augment_pair(
     return view_image(image, view, size), view_mask(mask, view, size)
 
 
+def augment_mask(mask: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """One random view of a mask in its whole frame, so that place and size stay about what they are.
+
+    mask: (H, W) bool, not empty (InputError). size: pixels. Returns (size, size) bool.
+    """
+    return view_mask(mask, draw_view(mask, size, rng, crop=False), size)
+
+
 def draw_view(
     mask: np.ndarray,
     size: int,

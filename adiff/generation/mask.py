@@ -1,4 +1,8 @@
-"""Mask generation: sample a mask embedding with guidance, decode, threshold, keep what passes the rules (Eq. 10)."""
+"""Mask generation: sample a mask embedding with guidance, decode, threshold, keep what passes the rules (Eq. 10).
+
+By default sampling begins at a noised view of a real mask instead of noise alone (Meng et al. 2022, SDEdit): what comes
+out is a new shape with the strokes and the places of the real ones.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,15 @@ import torch
 from torch import Tensor
 
 from ..backbone import Backbone
+from ..datasets.augmentation import augment_mask
 from ..embedding import join_condition
 from ..errors import InputError
 from ..masks import MaskRules, best_aligned_iou, check_mask, clean_mask
+from ..pixels import masks_as_images
 from ..progress import NullProgress, Progress
 from .memory import Parts
 from .sampler import sample_plain
-from .seeds import generator_for
+from .seeds import generator_for, rng_for
 from .settings import MaskSampling
 
 
@@ -52,7 +58,8 @@ def sample_masks(
 ) -> list[GeneratedMask]:
     """Sample `count` masks from e_m (k', D); every one comes out of the diffusion sampler and passes the rules.
 
-    shots: the defect's real masks at native size, for the report of likeness. Candidate i depends on (seed, i) alone.
+    shots: the defect's real masks at native size, to begin at and for the report of likeness; without any, masks begin
+    at noise. Candidate i depends on (seed, i) alone.
     parts: what is known of the device's memory.
     Raises TooFewMasks when the tries are spent, saying which rules the candidates broke.
     """
@@ -76,7 +83,7 @@ def sample_masks(
 
         def draw(part: slice, first: int = drawn) -> list[np.ndarray]:
             of_part = part.stop - part.start, settings, seed, first + part.start
-            return list(draw_candidates(backbone, embedding, *of_part))
+            return list(draw_candidates(backbone, embedding, *of_part, shots))
 
         masks = parts.of(ahead, draw)
         for number, mask in enumerate(masks, drawn):
@@ -91,13 +98,27 @@ def sample_masks(
     return found
 
 
+@torch.no_grad()
 def draw_candidates(
-    backbone: Backbone, embedding: Tensor, count: int, settings: MaskSampling, seed: int | Sequence[int], first: int
-) -> np.ndarray:
-    """Draw candidates from number `first`: decode, mean over channels, threshold (Eq. 10). (count, S, S) bool."""
-    generators = [generator_for(seed, "mask", first + i) for i in range(count)]
+    backbone: Backbone, embedding: Tensor, count: int, settings: MaskSampling, seed: int | Sequence[int], first: int,
+    shots: Sequence[np.ndarray] = (),
+) -> np.ndarray:  # fmt: skip
+    """Draw candidates from number `first`: decode, mean over channels, threshold (Eq. 10). (count, S, S) bool.
+
+    shots: real masks (h, w) bool to begin at; without any, or with a `denoise` of 1, candidates begin at noise.
+    """
+    numbers = range(first, first + count)
+    generators = [generator_for(seed, "mask", number) for number in numbers]
     condition = join_condition(embedding.to(backbone.device)[None].expand(count, -1, -1))
-    latents = sample_plain(backbone, condition, settings.steps, settings.guidance, generators)
-    with torch.no_grad():
-        brightness = (backbone.decode(latents).float().mean(1) + 1) / 2
+    y = None
+    if len(shots) and settings.denoise < 1:
+        views = [_view(shots, backbone.native_size, rng_for(seed, "view of a mask", number)) for number in numbers]
+        y = backbone.encode(masks_as_images(torch.from_numpy(np.stack(views))))
+    latents = sample_plain(backbone, condition, settings.steps, settings.guidance, generators, y, settings.denoise)
+    brightness = (backbone.decode(latents).float().mean(1) + 1) / 2
     return (brightness > settings.threshold).cpu().numpy()
+
+
+def _view(shots: Sequence[np.ndarray], size: int, rng: np.random.Generator) -> np.ndarray:
+    """A view of one of the masks, as e_m was learned from."""
+    return augment_mask(shots[int(rng.integers(len(shots)))], size, rng)

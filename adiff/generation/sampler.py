@@ -99,6 +99,11 @@ def _open_preview(path: str) -> Callable[[Tensor], Tensor]:  # a run asks for it
     return PreviewDecoder(path)
 
 
+def last_timesteps(steps: int, share: float) -> list[int]:
+    """Return the last `share` of the timesteps of a run of `steps`, and DONE; only all of them begin at noise."""
+    return sampling_timesteps(steps)[round((1 - share) * steps) :]
+
+
 @torch.no_grad()
 def sample_blended(
     backbone: Backbone,
@@ -115,12 +120,11 @@ def sample_blended(
     A severity S below 1 begins at the noised y, for the last share S of the steps (Meng et al. 2022, SDEdit): S = 0
     gives y itself. One above 1 is a factor on the guidance.
     """
-    skipped = round((1 - min(settings.severity, 1)) * settings.steps)
     guidance = settings.guidance * max(settings.severity, 1)
-    timesteps = sampling_timesteps(settings.steps)[skipped:]
+    timesteps = last_timesteps(settings.steps, min(settings.severity, 1))
     alpha_bars = alpha_bar_at(backbone.alphas_cumprod, timesteps)
     noise = seeded_noise(y.shape[1:], generators, y)
-    x = noised_normal(y, noise, alpha_bars[0]) if skipped else noise
+    x = noise if len(timesteps) > settings.steps else noised_normal(y, noise, alpha_bars[0])
     fixed = settings.blending == "fixed"
     blender = Blender(y, cells, backbone.alphas_cumprod, settings.blending, noise if fixed else None)
     if reweighter is not None:
@@ -143,13 +147,19 @@ def sample_blended(
 
 @torch.no_grad()
 def sample_plain(
-    backbone: Backbone, condition: Condition, steps: int, guidance: float, generators: Sequence[torch.Generator]
+    backbone: Backbone, condition: Condition, steps: int, guidance: float, generators: Sequence[torch.Generator],
+    y: Tensor | None = None, share: float = 1.0,
 ) -> Tensor:
-    """Sample whole images under `condition` from noise, native size; one generator an image. Returns x_0 latents."""
-    timesteps = sampling_timesteps(steps)
+    """Sample whole images under `condition`, native size; one generator an image. Returns x_0 latents.
+
+    From noise, or from latents y (B, 4, h, w), noised, for the last `share` of the steps (Meng et al. 2022, SDEdit).
+    """
+    timesteps = last_timesteps(steps, 1.0 if y is None else share)
     alpha_bars = alpha_bar_at(backbone.alphas_cumprod, timesteps)
     side = backbone.native_size // backbone.latent_downscale
     x = seeded_noise((4, side, side), generators, condition.context)
+    if len(timesteps) <= steps:
+        x = noised_normal(y.to(x), x, alpha_bars[0])
     for number, t in enumerate(timesteps[:-1]):
         eps = guided_noise(backbone, x, t, condition, guidance)
         x = ddim_step(x, eps, (alpha_bars[number], alpha_bars[number + 1]))

@@ -73,11 +73,14 @@ class MaskSampling:
     """How masks are sampled (Eq. 10); threshold on the mean over channels, in [0, 1].
 
     guidance: the paper has 5, with which masks here come out larger than the shots' (benchmarks/README.md).
+    denoise: share of the steps that are taken, from a view of a shot's mask that is noised so far; 1 begins at
+    noise, as published, from which a small model makes crooked and empty ones (benchmarks/README.md).
     tries: candidates drawn for each mask wanted, before giving up. batch: candidates at a time.
     """
 
     steps: int = 12
     guidance: float = 2.0
+    denoise: float = 0.6
     threshold: float = 0.6
     tries: int = 24
     batch: int = 16
@@ -87,6 +90,8 @@ class MaskSampling:
         _at_least("tries", self.tries, 1)
         _at_least("batch", self.batch, 1)
         _at_least("guidance", self.guidance, 0)
+        if not 0 < self.denoise <= 1:
+            raise InputError(f"denoise is {self.denoise}; it must lie above 0, and be 1 at most")
         if not 0 < self.threshold < 1:
             raise InputError(f"threshold is {self.threshold}; it must lie between 0 and 1")
 

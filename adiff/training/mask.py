@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ..backbone import Backbone
-from ..datasets.augmentation import draw_view, view_mask
+from ..datasets.augmentation import augment_mask
 from ..embedding import K_MASK, join_condition, random_embedding
 from ..library import Key
+from ..pixels import masks_as_images
 from ..progress import NullProgress, Progress
 from .batch import Batch, first_scale
 from .loop import Outcome, fit, step_generator
@@ -178,10 +179,9 @@ def encode_masks(
     for place, mask in enumerate(masks):
         for draw in range(draws):
             rng = np.random.default_rng((*seed, place, draw))
-            view = draw_view(mask, backbone.native_size, rng, crop=False)
-            pictures.append(view_mask(mask, view, backbone.native_size))
+            pictures.append(augment_mask(mask, backbone.native_size, rng))
     latents = []
     for part in torch.from_numpy(np.stack(pictures)).split(batch):
-        latents.append(backbone.encode((part[:, None].float() * 2 - 1).repeat(1, 3, 1, 1)))
+        latents.append(backbone.encode(masks_as_images(part)))
         told(sum(map(len, latents)))
     return torch.cat(latents)

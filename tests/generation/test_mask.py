@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from adiff.datasets.augmentation import augment_mask
 from adiff.errors import InputError
 from adiff.generation import MaskSampling, sample_masks
 from adiff.generation.mask import draw_candidates
+from adiff.generation.seeds import generator_for, rng_for
 from adiff.masks import MaskRules, check_mask
+from adiff.pixels import masks_as_images
 
 RULES = MaskRules(min_area=0.01, max_area=0.3, max_components=1, min_component=4)
 
@@ -15,7 +18,7 @@ def drawn(monkeypatch, make_mask):
     """Candidates in place of the sampler's: every third passes, by turns of other sizes."""
     calls = []
 
-    def draw(backbone, embedding, count, settings, seed, first):
+    def draw(backbone, embedding, count, settings, seed, first, shots):
         calls.append((first, count))
         broken = [np.zeros((64, 64), bool), np.ones((64, 64), bool)]
         return np.stack([make_mask(width=4 + i) if i % 3 == 2 else broken[i % 3] for i in range(first, first + count)])
@@ -82,6 +85,48 @@ def test_a_candidate_depends_on_the_seed_and_its_number_alone(backbone):
     later = draw_candidates(backbone, embedding, 2, settings, 3, 2)
     assert (many[2:] != later).mean() < 1e-3 < (many[:2] != later).mean()
     assert (draw_candidates(backbone, embedding, 1, settings, 4, 0) != many[:1]).mean() > 1e-3
+
+
+def test_sampling_begins_at_a_noised_view_of_a_real_mask(backbone, monkeypatch, make_mask):
+    """Of 5 steps at 0.6 the last 3 are taken, from q(x_t | y) with y a shot's view; at 1 all 5, from noise alone."""
+    embedding, begun = torch.randn(4, 768, generator=torch.Generator().manual_seed(0)), []
+
+    def first(backbone, x, t, *others):
+        begun.append((t, x))
+        return torch.zeros_like(x)
+
+    monkeypatch.setattr("adiff.generation.sampler.guided_noise", first)
+    shots = [make_mask(), make_mask(0, 0, 30, 30)]
+    for denoise, steps in ((0.6, 3), (1.0, 5)):
+        begun.clear()
+        draw_candidates(backbone, embedding, 2, MaskSampling(steps=5, denoise=denoise), 0, 0, shots)
+        assert len(begun) == steps
+        (t, x), noise = (
+            begun[0],
+            torch.stack([torch.randn(4, 8, 8, generator=generator_for(0, "mask", i)) for i in (0, 1)]),
+        )
+        if denoise == 1:
+            assert t == 999 and torch.equal(x, noise)
+            continue
+        alpha_bar = float(backbone.alphas_cumprod[t])
+        y = (x - (1 - alpha_bar) ** 0.5 * noise) / alpha_bar**0.5
+        views = [
+            augment_mask(shots[int(r.integers(2))], 64, r) for r in (rng_for(0, "view of a mask", i) for i in (0, 1))
+        ]
+        expected = backbone.encode(masks_as_images(torch.from_numpy(np.stack(views))))
+        assert t == 599 and torch.allclose(y, expected, atol=1e-4)
+
+
+def test_without_real_masks_sampling_begins_at_noise(backbone):
+    embedding = torch.randn(4, 768, generator=torch.Generator().manual_seed(0))
+    some, none = (draw_candidates(backbone, embedding, 1, MaskSampling(steps=3, denoise=d), 0, 0) for d in (0.5, 1.0))
+    assert (some == none).all()
+
+
+def test_how_far_a_mask_is_made_anew_is_checked():
+    for wrong in (0, 1.1, float("nan")):
+        with pytest.raises(InputError, match="denoise is .*above 0"):
+            MaskSampling(denoise=wrong)
 
 
 def test_pixels_above_the_threshold_are_on(backbone, monkeypatch):
