@@ -136,7 +136,7 @@ def measured_beside_shots(server, **given):
 
 def test_pairs_are_compared_with_the_shots_as_far_as_the_graph_tells_of_them(server):
     bare, _ = measured_beside_shots(server)
-    assert set(bare) == {"fill", "leak", "seam", "refined_iou", "area", "components", "border"}
+    assert set(bare) == {"fill", "leak", "seam", "refined_iou", "area", "components", "border", "normal"}
     new, _ = measured_beside_shots(server, defect="defect")
     assert set(new) - set(bare) == {"novelty"}
     assert 0.2 < new["novelty"] <= 1  # a cross is no hole
