@@ -156,6 +156,8 @@ def _read_run(folder: Path, name: str) -> Run:
         raise InputError(f"{path} is damaged: it names no product and defect")
     for one in names:
         check_name(one, f"the name in {path},")
+    if not isinstance(plan.get("normals") or [], list):
+        raise InputError(f"{path} is damaged: its normals are no list")
     ids = tuple(path.stem for path in record_paths(folder))
     if not ids:
         raise InputError(f"{folder} holds no finished pair yet; `adiff generate` makes them, `adiff run status` "

@@ -242,6 +242,7 @@ def test_what_is_no_run_is_refused(make_run, tmp_path):
         ({"product": 3}, "names no product and defect"),
         ({"defects": []}, "names no product and defect"),
         ({"product": "../up"}, "separators, control characters"),
+        ({"normals": 5}, "its normals are no list"),
     ):
         write_json(folder / "run.json", plan | change)
         with pytest.raises(InputError, match=said):
