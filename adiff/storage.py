@@ -7,6 +7,7 @@ the folder next removes it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -102,6 +103,31 @@ def read_json_object(path: Path, remedy: str = "") -> dict[str, Any]:
     if reason:
         raise InputError(f"{path} is damaged ({reason})" + (f"; {remedy}" if remedy else ""))
     return content
+
+
+def sha256_of(path: Path) -> str:
+    """Digest of a file, hex, for records."""
+    import hashlib  # here, as no help waits for it
+
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def short_digest(path: Path) -> str | None:
+    """The first 16 digits of a file's digest, None if it cannot be read; taken anew when its size or time changes."""
+    try:
+        about = path.stat()
+        return _short_digest(path, about.st_size, about.st_mtime_ns)
+    except OSError:
+        return None
+
+
+@functools.cache
+def _short_digest(path: Path, *_: int) -> str:
+    return sha256_of(path)[:16]
 
 
 def composed(name: str) -> str:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import InputError
-from .storage import check_readable
+from .storage import check_readable, sha256_of
 
 BROKEN = (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError,
           LookupError, ValueError, TypeError, AttributeError, ArithmeticError, AssertionError, MemoryError,
@@ -134,15 +134,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(table, dict) or not all(isinstance(value, Tensor) for value in table.values()):
         raise InputError(f"{path} is no table of weights, name -> tensor")
     return table
-
-
-def sha256_of(path: Path) -> str:
-    """Digest of a file, hex, for records."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def digest_of_files(paths: Iterable[Path]) -> str:

@@ -13,6 +13,7 @@ from ..adiff.errors import InputError
 from ..adiff.geometry import CONTEXT, resize_image, resize_mask
 from .finish import measures_of
 from .host import levels_of, mask_batch, masks_at, to_batch
+from .provenance import name_of
 from .sockets import CATEGORY, CroppedPhotos, CropSocket
 
 
@@ -124,7 +125,9 @@ class Stitch(io.ComfyNode):
             _put_back(photos[number], view, one, feather_radius, crop.size)
             marked[number][one.box.slices] |= _shrunk(one, None if painted is None else painted[place])
             found[number] += told[place : place + 1]
-        joined = [join_measures(*one) for one in zip(found, crop.crops * rounds, marked, strict=True) if one[0]]
+        names = [name_of(levels_of(photo)) for photo in crop.photos] * rounds if told else []
+        joined = [{**join_measures(*one), "normal": name}
+                  for name, *one in zip(names, found, crop.crops * rounds, marked, strict=False) if one[0]]  # fmt: skip
         return io.NodeOutput(photos, torch.from_numpy(marked).float(), json.dumps(joined, indent=1) if joined else "")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import count
@@ -17,6 +16,7 @@ from ..adiff.errors import InputError
 from ..adiff.export import FORMATS, Exported, Run, TakenError, export_runs, read_saved
 from .finish import output_folder
 from .host import GraphProgress, levels_of
+from .provenance import name_of
 from .sockets import CATEGORY
 from .written import Written
 
@@ -75,7 +75,7 @@ class ExportPairs(io.ComfyNode):
         if not isinstance(folder, str) or not isinstance(product, str):
             return float("nan")
         try:
-            digests = [run.digest() for run in _saved(folder, product)]
+            digests = [run.digest(run.ids) for run in _saved(folder, product)]
         except InputError:
             return float("nan")
         return " ".join([*digests, str(_made.losses(_told(folder, product, **choices)))])
@@ -132,7 +132,7 @@ def _written(normals: torch.Tensor, runs: Sequence[Run], place: Path) -> dict[st
     paths = {}
     for image in normals:
         pixels = levels_of(image)
-        path = place / f"{hashlib.sha256(pixels.tobytes()).hexdigest()[:16]}.png"
+        path = place / name_of(pixels)
         write_png(path, pixels)
         paths[path] = None
     return {products[0]: list(paths)}

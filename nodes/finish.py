@@ -20,7 +20,7 @@ from ..adiff.refinement import refined
 from ..adiff.versions import versions
 from .compare import Comparison
 from .host import DOWNSCALE, levels_of, mask_batch, masks_at, masks_of, to_batch
-from .provenance import made_from
+from .provenance import made_from, name_of
 from .sockets import CATEGORY, DefectSocket, LearnedDefect
 from .written import Written
 
@@ -90,7 +90,7 @@ class FinishPair(io.ComfyNode):
             written = refined(levels[0], levels[2], m) if refine and m.any() else m
             images.append(image)
             masks.append(torch.from_numpy(written))
-            measures.append(comparison.measures(*levels, written, asked=m))
+            measures.append({**comparison.measures(*levels, written, asked=m), "normal": name_of(levels[1])})
         image = torch.stack(images)
         change = ((image - normal).abs() * CHANGE_GAIN).clamp(0, 1)
         return io.NodeOutput(image, torch.stack(masks).float(), change, json.dumps(measures, indent=1))

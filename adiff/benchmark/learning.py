@@ -207,6 +207,10 @@ class KeptMasks:
         """Whether the masks of these pairs were drawn."""
         return all(self._record(number).exists() for number in numbers)
 
+    def files(self, number: int, normal: Path) -> list[Path]:
+        """Return those of the source."""
+        return self.source.files(number, normal)
+
     def record(self) -> dict[str, Any]:
         """Return what run.json keeps of the source."""
         return self.source.record()

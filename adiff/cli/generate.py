@@ -188,7 +188,7 @@ def generate(
     _tell([job for job in given.jobs if job.name not in failed], results, out, every)
     _tell_missing(results, plan, target.told_of)
     if failed:
-        raise InputError(f"runs that were not made: {len(failed)} of {len(given.jobs)}: {'; '.join(failed.values())}")
+        raise InputError(f"runs that were not made: {len(failed)} of {given.runs}: {'; '.join(failed.values())}")
 
 
 class _Plan(NamedTuple):
@@ -238,7 +238,7 @@ def _run_all(
     from ..generation import generate_run
     from ..report import report_of_run
 
-    results, failed = [], {}
+    results, failed = [], dict(given.lost)
     for job in given.jobs:
         (key, masks), *also = job.wanted
         try:
@@ -250,7 +250,7 @@ def _run_all(
                     tries=plan.limits.tries, references=plan.references, shared=place.run(job.out),
                 )  # fmt: skip
         except InputError as error:
-            if len(given.jobs) == 1:
+            if given.runs == 1:
                 raise
             failed[job.name] = str(error)
             continue
@@ -299,7 +299,7 @@ def _naming(job: Job, given: Given) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{job.name}: {error}" if len(given.jobs) > 1 else str(error)) from error
+        raise InputError(f"{job.name}: {error}" if given.runs > 1 else str(error)) from error
 
 
 def _tell(jobs: Sequence[Job], results: Sequence[RunResult], out: str, every: bool) -> None:

@@ -11,7 +11,7 @@ from ..storage import read_json_object
 from .destination import Destination
 from .masks import RECORD, check_has_masks, shot_masks_of
 from .normals import normals_of
-from .objects import OnObject
+from .objects import NoObject, OnObject
 from .train import encoder_beside
 
 if TYPE_CHECKING:
@@ -42,11 +42,16 @@ class Job(NamedTuple):
 
 
 class Given(NamedTuple):
-    """The command's input, opened."""
+    """The command's input, opened. lost: name -> reason of runs that masks cannot be placed for, with --all."""
 
     library: Library
     jobs: list[Job]
     encoder: SpatialEncoder | None
+    lost: dict[str, str]
+
+    @property
+    def runs(self) -> int:
+        return len(self.jobs) + len(self.lost)
 
     @property
     def keys(self) -> list[Key]:
@@ -64,14 +69,21 @@ def read_jobs(
     from ..datasets.readers import list_images
     from ..library import load_library
 
-    library = load_library(path)
+    library, lost = load_library(path), {}
     if defects:
         entries = [library.get(name) for name in defects]
         files = [list_images(folder) for folder in masks] or [None] * len(entries)
         jobs = [_job(entries, files, vary, on, normals, place.folder)]
     else:
-        jobs = [_job([entry], [None], vary, on, normals, folder) for entry, folder in _folders(library, place)]
-    return Given(library, jobs, read_encoder(path, library, jobs[0].name, encoder))
+        jobs = []
+        for entry, folder in _folders(library, place):
+            try:
+                jobs.append(_job([entry], [None], vary, on, normals, folder))
+            except NoObject as error:
+                lost[entry.name] = f"{entry.name}: {error}"
+        if not jobs:
+            raise InputError(next(iter(lost.values())))
+    return Given(library, jobs, read_encoder(path, library, jobs[0].name, encoder), lost)
 
 
 def _folders(library: Library, place: Destination) -> list[tuple[Defect, Path]]:

@@ -56,6 +56,7 @@ class Run:
     def record(self) -> dict[str, Any]:
         """What says which pairs these are."""
         told = {name: value for name, value in self.plan.items() if name not in ("command", "environment")}
+        told["files"] = [one.get("files") for one in self.records]
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode("utf-8", "backslashreplace")).hexdigest()
         return {name: self.plan.get(name) for name in RECORDED} | {"plan": digest}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from ..storage import LOCK, read_json_object, remove_leftovers, run_lock, write_
 from .coco import CocoWriter
 from .folders import FolderWriter, MvtecWriter
 from .layout import Target, Writer
-from .runs import Run, Sample, normals_of_products, pairs_of, photos_of, splits_of_pairs
-from .splits import TRAIN, VALIDATION, Splits
+from .runs import Run, Sample, normals_of_products, pairs_of, parts_of, photos_of
+from .splits import SPLITS, VALIDATION, Splits
 from .voc import VocWriter
 from .yolo import SEEN, YoloWriter
 
@@ -27,6 +28,8 @@ FORMATS: dict[str, Callable[[Target], Writer]] = {
 }  # fmt: skip
 RECORD, KIND = "export.json", "export"
 """The file that says what a folder was exported from, and by which settings."""
+REMEDY = "remove the folder or give another one"
+"""What to do about such a file that is damaged."""
 
 logger = logging.getLogger("adiff")
 
@@ -79,35 +82,45 @@ def export_runs(
     """
     normals, progress = normals or {}, progress or NullProgress()
     _check_options(runs, out, format, polygons, validation, normals)
-    splits = Splits(photos_of(() if format == "mvtec" else runs, normals), validation, seed)
-    of_pairs = Splits((), 0.0, seed) if format == "mvtec" else splits  # MVTec's defects are all for testing
-    pairs = _count(splits_of_pairs(runs, of_pairs))
-    good = _count(splits.of_photo(product, path.name) for product, paths in normals.items() for path in paths)
-    _check_splits(good if format == "mvtec" else pairs, validation)
-    categories = tuple(dict.fromkeys(category for run in runs for category in run.categories))
-    origin = {"synthetic": True, "runs": [run.origin() for run in runs]}
-    target = Target(out, categories, (TRAIN, VALIDATION)[: 1 + bool(validation)], origin, polygons)
-    writer = FORMATS[format](target)
-    settings = {
+    asked = {
         "format": format, "polygons": polygons, "validation": validation, "seed": seed,
-        "split": _split_told(runs) if validation else None,
-        "pairs": {run.name: [len(run.ids), run.digest()] for run in runs},
         "normals": {product: [path.name for path in paths] for product, paths in normals.items()},
     }  # fmt: skip
+    parted = runs if validation and format != "mvtec" else ()  # MVTec's defects are all for testing
+    photos, settled = photos_of(parted, normals), _limits_at(out, asked)
+    splits = Splits({photo for photo in photos if photo[1] is not None}, validation, seed, settled)
+    of_pairs = splits if parted else Splits((), 0.0, seed)
+    parts = {run.name: parts_of(run, of_pairs) for run in runs}
+    pairs = {name: sum(len(of_run[name]) for of_run in parts.values()) for name in SPLITS}
+    good = _count(splits.of_photo(product, path.name) for product, paths in normals.items() for path in paths)
+    _check_splits(good if format == "mvtec" else pairs, validation, out if settled else None)
+    categories = tuple(dict.fromkeys(category for run in runs for category in run.categories))
+    origin = {"synthetic": True, "runs": [run.origin() for run in runs]}
+    target = Target(out, categories, SPLITS[: 1 + bool(validation)], origin, polygons)
+    writer = FORMATS[format](target)
+    settings = asked | {
+        "split": {"by": "normal image, else number", "limits": splits.limits} if validation else None,
+        "pairs": {
+            run.name: {"plan": run.digest(), **{name: _spans(ids) for name, ids in parts[run.name].items()}}
+            for run in runs
+        },
+    }
+    _warn_of_photos(parted, sorted(product for product, name in photos if name is None))
     with run_lock(out):
-        _claim(out, settings, origin, runs if extend else ())
+        _claim(out, settings, origin, extend)
         samples = chain(pairs_of(runs, of_pairs), normals_of_products(normals, splits))
         _write_all(writer, samples, sum(pairs.values()) + sum(good.values()), progress)
     return Exported(out, format, pairs, good, categories)
 
 
-def _split_told(runs: Sequence[Run]) -> str:
-    """What pairs are split by, for the record; warns of those of which no photo is told."""
-    saved = [run for run in runs if run.is_saved]
-    if saved:
-        logger.warning("what Save Pairs wrote tells no normal image: the pairs of %s are split by their numbers, and "
-                       "one photo may be behind pairs of both parts", saved[0].folder)  # fmt: skip
-    return "by number" if len(saved) == len(runs) else "by normal image, else by number" if saved else "by normal image"
+def _warn_of_photos(runs: Sequence[Run], untold: Sequence[str]) -> None:
+    """Warn of pairs that are split while it is not known which of them show one photo. untold: products of such."""
+    if untold:
+        logger.warning("pairs of %s tell no normal image, as Save Pairs got no measures of Finish Pair: they are split "
+                       "by their numbers, and one photo may be behind pairs of both parts", untold[0])  # fmt: skip
+    if 0 < sum(run.is_saved for run in runs) < len(runs):
+        logger.warning("Save Pairs tells normal images by what they show, a run by their files' names: one that pairs "
+                       "of both were painted into may be behind pairs of both parts")  # fmt: skip
 
 
 def _write_all(writer: Writer, samples: chain[Sample], total: int, progress: Progress) -> None:
@@ -129,7 +142,7 @@ def _number(counts: dict[str, int], what: str) -> str:
 def _count(splits: Iterable[str]) -> dict[str, int]:
     """Images of each split."""
     counted = Counter(splits)
-    return {split: counted[split] for split in (TRAIN, VALIDATION)}
+    return {split: counted[split] for split in SPLITS}
 
 
 def _check_options(
@@ -153,18 +166,33 @@ def _check_options(
             raise InputError(f"{out} lies in {place}, which is exported; give a folder outside it")
 
 
-def _check_splits(counts: Mapping[str, int], share: float) -> None:
+def _check_splits(counts: Mapping[str, int], share: float, there: Path | None) -> None:
+    """Raise InputError for a part without images. there: the folder of an export, whose parts are taken over."""
     empty = [split for split, count in counts.items() if not count]
+    if share and empty and there:
+        raise _taken(there, ["pairs"])
     if share and empty:
         total = sum(counts.values())
         raise InputError(f"a validation share of {share} of {total} images leaves none for {empty[0]}; "
-                         "give another share or seed; a pair goes where its normal image goes")  # fmt: skip
+                         "give another share or seed, or pairs of more normal images; a pair goes where its normal "
+                         "image goes")  # fmt: skip
 
 
-def _claim(out: Path, settings: Mapping[str, Any], origin: Mapping[str, Any], growing: Sequence[Run]) -> None:
+def _limits_at(out: Path, asked: Mapping[str, Any]) -> Mapping[str, float]:
+    """Below which places the photos of an export validate that grows: of one that was asked for in the same way."""
+    settings = read_json_object(out / RECORD, REMEDY).get("settings") if (out / RECORD).is_file() else None
+    if not isinstance(settings, dict) or any(settings.get(name) != value for name, value in asked.items()):
+        return {}
+    split = settings.get("split")
+    limits = split.get("limits") if isinstance(split, dict) else None
+    known = limits.items() if isinstance(limits, dict) else ()
+    return {product: place for product, place in known if isinstance(place, float)}
+
+
+def _claim(out: Path, settings: Mapping[str, Any], origin: Mapping[str, Any], extend: bool) -> None:
     """Mark the folder as this export's, or find that mark; raises TakenError for any other content.
 
-    growing: the runs, if an export of their first pairs is taken over.
+    extend: whether an export of some of these pairs is taken over.
     """
     path = out / RECORD
     record = {"kind": KIND, "adiff": __version__, "settings": settings, "origin": origin}
@@ -173,26 +201,46 @@ def _claim(out: Path, settings: Mapping[str, Any], origin: Mapping[str, Any], gr
             raise TakenError(f"{out} is not empty and holds no {RECORD}; give a new or an empty folder")
         write_json(path, record)
         return
-    remedy = "remove the folder or give another one"
-    old = read_json_object(path, remedy).get("settings")
+    old = read_json_object(path, REMEDY).get("settings")
     if not isinstance(old, dict):
-        raise InputError(f"{path} is damaged (no settings); {remedy}")
+        raise InputError(f"{path} is damaged (no settings); {REMEDY}")
     different = [name for name, value in settings.items() if old.get(name) != value]
-    if different == ["pairs"] and growing and _has_grown(growing, old.get("pairs")):
+    if different == ["pairs"] and extend and _has_grown(settings["pairs"], old.get("pairs")):
         write_json(path, record)
     elif different:
-        more = " (--extend adds what has come since)" if different == ["pairs"] and not growing else ""
-        raise TakenError(f"{out} holds another export (it differs in {', '.join(different)}){more}; "
-                         "remove it or give a new folder")  # fmt: skip
+        more = " (--extend adds what has come since)" if different == ["pairs"] and not extend else ""
+        raise _taken(out, different, more)
     remove_leftovers(*(folder for folder in out.rglob("*") if folder.is_dir()))  # of a process killed there
 
 
-def _has_grown(runs: Sequence[Run], old: Any) -> bool:
-    """Whether an export was of the same runs when they had only their first pairs: then no image of it is amiss."""
-    if not isinstance(old, dict) or set(old) != {run.name for run in runs}:
+def _taken(out: Path, different: Sequence[str], more: str = "") -> TakenError:
+    told = f"it differs in {', '.join(different)}"
+    return TakenError(f"{out} holds another export ({told}){more}; remove it or give a new folder")
+
+
+def _spans(numbers: Iterable[int]) -> list[list[int]]:
+    """Numbers as the first and last of each row without a gap: pairs that cannot be made leave gaps."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return spans
+
+
+def _has_grown(pairs: Mapping[str, Mapping[str, Any]], old: Any) -> bool:
+    """Whether an export was of the same runs with some of these pairs, each in its split: no image of it is amiss."""
+    try:
+        return set(old) == set(pairs) and all(
+            old[name]["plan"] == now["plan"] and all(_lie_in(old[name][split], now[split]) for split in SPLITS)
+            for name, now in pairs.items()
+        )
+    except (TypeError, LookupError, ValueError):  # damaged, or of another version
         return False
-    for run in runs:
-        count = old[run.name][0] if isinstance(old[run.name], list) and old[run.name] else None
-        if not isinstance(count, int) or old[run.name] != [count, run.digest(count)]:
-            return False
-    return True
+
+
+def _lie_in(spans: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> bool:
+    """Whether each span lies within one of the others."""
+    starts = [first for first, _ in others]
+    return all((place := bisect_right(starts, first)) and last <= others[place - 1][1] for first, last in spans)

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..library import check_name
 from ..run_record import read_plan, record_paths
 from ..storage import read_json_object
-from .splits import TRAIN, Splits
+from .splits import TRAIN, VALIDATION, Splits
 
 UNFIT = re.compile(r"[^\w.+-]+")
 """What a run's folder may be called, but an image should not."""
@@ -74,10 +74,9 @@ class Run:
         about = {"name": self.name, "categories": list(self.categories), "synthetic": True, **known}
         return about if adiff is None else {**about, "adiff": adiff}
 
-    def digest(self, count: int | None = None) -> str:
-        """A fingerprint of what is exported: the run's settings and its first `count` pairs, all by default."""
-        text = json.dumps([self.plan, self.ids[:count]], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+    def digest(self, ids: Sequence[str] = ()) -> str:
+        """A fingerprint of the run's settings, and of pairs of it."""
+        return hashlib.sha256(json.dumps([self.plan, ids], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +156,8 @@ def _read_run(folder: Path, name: str) -> Run:
         raise InputError(f"{path} is damaged: it names no product and defect")
     for one in names:
         check_name(one, f"the name in {path},")
+    if not isinstance(plan.get("normals") or [], list):
+        raise InputError(f"{path} is damaged: its normals are no list")
     ids = tuple(path.stem for path in record_paths(folder))
     if not ids:
         raise InputError(f"{folder} holds no finished pair yet; `adiff generate` makes them, `adiff run status` "
@@ -165,18 +166,31 @@ def _read_run(folder: Path, name: str) -> Run:
     return Run(folder, name, names[0], tuple(names[1:]), ids, plan, *parts)
 
 
-def photos_of(runs: Sequence[Run], normals: Mapping[str, Sequence[Path]]) -> set[tuple[str, str]]:
-    """(product, file name) of every normal photo that pairs of these runs are painted into, or that is added."""
+def photos_of(runs: Sequence[Run], normals: Mapping[str, Sequence[Path]]) -> set[tuple[str, str | None]]:
+    """(product, name) of every normal photo that pairs of these runs are painted into, or that is added.
+
+    A run's plan names them; of what a graph saved each pair does, by their pixels, or None stands for its photo.
+    """
     shown = {(run.product, str(name)) for run in runs for name in run.plan.get("normals") or ()}
+    shown |= {(run.product, name) for run in runs if run.is_saved for name in _saved_photos(run)}
     return shown | {(product, path.name) for product, paths in normals.items() for path in paths}
 
 
-def splits_of_pairs(runs: Sequence[Run], splits: Splits) -> Iterator[str]:
-    """Where each pair goes; their records are read if any validates."""
-    for run in runs:
-        for name in run.ids:
-            with _damage_told(run, name):
-                yield _split_of(run, name, _record(run, name), splits) if splits.share else TRAIN
+def _saved_photos(run: Run) -> Iterator[str | None]:
+    for name in run.ids:
+        with _damage_told(run, name):
+            normal = _record(run, name).get("normal")
+        yield normal if isinstance(normal, str) else None
+
+
+def parts_of(run: Run, splits: Splits) -> dict[str, list[int]]:
+    """The numbers of a run's pairs in each split; their records are read if any validates."""
+    parts: dict[str, list[int]] = {TRAIN: [], VALIDATION: []}
+    for name in run.ids:
+        with _damage_told(run, name):
+            split = _split_of(run, name, _record(run, name), splits) if splits.share else TRAIN
+        parts[split].append(int(name))
+    return parts
 
 
 def _split_of(run: Run, name: str, record: Mapping[str, Any], splits: Splits) -> str:

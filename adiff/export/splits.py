@@ -1,15 +1,15 @@
 """Which images validate: those that show one normal photo go together, and none moves when pairs are added.
 
 A photo has a place in [0, 1) by its product, its name and the seed. Of each product's photos those with the lowest
-places validate. A pair without a normal photo, whole images and what a graph saved, goes by its number.
+places validate. A pair of which no normal photo is told, as a whole image, goes by its number.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-TRAIN, VALIDATION = "train", "val"
+SPLITS = TRAIN, VALIDATION = "train", "val"
 GOLDEN, WORD = 2654435769, 2**32
 """The golden ratio's part after the point, in 32 bits: its multiples fill [0, 1) evenly, however many there are."""
 
@@ -18,19 +18,23 @@ class Splits:
     """photos: (product, file name) of all that pairs may show, made yet or not, and of those that are added.
 
     share: of the photos, and of the pairs without one, that validate. Of two photos or more of a product at least one
-    is in each split, whatever the share.
+    is in each split, whatever the share. limits: product -> place below which photos validate, where that is settled;
+    photos that come later move none then.
     """
 
-    def __init__(self, photos: Iterable[tuple[str, str]], share: float, seed: int):
+    def __init__(
+        self, photos: Iterable[tuple[str, str]], share: float, seed: int, limits: Mapping[str, float] | None = None
+    ):
         self.share, self._seed = share, seed
         places: dict[str, list[float]] = {}
         for product, name in set(photos):
             places.setdefault(product, []).append(self._place(product, name))
-        self._limit = {product: _limit(sorted(of_one), share) for product, of_one in places.items()}
+        found = {product: _limit(sorted(of_one), share) for product, of_one in places.items()} if share else {}
+        self.limits = {**found, **(limits or {})}
 
     def of_photo(self, product: str, name: str) -> str:
         """Where a normal photo goes, and every pair that shows it."""
-        return VALIDATION if self._place(product, name) < self._limit.get(product, self.share) else TRAIN
+        return VALIDATION if self._place(product, name) < self.limits.get(product, self.share) else TRAIN
 
     def of_number(self, number: int) -> str:
         """Where a pair without a normal photo goes; neighbours are spread evenly."""
@@ -47,5 +51,5 @@ class Splits:
 
 def _limit(places: list[float], share: float) -> float:
     """The place below which as near to the share of the places lie as can be; places: in order."""
-    count = min(max(round(share * len(places)), 1), len(places) - 1) if share else 0
+    count = min(max(round(share * len(places)), 1), len(places) - 1)
     return places[count]

@@ -16,6 +16,7 @@ from ..datasets.images import Photo, read_photo
 from ..errors import InputError
 from ..pair_filter import PairFilter
 from ..spatial_encoder import SpatialEncoder
+from ..storage import short_digest
 from .layers import Layer, Region, masks_apart, paint_masks
 from .memory import Parts
 from .seeds import derived_seed, rng_for
@@ -91,6 +92,15 @@ class Task:
             if name is not None:
                 return self._named[name]
         return self.normals[int(rng_for(self.seed, "normal", number).integers(len(self.normals)))]
+
+    def files_of(self, number: int) -> list[Path]:
+        """The files that a pair is made from: its normal image, then those of its masks."""
+        normal = self.normal_of(number)
+        return [normal, *(path for layer in self.layers for path in layer.masks.files(number, normal))]
+
+    def digests_of(self, number: int) -> list[str | None]:
+        """What these files hold now, for records."""
+        return [short_digest(path) for path in self.files_of(number)]
 
     @cached_property
     def _named(self) -> dict[str, Path]:

@@ -8,12 +8,15 @@
 | the mask that was painted, where the one written is refined | mask/<id>_asked.png |
 | a try that broke a limit | the same under rejects/, its name <id>-<try>, its record with `reasons` |
 | a pair that cannot be made | broken/<id>.json: its normal image, and what is wrong with it; `no_mask` if that opens |
+
+`files` in a record are digests of what the pair was made from (`Task.files_of`): other files of the same names are
+another run, and a pair without a mask is tried again with them.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,11 +30,14 @@ from ..run_record import (
     REJECTS,
     broken_ids,
     broken_path,
+    given_up,
     has_records,
+    made_ids,
     read_broken,
     record_path,
+    reject_path,
 )
-from ..storage import read_json_object, write_json
+from ..storage import read_json_object, short_digest, write_json
 from .batch import Broken, Made, Task, Try
 from .layers import Layer, label_map, measure_all, surrounding_box
 
@@ -42,21 +48,44 @@ HOPELESS = 16
 def reopen_broken(out: Path, task: Task) -> None:
     """Forget of broken pairs those whose normal image opens now: the run makes them.
 
-    Those without a mask stay: the same command would draw the same ones again.
+    Those without a mask stay while their files do: the same command would draw the same ones again.
     """
     can_open = cache(opens)  # one photo may have cost thousands of pairs
     for number in broken_ids(out):
-        if number < task.count and not _has_no_mask(out, number) and can_open(task.normal_of(number)):
+        if number < task.count and _is_mended(out, task, number, can_open):
             broken_path(out, number).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # some are left, or there is none
         (out / BROKEN).rmdir()
 
 
-def _has_no_mask(out: Path, number: int) -> bool:
+def _is_mended(out: Path, task: Task, number: int, can_open: Callable[[Path], bool]) -> bool:
     try:
-        return read_json_object(broken_path(out, number), AGAIN).get(NO_MASK) is True
+        about = read_json_object(broken_path(out, number), AGAIN)
     except FileNotFoundError:  # forgotten by another process meanwhile
         return False
+    if about.get(NO_MASK) is not True:
+        return can_open(task.normal_of(number))
+    return about.get("files") not in (None, task.digests_of(number))  # older runs do not tell them
+
+
+def check_files(out: Path, task: Task, name: Path | str) -> None:
+    """Raise InputError, naming the file, if one that pairs were made from is another now; `name`: of the run.
+
+    One pair of each file is looked at. A file that cannot be read changes no pair that is made; older runs tell none.
+    """
+    seen: set[Path] = set()
+    for number in sorted(made_ids(out) | given_up(out, task.tries)):
+        if number >= task.count or seen.issuperset(files := task.files_of(number)):
+            continue
+        made = record_path(out, number)
+        told = read_json_object(made if made.exists() else reject_path(out, number, task.tries - 1), AGAIN).get("files")
+        if not isinstance(told, list) or len(told) != len(files):
+            continue
+        for path, then in zip(files, told, strict=True):
+            if path not in seen and then not in (None, short_digest(path)) and opens(path):
+                raise InputError(f"{name} holds another run ({path} has changed since pair {number:06d} was made from "
+                                 "it); put it back, or choose another folder or --restart")  # fmt: skip
+        seen.update(files)
 
 
 def write_made(out: Path, task: Task, made: Made) -> None:
@@ -88,7 +117,8 @@ def check_hope(out: Path, task: Task) -> None:
 def _write_broken(out: Path, task: Task, one: Broken) -> None:
     reason = one.reason.replace(str(one.normal), one.normal.name)  # a run tells the same wherever its inputs lie
     record = {"id": f"{one.number:06d}", **kind_of(task.layers), "normal": one.normal.name, "reason": reason}
-    write_json(broken_path(out, one.number), record | ({NO_MASK: True} if one.has_no_mask else {}))
+    lacking = {NO_MASK: True, "files": task.digests_of(one.number)} if one.has_no_mask else {}
+    write_json(broken_path(out, one.number), record | lacking)
 
 
 def _write_try(out: Path, task: Task, one: Try) -> None:
@@ -109,6 +139,7 @@ def _record(task: Task, one: Try, name: str) -> dict[str, Any]:
     """What is known of a try."""
     each = [{"mask": r.source, "seed": task.seed, "box": list(r.pair.box), **r.pair.measures} for r in one.regions]
     record = {"id": name, **kind_of(task.layers), "normal": one.photo.path.name}
+    record["files"] = task.digests_of(one.number)
     if len(one.regions) == 1:
         record |= each[0]
     else:

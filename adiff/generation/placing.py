@@ -17,7 +17,6 @@ from ..datasets.readers import list_images
 from ..errors import InputError
 from ..foreground import AUTOMATIC, ForegroundFinder
 from ..placement import Ground, Placing, ShotSpread, place_mask
-from ..tensor_files import digest_of_files
 from .seeds import derived_seed, rng_for
 from .sources import Batch, Chosen, MaskSource, NoMask, fitted
 
@@ -45,6 +44,9 @@ class Objects(Protocol):
     def find(self, photo: Photo) -> np.ndarray:
         """Return the object, (H, W) bool; InputError where it is not known."""
 
+    def files(self, normal: Path) -> list[Path]:
+        """Return the files that tell where the object is in a normal image."""
+
     def record(self) -> dict[str, Any]:
         """Return what run.json keeps of them."""
 
@@ -66,6 +68,10 @@ class FoundObjects:
                 self._bytes -= self._found.pop(next(iter(self._found))).nbytes
         height, width = photo.size
         return np.unpackbits(self._found[photo.path], count=height * width).reshape(height, width).astype(bool)
+
+    def files(self, normal: Path) -> list[Path]:
+        """Return none: the image itself does."""
+        return []
 
     def record(self) -> dict[str, Any]:
         """Return how they are found."""
@@ -132,9 +138,16 @@ class GivenObjects:
             raise InputError(mask.reason)
         return mask
 
+    def files(self, normal: Path) -> list[Path]:
+        """Return the mask of the object, if there is one."""
+        try:
+            return [self._of(normal)]
+        except InputError:  # told where it is looked for
+            return []
+
     def record(self) -> dict[str, Any]:
-        """Return the files' names and digest."""
-        return {"kind": "files", "files": [path.name for path in self.paths], "digest": digest_of_files(self.paths)}
+        """Return the files' names."""
+        return {"kind": "files", "files": [path.name for path in self.paths]}
 
 
 def given_objects(folder: Path, product: str, normals: Sequence[Path]) -> GivenObjects:
@@ -190,6 +203,10 @@ class PlacedMasks:
             refused[placed] += 1
         reasons = ", ".join(f"{reason} ({n})" for reason, n in refused.most_common())
         return NoMask(f"none of {DRAWS} masks fits on the object in {photo.path.name}: {reasons}")
+
+    def files(self, number: int, normal: Path) -> list[Path]:
+        """Return those of the other source, and of the object."""
+        return self.source.files(number, normal) + self.objects.files(normal)
 
     def record(self) -> dict[str, Any]:
         """Return the record of the other source, of the objects, and how masks are placed."""

@@ -33,7 +33,7 @@ from ..storage import LOCK, TEMPORARY, create_json
 from ..versions import versions
 from ..workers import CLAIMS, Claims, join_run
 from .batch import Task
-from .files import check_hope, kind_of, reopen_broken, several
+from .files import check_files, check_hope, kind_of, reopen_broken, several
 from .layers import Layer, check_folders
 from .settings import GenerationSettings
 from .sources import FolderMasks, MaskSource
@@ -91,9 +91,9 @@ def generate_run(
     itself; one that does not is painted again, `tries` times in all, and kept apart as a reject. command: what makes
     the run again, for run.json; it may be another one when the run goes on. shared: the place in object storage where
     the run lies; `out`, its local stand-in, then gets the records alone. A normal image that does not open costs its
-    pairs, which are listed as broken, until it does and the run goes on; a mask that cannot be had costs its pair for
-    good. Ctrl-C or Cancelled ends the run with the pairs done so far. Raises InputError when `out` holds something
-    else or a run of other settings (saying which), and when no pair at all has a mask.
+    pairs, which are listed as broken, until it does and the run goes on; a mask that cannot be had costs its pair until
+    its files are others. Ctrl-C or Cancelled ends the run with the pairs done so far. Raises InputError when `out`
+    holds something else or a run of other settings or files (saying which), and when no pair at all has a mask.
     """
     settings, progress = settings or GenerationSettings(), progress or NullProgress()
     wanted = [(key, masks), *also]
@@ -110,6 +110,7 @@ def generate_run(
         open_run(out, identity, backbone, told, name)
         if shared is not None and shared.publish():
             open_run(out, identity, backbone, told, name)
+        check_files(out, task, name)
         reopen_broken(out, task)
         if shared is not None:
             shared.forget_broken()

@@ -17,7 +17,6 @@ from ..embedding import embedding_fingerprint
 from ..errors import InputError
 from ..masks import MaskRules
 from ..outline import enlarge_mask
-from ..tensor_files import digest_of_files
 from ..variation import MaskVariation
 from .mask import GeneratedMask, TooFewMasks, sample_masks
 from .memory import Parts
@@ -48,6 +47,9 @@ class MaskSource(Protocol):
 
     def masks(self, backbone: Backbone, photos: Sequence[Photo], batch: Batch) -> list[Chosen | NoMask]:
         """Return a mask for each photo, or why it has none; batch.ids are the numbers of their pairs."""
+
+    def files(self, number: int, normal: Path) -> list[Path]:
+        """Return the files that a pair's mask comes from, on its normal image."""
 
     def record(self) -> dict[str, Any]:
         """Return what run.json keeps of the source."""
@@ -93,17 +95,18 @@ class FolderMasks:
         """Read the pairs' masks; one of another aspect than its photo is none for it."""
         found = []
         for number, photo in zip(batch.ids, photos, strict=True):
-            path = self.paths[number % len(self.paths)]
+            (path,) = self.files(number, photo.path)
             mask = fitted(read_mask(path).mask, photo, path)
             found.append(mask if isinstance(mask, NoMask) else (mask, {"kind": "file", "path": path.name}))
         return found
 
+    def files(self, number: int, normal: Path) -> list[Path]:
+        """Return the mask."""
+        return [self.paths[number % len(self.paths)]]
+
     def record(self) -> dict[str, Any]:
-        """Return the files' names and digest, and the names of the normal images that they belong on, or None."""
-        return {
-            "kind": "folder", "files": [p.name for p in self.paths], "digest": digest_of_files(self.paths),
-            "normals": list(self.normals) or None,
-        }  # fmt: skip
+        """Return the files' names, and those of the normal images that they belong on, None as in older runs."""
+        return {"kind": "folder", "files": [p.name for p in self.paths], "normals": list(self.normals) or None}
 
 
 def fitted(mask: np.ndarray, photo: Photo, path: Path) -> np.ndarray | NoMask:
@@ -143,6 +146,10 @@ class LearnedMasks:
             record = {"kind": "learned", "iou": round(one.iou, 4), "candidate": one.candidate}
             found.append((_on_photo(one.mask, photo, rng), record))
         return found + [NoMask(reason)] * (len(photos) - len(found))
+
+    def files(self, number: int, normal: Path) -> list[Path]:
+        """Return none."""
+        return []
 
     def _sample(self, backbone: Backbone, count: int, seed: int) -> list[GeneratedMask]:
         return sample_masks(
@@ -185,6 +192,10 @@ class ShotMasks:
             about = {"kind": "shot", "shot": one.shot, "turn": round(one.turn, 2), "scale": round(one.scale, 4)}
             found.append((one.mask, about))
         return found
+
+    def files(self, number: int, normal: Path) -> list[Path]:
+        """Return none."""
+        return []
 
     def record(self) -> dict[str, Any]:
         """Return a fingerprint of the masks."""

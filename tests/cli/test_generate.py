@@ -283,6 +283,21 @@ def test_what_fails_among_all_is_named(run, many, data, tmp_path, monkeypatch):
     assert result.exit_code == 2 and "error: only 3 of 8 masks passed" in result.stderr
 
 
+def test_a_defect_whose_object_is_not_found_costs_itself_alone(run, refused, many, runs, data, parts, tmp_path):
+    """Part of the products cannot be told from their background; nothing is placed there at random."""
+    shutil.copytree(tmp_path / "parts", tmp_path / "set" / "wood")
+    shutil.copytree(data / "metal/train/good", tmp_path / "set" / "metal")
+    given = ("generate", many, "--all", "--per-defect", "3", "--place", "move", "--normals", tmp_path / "set")
+    result = run(*given, "--out", tmp_path / "runs")
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == 2 and [call["key"] for call in runs] == [("wood", "knot")]
+    assert "runs that were not made: 2 of 3: metal/scratch: " in said and "; metal/hole: " in said
+    assert "--foreground DIR" in said and "3 pairs in 1 runs" in result.stdout
+    shutil.rmtree(tmp_path / "set" / "wood")
+    shutil.copytree(tmp_path / "set" / "metal", tmp_path / "set" / "wood")
+    assert "metal/scratch: " in refused(*given, "--out", tmp_path / "none") and not (tmp_path / "none").exists()
+
+
 def test_restart_of_all_removes_nothing_if_one_run_holds_more(run, many, runs, data, tmp_path):
     for name in ("metal-scratch/run.json", "metal-hole/run.json", "metal-hole/notes.txt"):
         (tmp_path / "runs" / name).parent.mkdir(parents=True, exist_ok=True)

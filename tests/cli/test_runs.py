@@ -15,7 +15,7 @@ from adiff.datasets.images import write_png
 from adiff.generation import files
 from adiff.generation import run as generation
 from adiff.run_record import broken_path, reject_path
-from adiff.storage import write_json
+from adiff.storage import short_digest, write_json
 from adiff.workers import Claims
 
 COUNT, BATCH = 5, 2
@@ -305,6 +305,18 @@ def test_a_pair_beyond_the_run_s_count_is_wrong(tmp_path, folder, verify):
 def test_a_normal_image_that_does_not_open_is_wrong(folder, verify):
     (folder.parent / "normals" / "n.png").write_bytes(b"x")
     assert len(verify()["wrong"]) == 5
+
+
+def test_a_normal_image_that_was_replaced_is_told(folder, verify):
+    normal, record = folder.parent / "normals" / "n.png", folder / "pairs" / "000001.json"
+    write_json(record, {**json.loads(record.read_text()), "files": [short_digest(normal)]})
+    assert verify()["wrong"] == []
+    write_png(normal, np.full((8, 10, 3), 101, np.uint8))
+    told = verify()["wrong"]
+    assert told[0] == "000000: it differs from n.png by up to 1 levels outside its mask"  # an older record
+    assert told[1] == told[0].replace("000000", "000001") + "; the file has changed since it was painted"
+    write_png(normal, np.full((9, 10, 3), 101, np.uint8))
+    assert verify()["wrong"][1].endswith("(9, 10, 3) uint8; the file has changed since it was painted")
 
 
 def test_what_an_interruption_leaves_is_noted_and_not_wrong(folder, verify):

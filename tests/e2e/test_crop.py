@@ -1,5 +1,6 @@
 """Small defects at full resolution: crops of large photos, painted and put back."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -101,6 +102,7 @@ def test_a_pair_from_a_crop_is_saved_at_full_size_with_its_measures(server, phot
     assert all(mask[top:bottom, left:right].any() for left, top, right, bottom in BOXES) and not (mask & ~wanted).any()
     record = json.loads((root / "pairs" / "scratch" / "000000.json").read_text())
     assert record["leak"] == 0 and len(record["parts"]) == 3
+    assert record["normal"] == f"{hashlib.sha256(photos[0].tobytes()).hexdigest()[:16]}.png"  # not the crop's
     assert record["area"] == pytest.approx(mask.mean()) and record["components"] >= 3
 
 

@@ -1,5 +1,6 @@
 """Pairs on disk: aligned, whole, never overwritten, the graph inside."""
 
+import hashlib
 import json
 from itertools import count
 
@@ -63,8 +64,23 @@ def test_a_pair_is_aligned_and_keeps_the_photo_around_the_mask(server, photos, s
     assert 0 <= measured["fill"] <= 1
     record = json.loads((root / "pairs" / "scratch" / "000000.json").read_text())
     assert record["fill"] == measured["fill"]
+    assert record["normal"] == f"{hashlib.sha256(photo.tobytes()).hexdigest()[:16]}.png"
     assert (record["seed"], record["library"].partition(" @")[0]) == (5, "things.safetensors / metal / scratch")
     assert result.images(nodes["save"]).shape == (1, size[1], 3 * size[0], 3)
+
+
+def test_a_normal_image_has_one_name_in_pairs_and_exports(server, photos):
+    """By which both go into the same part."""
+    name, _ = photos[64, 64]
+    folder = next(folders)
+    server.run(pair_graph(server, name, (64, 64), folder, box=[13, 17, 50, 44])[0])
+    graph = Graph()
+    given = {"format": "folder", "product": "", "validation": 0.0, "polygons": False}
+    graph("ADiffExportPairs", folder=folder, normals=graph("LoadImage", image=name), **given)
+    server.run(graph)
+    images = json.loads((server.base / "output" / f"{folder}-folder" / "provenance.json").read_text())["images"]
+    pair, normal = sorted(images.values(), key=lambda about: "file" in about)
+    assert pair["normal"] == normal["file"]
 
 
 def test_nothing_is_ever_overwritten(server, photos):
@@ -120,7 +136,7 @@ def measured_beside_shots(server, **given):
 
 def test_pairs_are_compared_with_the_shots_as_far_as_the_graph_tells_of_them(server):
     bare, _ = measured_beside_shots(server)
-    assert set(bare) == {"fill", "leak", "seam", "refined_iou", "area", "components", "border"}
+    assert set(bare) == {"fill", "leak", "seam", "refined_iou", "area", "components", "border", "normal"}
     new, _ = measured_beside_shots(server, defect="defect")
     assert set(new) - set(bare) == {"novelty"}
     assert 0.2 < new["novelty"] <= 1  # a cross is no hole

@@ -56,6 +56,10 @@ def test_a_run_of_other_masks_is_another_one(work):
     assert read_run(work.run).record() == before
     (work.run / "run.json").write_text(json.dumps({**plan, "filter": {"tries": 3}}))
     assert read_run(work.run).record() != before
+    (work.run / "run.json").write_text(json.dumps(plan))
+    record = next((work.run / "pairs").iterdir())
+    record.write_text(json.dumps({**json.loads(record.read_text()), "files": ["of another mask"]}))
+    assert read_run(work.run).record() != before
 
 
 def test_unfinished_damaged_and_foreign_runs_are_refused(work, tmp_path):

@@ -75,6 +75,25 @@ def test_pairs_that_come_move_none(make_run, tmp_path):
     assert made.pairs["val"] == 6  # 2 of 7 photos, three pairs each
 
 
+def test_pairs_that_fill_gaps_join_too(make_run, tmp_path):
+    """Broken ones that were mended, or what one of many workers had not yet made."""
+    options = {"validation": 0.3, "extend": True}
+    export_runs(read_runs([make_run(pairs=20)]), tmp_path / "whole", "folder", **options)
+    records = sorted((tmp_path / "run" / "pairs").iterdir())
+    lost = {path: path.read_text() for path in (*records[:2], records[7], *records[11:])}
+    for path in lost:
+        path.unlink()
+    export_runs(read_runs([tmp_path / "run"]), tmp_path / "grown", "folder", **options)
+    for path in (*records[:1], *records[12:]):
+        path.write_text(lost.pop(path))
+    records[2].unlink()
+    with pytest.raises(InputError, match="differs in pairs"):
+        export_runs(read_runs([tmp_path / "run"]), tmp_path / "grown", "folder", **options)
+    make_run(pairs=20)
+    export_runs(read_runs([tmp_path / "run"]), tmp_path / "grown", "folder", **options)
+    assert listing(tmp_path / "grown") == listing(tmp_path / "whole")
+
+
 def test_the_share_of_photos_is_met_as_nearly_as_can_be():
     photos = [("metal", f"{number:03d}.png") for number in range(40)] + [("wood", "a"), ("wood", "b"), ("tile", "a")]
     splits = Splits(photos, 0.2, 0)
@@ -223,6 +242,7 @@ def test_what_is_no_run_is_refused(make_run, tmp_path):
         ({"product": 3}, "names no product and defect"),
         ({"defects": []}, "names no product and defect"),
         ({"product": "../up"}, "separators, control characters"),
+        ({"normals": 5}, "its normals are no list"),
     ):
         write_json(folder / "run.json", plan | change)
         with pytest.raises(InputError, match=said):

@@ -14,11 +14,11 @@ from adiff.storage import write_json
 RECORD = {"fill": 0.5, "seed": 7, "library": "steel.safetensors / metal / scratch @0123456789"}
 
 
-def save(root, number, product="metal", defect="scratch"):
+def save(root, number, product="metal", defect="scratch", **told):
     mask = np.zeros((8, 10), bool)
     mask[2:4, 3 : 5 + number] = True
     image = np.full((8, 10, 3), 40 + number, np.uint8)
-    write_mvtec_pair(root, product, defect, f"{number:06d}", image, mask, text={"prompt": "{}"}, record=RECORD)
+    write_mvtec_pair(root, product, defect, f"{number:06d}", image, mask, text={"prompt": "{}"}, record=RECORD | told)
 
 
 @pytest.fixture
@@ -77,8 +77,7 @@ def test_a_pair_without_image_or_record_is_none_and_one_without_mask_is_damaged(
 def test_an_export_grows_with_what_is_saved(saved, tmp_path, caplog):
     options = {"format": "coco", "validation": 0.5, "extend": True}
     export_runs(read_runs([saved]), tmp_path / "out", **options)
-    assert "tells no normal image" in caplog.text
-    assert json.loads((tmp_path / "out" / "export.json").read_text())["settings"]["split"] == "by number"
+    assert "pairs of metal tell no normal image" in caplog.text
     before = {path.name: path.parent.name for path in (tmp_path / "out").rglob("*.png")}
     for number in range(3, 6):
         save(saved, number)
@@ -89,6 +88,60 @@ def test_an_export_grows_with_what_is_saved(saved, tmp_path, caplog):
     export_runs(read_runs([saved]), tmp_path / "new", **options)
     for name in ("export.json", "annotations/instances_train.json", "annotations/instances_val.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "new" / name).read_bytes()
+
+
+def parts_of(out):
+    """Normal image -> the parts in which pairs of it are, and image -> part, of an export in folders."""
+    images = json.loads((out / "provenance.json").read_text())["images"]
+    found = {}
+    for path, about in images.items():
+        found.setdefault(about["normal"], set()).add(path.split("/")[0])
+    return found, {path.split("/", 1)[1]: path.split("/")[0] for path in images}
+
+
+def test_pairs_of_one_normal_image_go_into_one_part_and_stay_there(tmp_path, caplog):
+    root, out = tmp_path / "adiff", tmp_path / "out"
+    options = {"format": "folder", "validation": 0.3, "extend": True}
+    before = {}
+    for photos in (3, 9, 30):  # photos that come later have places between those there were
+        for number in range(photos * 2):
+            if not (root / "metal" / "pairs" / "scratch" / f"{number:06d}.json").exists():
+                for defect in ("scratch", "dent"):
+                    save(root, number, defect=defect, normal=f"{number // 2}.png")
+        made = export_runs(read_runs([root]), out, **options)
+        of_photos, after = parts_of(out)
+        assert len(of_photos) == photos and all(len(parts) == 1 for parts in of_photos.values())
+        assert before.items() <= after.items() and all(made.pairs.values()) and sum(made.pairs.values()) == 4 * photos
+        before = after
+    assert caplog.text == "" and len([path for path in out.rglob("*/images/*.png")]) == 120
+    export_runs(read_runs([root]), out, **options | {"extend": False})  # it is the same one
+    with pytest.raises(TakenError, match="differs in seed"):
+        export_runs(read_runs([root]), out, **options, seed=1)
+
+
+def test_one_normal_image_cannot_be_split(tmp_path):
+    for number in range(4):
+        save(tmp_path / "adiff", number, normal="a.png")
+    with pytest.raises(InputError, match="leaves none for val; .* or pairs of more normal images"):
+        export_runs(read_runs([tmp_path / "adiff"]), tmp_path / "out", "coco", validation=0.5)
+
+
+def test_a_pair_that_took_the_number_of_another_photo_s_does_not_join(tmp_path):
+    """It may belong into the other part, where the image of that name would stay."""
+    root, out = tmp_path / "adiff", tmp_path / "out"
+    options = {"format": "folder", "validation": 0.5, "extend": True}
+    for number in range(6):
+        save(root, number, normal=f"{number}.png")
+    export_runs(read_runs([root]), out, **options)
+    moved = parts_of(out)[0]
+    other = next(name for name, part in moved.items() if part != moved["5.png"])
+    save(root, 5, normal=other)
+    with pytest.raises(TakenError, match="differs in pairs"):
+        export_runs(read_runs([root]), out, **options)
+    for number in range(6):
+        save(root, number, normal="1.png")  # none is left for a part as it was
+    with pytest.raises(TakenError, match="differs in pairs"):
+        export_runs(read_runs([root]), out, **options)
 
 
 def test_an_export_does_not_grow_over_what_is_gone_or_new_in_kind(saved, tmp_path):

@@ -12,7 +12,7 @@ from adiff.errors import InputError
 from adiff.foreground import WHOLE
 from adiff.generation import FolderMasks, GenerationSettings, LearnedMasks, MaskSampling, files, generate_run, pairs
 from adiff.generation.batch import Task
-from adiff.generation.placing import LEARNED, PlacedMasks, find_objects
+from adiff.generation.placing import LEARNED, MOVE, GivenObjects, PlacedMasks, find_objects
 from adiff.library import Defect, Library
 from adiff.masks import MaskRules
 from adiff.pair_filter import PairFilter
@@ -252,8 +252,77 @@ def test_a_run_in_which_no_mask_passes_ends_early_and_says_why(start, make_mask,
 def test_other_masks_under_the_same_names_are_another_run(start, masks, make_mask):
     start(masks=masks)
     write_png(masks.paths[0], make_mask(4, 4, 12, 12))
-    with pytest.raises(InputError, match=r"another run \(masks.digest differs\); choose another folder or --restart"):
+    with pytest.raises(InputError, match=r"holds another run \(.*masks.0.png has changed since pair 000000 was made"):
         start(masks=FolderMasks(masks.paths))
+
+
+def change(path):
+    write_png(path, 255 - read_photo(path).pixels)
+
+
+def test_other_normals_under_the_same_names_are_another_run(start, normals, stopper):
+    begun = start(progress=stopper(2))
+    painted = {record["normal"] for record in begun.pairs}
+    free = next(path for path in normals if path.name not in painted)
+    change(free)  # nothing is painted on it yet
+    before, kept = listing(start().out), free.read_bytes()
+    change(free)
+    said = rf"normals.{free.name} has changed since pair 00000\d was made from it\); put it back, or .*--restart"
+    with pytest.raises(InputError, match=said):
+        start()
+    free.write_bytes(kept[:50])  # it does not open: its pairs are made already
+    assert len(start().pairs) == 5 and listing(begun.out) == before
+    free.write_bytes(kept)
+    (begun.out / "pairs" / "000000.json").unlink()
+    start()
+    assert listing(begun.out) == before
+
+
+def test_pairs_that_were_given_up_hold_their_normal_too(start, normals):
+    given = {"limits": PairFilter(max_seam=0.0), "tries": 1, "count": 1, "normals": normals[:1]}
+    assert start(**given).rejected == [0]
+    change(normals[0])
+    with pytest.raises(InputError, match="has changed since pair 000000"):
+        start(**given)
+
+
+def test_a_run_from_before_records_told_their_files_goes_on(start, normals, stopper):
+    out = start(progress=stopper(2)).out
+    for path in (out / "pairs").iterdir():
+        record = json.loads(path.read_text())
+        assert len(record.pop("files")) == 2
+        path.write_text(json.dumps(record))
+    for path in normals:
+        change(path)
+    assert len(start().pairs) == 5
+
+
+def test_a_pair_without_a_mask_is_made_with_another_file_of_it(start, masks, make_mask, tmp_path):
+    kept = masks.paths[0].read_bytes()
+    write_png(masks.paths[0], make_mask()[:32])
+    result = start()
+    assert [one["id"] for one in result.broken] == ["000000", "000002", "000004"]
+    before = listing(result.out)
+    assert len(start().broken) == 3 and listing(result.out) == before
+    masks.paths[0].write_bytes(kept)
+    result = start()
+    assert result.broken == [] and listing(result.out) == listing(start(out=tmp_path / "whole").out)
+
+
+def test_a_pair_without_a_place_is_made_with_another_foreground(start, normals, masks, make_mask, tmp_path):
+    grounds = [tmp_path / "ground" / path.name for path in normals]
+    for path in grounds:
+        write_png(path, np.ones((64, 64), bool))
+    placed = PlacedMasks.of(masks, GivenObjects(grounds), MOVE, [])
+    whole = listing(start(masks=placed, out=tmp_path / "whole").out)
+    write_png(grounds[1], make_mask(30, 30, 2, 2))  # no mask fits there
+    result = start(masks=placed)
+    assert {one["normal"] for one in result.broken} == {"1.png"}
+    write_png(grounds[1], np.ones((64, 64), bool))
+    assert start(masks=placed).broken == [] and listing(result.out) == whole
+    write_png(grounds[1], make_mask())
+    with pytest.raises(InputError, match=r"ground.1.png has changed since pair"):
+        start(masks=placed)
 
 
 def test_a_mask_is_painted_into_the_normal_that_it_was_placed_on(start, normals, masks):
