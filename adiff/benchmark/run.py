@@ -11,7 +11,7 @@ import errno
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -58,19 +58,21 @@ def run_matrix(
     cells: Sequence[Cell],
     *,
     command: str = "",
+    left_out: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     tell: Callable[[str, float], None] = lambda line, left: None,
 ) -> Failures:
     """Measure the cells that `bench.out` has no numbers of yet.
 
     Other processes may do the same at the same time, of these cells or of others; each returns when its own cells are
-    all there. command: what asks for these cells, for the record. tell(line, seconds left): called after each cell that
+    all there. command: what asks for these cells, for the record. left_out: name -> reason of units that cannot be
+    measured, for the record. tell(line, seconds left): called after each cell that
     was measured here. Raises InputError when the folder holds another benchmark (saying what differs), Cancelled when
     the work is stopped; finished cells are kept.
     """
     with bench.turns as turns:
         with turns.in_turn(RECORD):
-            _open(bench.out, identity_of(bench, target, cells), command)
+            _open(bench.out, identity_of(bench, target, cells), command, left_out or {})
         rows = _Matrix(bench, cells, progress or NullProgress(), tell).work()
     wanted = [rows[cell.place] for cell in cells]
     return Failures(sum("error" not in row for row in wanted), sum("error" in row for row in wanted))
@@ -241,16 +243,17 @@ def _is_foreign(name: str) -> bool:
     return name not in (LOCK, CLAIMS, DATA) and TEMPORARY.fullmatch(name) is None
 
 
-def _open(out: Path, identity: dict[str, Any], command: str) -> None:
+def _open(out: Path, identity: dict[str, Any], command: str, left_out: Mapping[str, str]) -> None:
     """Begin a benchmark's folder, or check that the one there is of the same files, base and budget.
 
-    The record collects the units and the commands of all that was asked for.
+    The record collects the units and the commands of all that was asked for, and what was left out and still is.
     """
     record = out / RECORD
     identity = json.loads(json.dumps(identity))
     if not record.exists():
         check_folder(out)
-        write_json(record, {**identity, "versions": versions(), "commands": [command] if command else []})
+        commands = [command] if command else []
+        write_json(record, {**identity, "left_out": dict(left_out), "versions": versions(), "commands": commands})
         return
     there = read_json_object(record, "choose another folder, or --restart")
     units = there.get("units") if isinstance(there.get("units"), dict) else {}
@@ -260,7 +263,9 @@ def _open(out: Path, identity: dict[str, Any], command: str) -> None:
         what = ", ".join(other)
         raise InputError(f"{out} holds another benchmark ({what} differ); choose another folder, or --restart")
     commands = [*dict.fromkeys([*there.get("commands", []), *([command] if command else [])])]
-    write_json(record, {**there, "units": {**units, **identity["units"]}, "commands": commands})
+    units = {**units, **identity["units"]}
+    left_out = {name: why for name, why in {**there.get("left_out", {}), **left_out}.items() if name not in units}
+    write_json(record, {**there, "units": units, "left_out": left_out, "commands": commands})
 
 
 def _line_of(cell: Cell, row: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -22,6 +23,8 @@ from .surfaces import CAPTIONS, write_surfaces
 
 if TYPE_CHECKING:
     from ..benchmark import Budget, Unit, Weights
+
+logger = logging.getLogger("adiff")
 
 SURFACES, MVTEC = "surfaces", "mvtec"
 IMAGES, QUICK_IMAGES, SIZE = 40, 12, 128
@@ -171,7 +174,9 @@ def benchmark(
     if not resume:
         _clear(out)
     with CliProgress() as progress:
-        units = _open(given, names, progress)
+        units, left_out = _open(given, names, progress)
+    for name, why in left_out.items():
+        logger.warning("%s is left out: %s", name, why)
     from ..backbone import demo_encoder_path, load_backbone
 
     backbone = load_backbone(base, precision=precision.value)
@@ -183,7 +188,9 @@ def benchmark(
     typer.echo(f"{len(cells)} cells: {', '.join(names)} on {', '.join(places)}", err=True)
     try:
         with CliProgress() as progress, keeping(f"finished cells are in {out}; the same command measures the rest"):
-            counts = run_matrix(bench, _name_of(target), cells, command=told, progress=progress, tell=_tell)
+            counts = run_matrix(
+                bench, _name_of(target), cells, command=told, left_out=left_out, progress=progress, tell=_tell
+            )  # fmt: skip
     except KeyboardInterrupt:
         _report(out, root)
         raise
@@ -226,19 +233,22 @@ def _name_of(target: str) -> str:
     return target if target in (SURFACES, MVTEC) else Path(target).resolve().name
 
 
-def _open(given: _Given, names: tuple[str, ...], progress: CliProgress) -> dict[str, list[Unit]]:
-    """Draw or find the data and split it: suite -> what it is measured on."""
+def _open(
+    given: _Given, names: tuple[str, ...], progress: CliProgress
+) -> tuple[dict[str, list[Unit]], dict[str, str]]:
+    """Draw or find the data and split it: suite -> what it is measured on; name -> reason of what cannot be."""
     from ..benchmark import open_units
     from ..benchmark.run import check_folder
 
     check_folder(given.out)
     root, teach = _data(given, progress)
     asked: dict[str, Any] = {"whole": given.target == MVTEC, "rule": given.rule}
-    units = open_units(root, given.products, given.defects, teach=teach, **asked)
+    units, left_out = open_units(root, given.products, given.defects, teach=teach, **asked)
     found = dict.fromkeys(names, units)
     if Suites.shares.value in names:  # it goes up to half of the images
-        found[Suites.shares.value] = open_units(root, given.products, given.defects, one_in=2, note="half", **asked)
-    return found
+        half, more = open_units(root, given.products, given.defects, one_in=2, note="half", **asked)
+        found, left_out = {**found, Suites.shares.value: half}, {**left_out, **more}
+    return found, left_out
 
 
 def _data(given: _Given, progress: CliProgress) -> tuple[Path, int | None]:

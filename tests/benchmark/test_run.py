@@ -135,7 +135,7 @@ def test_another_benchmark_in_the_folder_is_refused(work):
     (work.data / "metal" / "ground_truth" / "scratch" / "005_mask.png").unlink()
     from adiff.benchmark import open_units
 
-    changed = [replace(cell, unit=open_units(work.data, [], ["scratch"])[0]) for cell in wanted]
+    changed = [replace(cell, unit=open_units(work.data, [], ["scratch"])[0][0]) for cell in wanted]
     with pytest.raises(InputError, match=r"files of metal/scratch differ"):
         run_matrix(work.bench(), "metal", changed)
     foreign = work.bench("foreign")

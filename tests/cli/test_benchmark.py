@@ -112,6 +112,25 @@ def test_a_benchmark_of_nothing_but_failures_says_so(run, data, cheap, tmp_path)
     assert "is no image this reads" in (tmp_path / "bad" / "report.md").read_text()
 
 
+def test_a_defect_with_one_shot_costs_only_its_own_cells(run, data, cheap, tmp_path):
+    for kind in ("test", "ground_truth"):
+        for path in sorted((data / "metal" / kind / "scratch").iterdir())[1:]:
+            path.rename(tmp_path / f"{kind}-{path.name}")
+    out = tmp_path / "out"
+    asked = ("benchmark", data, "--product", "metal", "--suite", "uplift", "--variant", "real", "--quick", "--out", out)
+    result = run(*asked)
+    assert result.exit_code == 0 and result.stdout.startswith("1 of 1 cells measured, 0 failed"), result.stderr
+    assert "warning: metal/scratch is left out: no shot of metal/scratch is left to test on" in result.stderr
+    for page in ("report.md", "report.html"):
+        assert "metal/scratch was not measured: no shot of metal/scratch" in (out / page).read_text()
+    for kind in ("test", "ground_truth"):
+        for path in tmp_path.glob(f"{kind}-*"):
+            path.rename(data / "metal" / kind / "scratch" / path.name.removeprefix(f"{kind}-"))
+    result = run(*asked)
+    assert result.exit_code == 0 and result.stdout.startswith("2 of 2 cells measured"), result.stderr
+    assert "was not measured" not in (out / "report.md").read_text()
+
+
 def test_what_does_not_fit_is_refused(refused, data, tiny, tmp_path):
     out = ("--out", tmp_path / "out")
     assert "mvtec needs --data" in refused("benchmark", "mvtec", *out)
