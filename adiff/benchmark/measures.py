@@ -26,11 +26,13 @@ from ..evaluation.classification import ClassifierSettings, measure_classificati
 from ..evaluation.localization import Measured, measure, train_on_pairs
 from ..evaluation.localizer import Example, LocalizerSettings, score
 from ..evaluation.material import Run, StoredImages, open_examples, open_pairs
-from ..evaluation.published import measure_published
+from ..evaluation.published import InceptionReader, LpipsReader, check_packages, measure_published
 from ..evaluation.quality import cluster_distance, measure_quality
+from ..evaluation.resnet import load_network
 from ..progress import Progress
 from ..report.measures import values_of
 from ..scoring import describe
+from ..tensor_files import sha256_of
 from .alignment import alignment
 from .target import Unit
 
@@ -140,6 +142,19 @@ class Weights:
     features: Path | None = None
     inception: Path | None = None
     vgg: Path | None = None
+
+    def record(self) -> dict[str, str]:
+        """Name -> digest of each file that is given."""
+        return {name: sha256_of(path) for name, path in vars(self).items() if path is not None}
+
+    def check(self) -> None:
+        """Open each file, as a cell will at its end; InputError for one that is not what it should be."""
+        if self.features is not None:
+            load_network(self.features)
+        if self.inception is not None and self.vgg is not None:
+            check_packages()
+            InceptionReader(self.inception)
+            LpipsReader(self.vgg)
 
 
 def of_product(

@@ -66,14 +66,16 @@ def run_matrix(
 
     Other processes may do the same at the same time, of these cells or of others; each returns when its own cells are
     all there. command: what asks for these cells, for the record. left_out: name -> reason of units that cannot be
-    measured, for the record. tell(line, seconds left): called after each cell that
-    was measured here. Raises InputError when the folder holds another benchmark (saying what differs), Cancelled when
-    the work is stopped; finished cells are kept.
+    measured, for the record. tell(line, seconds left): called after each cell that was measured here. Raises InputError
+    when the folder holds another benchmark (saying what differs), or cells of weights that are not given now; Cancelled
+    when the work is stopped; finished cells are kept.
     """
     with bench.turns as turns:
         with turns.in_turn(RECORD):
             _open(bench.out, identity_of(bench, target, cells), command, left_out or {})
-        rows = _Matrix(bench, cells, progress or NullProgress(), tell).work()
+        matrix = _Matrix(bench, cells, progress or NullProgress(), tell)
+        matrix.check_weights()
+        rows = matrix.work()
     wanted = [rows[cell.place] for cell in cells]
     return Failures(sum("error" not in row for row in wanted), sum("error" in row for row in wanted))
 
@@ -88,6 +90,16 @@ class _Matrix:
         self._seen, self._rows = None, {}
         self._failed = {place: row for place, row in self._read().items() if "error" in row}  # to be tried again
         self._began = time.monotonic()
+
+    def check_weights(self) -> None:
+        """Raise InputError for a cell with numbers of other weights than are given: they would not compare."""
+        for cell in self._cells:
+            there = self._read().get(cell.place, {}).get("weights", {})
+            if other := [name for name, digest in there.items() if self._bench.weighed.get(name) != digest]:
+                raise InputError(
+                    f"{self._bench.out} has cells measured with other weights ({', '.join(other)}); give the same "
+                    "files, choose another folder, or --restart"
+                )
 
     def work(self) -> Rows:
         """Return the lines when every cell has one."""
@@ -112,7 +124,7 @@ class _Matrix:
     def _is_settled(self, cell: Cell, row: dict[str, Any] | None) -> bool:
         if row is not None and "error" in row:
             return row != self._failed.get(cell.place)
-        return _is_done(cell, row)
+        return _is_done(cell, row, self._bench.weighed)
 
     def _is_measured(self, cell: Cell, todo: Sequence[Cell], rows: Rows) -> bool:
         """Measure a cell and write its line; False if another process has it, or something that it needs."""
@@ -166,9 +178,11 @@ def _measure(bench: Bench, cell: Cell, progress: Progress) -> dict[str, Any]:
         return {**cell.about(), "error": f"{type(error).__name__}: {text}" if text else type(error).__name__}
 
 
-def _is_done(cell: Cell, row: dict[str, Any] | None) -> bool:
-    """Whether a line has the numbers of this cell: of the same recipe, as JSON knows it."""
+def _is_done(cell: Cell, row: dict[str, Any] | None, weights: Mapping[str, str]) -> bool:
+    """Whether a line has the numbers of this cell: of the same recipe, as JSON knows it, and all weights where due."""
     if row is None or "error" in row:
+        return False
+    if cell.variant.recipe.whole and not weights.items() <= row.get("weights", {}).items():
         return False
     return row["recipe"] == json.loads(json.dumps(cell.variant.recipe.record()))
 

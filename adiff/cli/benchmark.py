@@ -118,7 +118,7 @@ DualRate = Annotated[
 Features = Annotated[
     Path | None,
     typer.Option("--features", metavar="FILE", help="Suite [b]paper[/b]: torchvision's resnet34, from which the "
-                 "classifier starts; formulas of quality on it."),
+                 "classifier starts; formulas of quality on it. Given newly, finished cells are measured again."),
 ]  # fmt: skip
 Inception = Annotated[
     Path | None,
@@ -168,7 +168,7 @@ def benchmark(
     names = tuple(one.value for one in dict.fromkeys(suite or DEFAULTS.get(target, (Suites.uplift,))))
     wanted = tuple(dict.fromkeys(variant or ()))
     variants_of(names, wanted)
-    weights = _weights(features, inception, lpips)
+    weights = _weights(names, features, inception, lpips)
     given = _Given(target, out, data, tuple(product or ()), tuple(defect or ()), shots, group, quick)
     budget = _of_dual(_budget(given, pairs, network.value, place.value), names, dual_steps, dual_lr)
     if not resume:
@@ -291,16 +291,21 @@ def _most_teaching(root: Path, given: _Given) -> int | None:
     return given.shots if given.shots is not None and given.shots > max(1, fewest // THIRD) else None
 
 
-def _weights(features: Path | None, inception: Path | None, lpips: Path | None) -> Weights:
-    """Files of weights; InputError for those that are not there, and for one of a pair."""
+def _weights(names: tuple[str, ...], features: Path | None, inception: Path | None, lpips: Path | None) -> Weights:
+    """Files of weights; InputError for those that are not there, are others or of no use, and for one of a pair."""
     from ..benchmark import Weights
 
+    given = {"--features": features, "--inception": inception, "--lpips": lpips}
+    if used := [option for option, path in given.items() if path is not None and Suites.paper.value not in names]:
+        raise InputError(f"{used[0]} goes with --suite {Suites.paper.value}")
     if (inception is None) != (lpips is None):
         raise InputError("IS and IC-LPIPS go together; give both --inception and --lpips, or neither")
-    for path in (features, inception, lpips):
+    for path in given.values():
         if path is not None and not path.is_file():
             raise InputError(f"there are no weights at {path}")
-    return Weights(features, inception, lpips)
+    weights = Weights(features, inception, lpips)
+    weights.check()
+    return weights
 
 
 def _budget(given: _Given, pairs: int | None, network: str, place: str) -> Budget:

@@ -145,6 +145,13 @@ def test_what_does_not_fit_is_refused(refused, data, tiny, tmp_path):
     assert "--dual-steps goes with --suite dual" in refused("benchmark", data, "--dual-steps", "9", *out)
     assert "--dual-lr goes with --suite dual" in refused("benchmark", data, "--dual-lr", "1e-4", *out)
     assert "positive learning rate; got 150, 0" in refused("benchmark", data, "--suite", "dual", "--dual-lr", "0", *out)
+    weights = tmp_path / "resnet34.pth"
+    weights.write_bytes(b"x")
+    assert "--features goes with --suite paper" in refused("benchmark", data, "--features", weights, *out)
+    paper = ("benchmark", data, "--suite", "paper", *out)
+    assert "resnet34.pth" in refused(*paper, "--features", weights)
+    assert "give both --inception and --lpips" in refused(*paper, "--lpips", weights)
+    assert "no weights at" in refused(*paper, "--features", tmp_path / "none.pth")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("x")
     assert "holds mine.txt and no benchmark.json" in refused("benchmark", data, "--defect", "hole", *out)
