@@ -48,13 +48,17 @@ def written(out):
 def test_tables_have_means_spreads_and_numbers(folder, line):
     rows = [line("textual inversion", value, seed=seed) for seed, value in enumerate((0.2, 0.4))]
     rows += [line("all", value, seed=seed, control="textual inversion") for seed, value in enumerate((0.3, 0.6))]
-    page, text = written(folder(rows))
+    page, text = written(out := folder(rows))
     row = next(one for one in text.splitlines() if one.startswith("| all |"))
     assert "| **45.0 ± 21.2** |" in row and row.endswith("| 2 | textual inversion | +15.0 ± 7.1 | 2/2 |  |  |")
     assert "45.0 ± 21.2" in page.text and "What does each part of the method add?" in page.text
     assert "adiff benchmark <surfaces> --out bench" in page.text and "demo model was trained on such" in page.text
-    circles = [attrs for tag, attrs in page.tags if tag == "circle" and attrs["class"] == "mean"]
-    assert len(circles) == 2  # two variants in the plot of AP; fill is the same in all cells
+    means = [attrs for tag, attrs in page.tags if tag == "path" and attrs["class"] == "mean"]
+    assert len(means) == 2  # two variants in the plot of AP; fill is the same in all cells
+    (drawn,) = (attrs for tag, attrs in page.tags if tag == "svg")
+    assert drawn["preserveaspectratio"] == "none"  # as high as the names beside it, however wide
+    height = float(drawn["height"]) / 2
+    assert f"grid-auto-rows: {height}px" in (out / "report.html").read_text(encoding="utf-8")
     best = [attrs for tag, attrs in page.tags if tag == "td" and attrs.get("class") == "best"]
     assert len(best) == 1 and "textual inversion" in page.text.split("Difference to the control")[1].split("2/2")[0]
     assert not any(value.startswith("http") for _, attrs in page.tags for value in attrs.values() if value)
