@@ -210,8 +210,12 @@ def time_left(todo: Sequence[Cell], taken: dict[tuple[str, str], list[float]]) -
 
 
 def identity_of(bench: Bench, target: str, cells: Sequence[Cell]) -> dict[str, Any]:
-    """What must be the same in a benchmark that goes on: files of every part and of the object, base, budget."""
-    units = {cell.unit.name: cell.unit.record() for cell in cells}
+    """What must be the same in a benchmark that goes on: files of every part and of the object, base, budget.
+
+    Shots, their masks and those of the object count by content, normal images by name.
+    """
+    units = {unit.name: {**unit.record(), "shots": unit.split.digest()}
+             for unit in {cell.unit.name: cell.unit for cell in cells}.values()}  # fmt: skip
     base = {"name": bench.backbone.name, "fingerprint": bench.backbone.fingerprint}
     folder = bench.workshop.foreground
     marked = None if folder is None else sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
@@ -272,7 +276,8 @@ def _open(out: Path, identity: dict[str, Any], command: str, left_out: Mapping[s
     there = read_json_object(record, "choose another folder, or --restart")
     units = there.get("units") if isinstance(there.get("units"), dict) else {}
     other = [name for name, value in identity.items() if name != "units" and there.get(name) != value]
-    other += [f"files of {name}" for name, unit in identity["units"].items() if units.get(name, unit) != unit]
+    # what an older version did not record is taken for the same
+    other += [f"files of {name}" for name, unit in identity["units"].items() if {**unit, **units.get(name, {})} != unit]
     if other:
         what = ", ".join(other)
         raise InputError(f"{out} holds another benchmark ({what} differ); choose another folder, or --restart")

@@ -131,6 +131,13 @@ def test_another_benchmark_in_the_folder_is_refused(work):
     marked.workshop = replace(marked.workshop, foreground=work.data / "metal" / "ground_truth")
     with pytest.raises(InputError, match=r"another benchmark \(foreground differ\)"):
         run_matrix(marked, "metal", wanted)
+    mask = work.data / "metal" / "ground_truth" / "scratch" / "004_mask.png"
+    before = mask.read_bytes()
+    mask.write_bytes((mask.parent / "003_mask.png").read_bytes())  # the name is the same
+    with pytest.raises(InputError, match=r"files of metal/scratch differ"):
+        run_matrix(work.bench(), "metal", wanted)
+    mask.write_bytes(before)
+    run_matrix(work.bench(), "metal", wanted)
     (work.data / "metal" / "test" / "scratch" / "005.png").unlink()
     (work.data / "metal" / "ground_truth" / "scratch" / "005_mask.png").unlink()
     from adiff.benchmark import open_units
@@ -142,7 +149,7 @@ def test_another_benchmark_in_the_folder_is_refused(work):
     foreign.out.mkdir()
     (foreign.out / "notes.txt").write_text("x")
     with pytest.raises(InputError, match="holds notes.txt and no benchmark.json"):
-        run_matrix(foreign, "metal", wanted)
+        run_matrix(foreign, "metal", changed)
 
 
 def test_weights_that_are_newly_given_are_taken_for_finished_cells_too(work, tmp_path, monkeypatch):
