@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from adiff.benchmark import sheets
 from adiff.benchmark.report import write_report
 from adiff.benchmark.sheets import GAP, LABEL, TILE, draw_sheet
 from adiff.datasets.images import read_photo, write_png
@@ -172,6 +173,16 @@ def test_a_sheet_has_a_line_for_each_variant_below_the_normal_images(runs):
     assert ((sheet[76 : 76 + TILE] == (236, 38, 96)).all(-1)).any()  # the mask's outline
     without = read_photo(draw_sheet(out / "other.png", out, rows, None)).rgb
     assert sheet.shape[0] - without.shape[0] == TILE + GAP
+
+
+def test_the_normal_images_above_are_those_of_generated_pairs(runs, monkeypatch):
+    out, (pasted, ours) = runs
+    above = []
+    monkeypatch.setattr(sheets, "_normals", lambda run, root: above.append(run.name))
+    rows = [{**pasted, "recipe": {"source": "cutpaste"}}, {**ours, "recipe": {"source": "generated"}}]
+    draw_sheet(out / "sheet.png", out, rows, out / "data")
+    draw_sheet(out / "sheet.png", out, rows[:1], out / "data")
+    assert above == ["all", "textual inversion"]
 
 
 def test_lines_without_pairs_have_no_sheet(runs, line):
