@@ -122,11 +122,12 @@ def detect(
     opened = [open_pairs(run, unit.split, settings.size) for run in runs]
     pairs = [pair for of_run, _ in opened for pair in of_run]
     names = [name for _, of_run in opened for name in of_run]
+    test = open_examples(unit.split.test)  # before the work: one may be damaged
     trained, aside = train_on_pairs(
         pairs, StoredImages(unit.split.train_normals), names=names, real=real, settings=settings, seed=seed,
         progress=progress,
     )  # fmt: skip
-    tested = measure(partial(score, trained), open_examples(unit.split.test), StoredImages(unit.split.test_normals))
+    tested = measure(partial(score, trained), test, StoredImages(unit.split.test_normals))
     counts = {"real": len(real), "synthetic": len(pairs) - aside, "validation": aside}
     return Detected(tested, counts, trained.step)
 

@@ -67,11 +67,11 @@ def measure_classification(
         images += [pair.image for pair in pairs]
         labels += [classes.index(run.key[1])] * len(pairs)
         names += normals
+    test = [resize_image(one.image, settings.size, settings.size) for one in open_examples(split.test)]
     rest, aside = split_by_group(range(len(images)), names.__getitem__, VALIDATION, rng_for(seed, "validation"))
     network = build_network(len(classes), weights, seed).to(best_device())
     x, y = np.stack(images), np.array(labels)
     step, curve = _train(network, x, y, rest, aside, settings, seed, progress)
-    test = [resize_image(one.image, settings.size, settings.size) for one in open_examples(split.test)]
     table = confusion([classes.index(shot.defect) for shot in split.test], _classify(network, np.stack(test)),
                       len(classes))  # fmt: skip
     return {
