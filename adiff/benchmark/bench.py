@@ -25,7 +25,7 @@ class Bench:
     """What all cells share: the base model, the budget, the folder.
 
     encoder: file of a trained E, or None; foreground: folder of masks of the object, or None (`Workshop`). weights: of
-    networks learned elsewhere. turns: this process's part in the work, which others may share.
+    networks learned elsewhere; weighed: their record. turns: this process's part in the work, which others may share.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class Bench:
         foreground: Path | None = None,
     ):  # fmt: skip
         self.backbone, self.budget, self.out, self.weights = backbone, budget, out, weights or Weights()
+        self.weighed = self.weights.record()
         self.turns = Turns(out)
         self.workshop = Workshop(backbone, encoder, budget, out / LEARNED, self.turns, foreground)
         self.real_look = RealLook(backbone)
@@ -55,6 +56,7 @@ class Bench:
         if recipe.whole:
             with _taken(seconds, "product"):
                 measures |= of_product(runs, unit, self.budget.detector, self.weights, cell.seed, progress)
+            line["weights"] = self.weighed
         return {**cell.about(), "measures": measures, **line, "seconds": seconds}
 
     def _real(self, cell: Cell) -> list[Example]:

@@ -26,11 +26,13 @@ from ..evaluation.classification import ClassifierSettings, measure_classificati
 from ..evaluation.localization import Measured, measure, train_on_pairs
 from ..evaluation.localizer import Example, LocalizerSettings, score
 from ..evaluation.material import Run, StoredImages, open_examples, open_pairs
-from ..evaluation.published import measure_published
+from ..evaluation.published import InceptionReader, LpipsReader, check_packages, measure_published
 from ..evaluation.quality import cluster_distance, measure_quality
+from ..evaluation.resnet import load_network
 from ..progress import Progress
 from ..report.measures import values_of
 from ..scoring import describe
+from ..tensor_files import sha256_of
 from .alignment import alignment
 from .target import Unit
 
@@ -120,11 +122,12 @@ def detect(
     opened = [open_pairs(run, unit.split, settings.size) for run in runs]
     pairs = [pair for of_run, _ in opened for pair in of_run]
     names = [name for _, of_run in opened for name in of_run]
+    test = open_examples(unit.split.test)  # before the work: one may be damaged
     trained, aside = train_on_pairs(
         pairs, StoredImages(unit.split.train_normals), names=names, real=real, settings=settings, seed=seed,
         progress=progress,
     )  # fmt: skip
-    tested = measure(partial(score, trained), open_examples(unit.split.test), StoredImages(unit.split.test_normals))
+    tested = measure(partial(score, trained), test, StoredImages(unit.split.test_normals))
     counts = {"real": len(real), "synthetic": len(pairs) - aside, "validation": aside}
     return Detected(tested, counts, trained.step)
 
@@ -140,6 +143,19 @@ class Weights:
     features: Path | None = None
     inception: Path | None = None
     vgg: Path | None = None
+
+    def record(self) -> dict[str, str]:
+        """Name -> digest of each file that is given."""
+        return {name: sha256_of(path) for name, path in vars(self).items() if path is not None}
+
+    def check(self) -> None:
+        """Open each file, as a cell will at its end; InputError for one that is not what it should be."""
+        if self.features is not None:
+            load_network(self.features)
+        if self.inception is not None and self.vgg is not None:
+            check_packages()
+            InceptionReader(self.inception)
+            LpipsReader(self.vgg)
 
 
 def of_product(

@@ -9,7 +9,7 @@ from ..report.measures import round_up
 from .summary import COLUMNS, Entry
 
 WIDTH, LINE = 320.0, 18.0
-"""Of the drawing, and height of one variant's line in it, in the drawing's units."""
+"""Of the drawing, which is stretched to its place, and height of one variant's line in it, pixels."""
 
 
 @dataclass(frozen=True)

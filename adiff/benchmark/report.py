@@ -14,7 +14,7 @@ from .. import report as run_report
 from ..errors import InputError
 from ..evaluation.table import p_value
 from ..storage import read_json_object, write_json, write_text
-from .plots import WIDTH, Plot, plot
+from .plots import LINE, WIDTH, Plot, plot
 from .published import PAPER, PUBLISHED, QUOTED
 from .run import RECORD, REPORT, SHEETS, read_rows
 from .sheets import draw_sheet
@@ -101,7 +101,7 @@ def write_report(out: Path, root: Path | None = None) -> Path:
         "notes": [*NOTES, *([NOT_SHOWN[plan["target"]]] if plan["target"] in NOT_SHOWN else [])],
         "quoted": QUOTED if plan["target"] == MVTEC else (), "paper": PAPER,
         "quoted_names": list(dict.fromkeys(name for _, numbers in QUOTED for name in numbers)), "quote": _quote,
-        "seconds": sum(row.get("spent", 0.0) for row in rows), "width": WIDTH, "difference": _difference,
+        "seconds": sum(row.get("spent", 0.0) for row in rows), "width": WIDTH, "line": LINE, "difference": _difference,
         "better": _better, "best_of": best_of, "p_value": p_value, "published": _published,
         "published_names": _published_names, "dual": any(part.name == "dual" for part in parts),
         "meanings": [name for name in COLUMNS if any(name in part.shown for part in parts)],

@@ -11,7 +11,7 @@ import errno
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -58,20 +58,24 @@ def run_matrix(
     cells: Sequence[Cell],
     *,
     command: str = "",
+    left_out: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     tell: Callable[[str, float], None] = lambda line, left: None,
 ) -> Failures:
     """Measure the cells that `bench.out` has no numbers of yet.
 
     Other processes may do the same at the same time, of these cells or of others; each returns when its own cells are
-    all there. command: what asks for these cells, for the record. tell(line, seconds left): called after each cell that
-    was measured here. Raises InputError when the folder holds another benchmark (saying what differs), Cancelled when
-    the work is stopped; finished cells are kept.
+    all there. command: what asks for these cells, for the record. left_out: name -> reason of units that cannot be
+    measured, for the record. tell(line, seconds left): called after each cell that was measured here. Raises InputError
+    when the folder holds another benchmark (saying what differs), or cells of weights that are not given now; Cancelled
+    when the work is stopped; finished cells are kept.
     """
     with bench.turns as turns:
         with turns.in_turn(RECORD):
-            _open(bench.out, identity_of(bench, target, cells), command)
-        rows = _Matrix(bench, cells, progress or NullProgress(), tell).work()
+            _open(bench.out, identity_of(bench, target, cells), command, left_out or {})
+        matrix = _Matrix(bench, cells, progress or NullProgress(), tell)
+        matrix.check_weights()
+        rows = matrix.work()
     wanted = [rows[cell.place] for cell in cells]
     return Failures(sum("error" not in row for row in wanted), sum("error" in row for row in wanted))
 
@@ -86,6 +90,16 @@ class _Matrix:
         self._seen, self._rows = None, {}
         self._failed = {place: row for place, row in self._read().items() if "error" in row}  # to be tried again
         self._began = time.monotonic()
+
+    def check_weights(self) -> None:
+        """Raise InputError for a cell with numbers of other weights than are given: they would not compare."""
+        for cell in self._cells:
+            there = self._read().get(cell.place, {}).get("weights", {})
+            if other := [name for name, digest in there.items() if self._bench.weighed.get(name) != digest]:
+                raise InputError(
+                    f"{self._bench.out} has cells measured with other weights ({', '.join(other)}); give the same "
+                    "files, choose another folder, or --restart"
+                )
 
     def work(self) -> Rows:
         """Return the lines when every cell has one."""
@@ -110,7 +124,7 @@ class _Matrix:
     def _is_settled(self, cell: Cell, row: dict[str, Any] | None) -> bool:
         if row is not None and "error" in row:
             return row != self._failed.get(cell.place)
-        return _is_done(cell, row)
+        return _is_done(cell, row, self._bench.weighed)
 
     def _is_measured(self, cell: Cell, todo: Sequence[Cell], rows: Rows) -> bool:
         """Measure a cell and write its line; False if another process has it, or something that it needs."""
@@ -164,9 +178,11 @@ def _measure(bench: Bench, cell: Cell, progress: Progress) -> dict[str, Any]:
         return {**cell.about(), "error": f"{type(error).__name__}: {text}" if text else type(error).__name__}
 
 
-def _is_done(cell: Cell, row: dict[str, Any] | None) -> bool:
-    """Whether a line has the numbers of this cell: of the same recipe, as JSON knows it."""
+def _is_done(cell: Cell, row: dict[str, Any] | None, weights: Mapping[str, str]) -> bool:
+    """Whether a line has the numbers of this cell: of the same recipe, as JSON knows it, and all weights where due."""
     if row is None or "error" in row:
+        return False
+    if cell.variant.recipe.whole and not weights.items() <= row.get("weights", {}).items():
         return False
     return row["recipe"] == json.loads(json.dumps(cell.variant.recipe.record()))
 
@@ -194,8 +210,12 @@ def time_left(todo: Sequence[Cell], taken: dict[tuple[str, str], list[float]]) -
 
 
 def identity_of(bench: Bench, target: str, cells: Sequence[Cell]) -> dict[str, Any]:
-    """What must be the same in a benchmark that goes on: files of every part and of the object, base, budget."""
-    units = {cell.unit.name: cell.unit.record() for cell in cells}
+    """What must be the same in a benchmark that goes on: files of every part and of the object, base, budget.
+
+    Shots, their masks and those of the object count by content, normal images by name.
+    """
+    units = {unit.name: {**unit.record(), "shots": unit.split.digest()}
+             for unit in {cell.unit.name: cell.unit for cell in cells}.values()}  # fmt: skip
     base = {"name": bench.backbone.name, "fingerprint": bench.backbone.fingerprint}
     folder = bench.workshop.foreground
     marked = None if folder is None else sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
@@ -241,26 +261,30 @@ def _is_foreign(name: str) -> bool:
     return name not in (LOCK, CLAIMS, DATA) and TEMPORARY.fullmatch(name) is None
 
 
-def _open(out: Path, identity: dict[str, Any], command: str) -> None:
+def _open(out: Path, identity: dict[str, Any], command: str, left_out: Mapping[str, str]) -> None:
     """Begin a benchmark's folder, or check that the one there is of the same files, base and budget.
 
-    The record collects the units and the commands of all that was asked for.
+    The record collects the units and the commands of all that was asked for, and what was left out and still is.
     """
     record = out / RECORD
     identity = json.loads(json.dumps(identity))
     if not record.exists():
         check_folder(out)
-        write_json(record, {**identity, "versions": versions(), "commands": [command] if command else []})
+        commands = [command] if command else []
+        write_json(record, {**identity, "left_out": dict(left_out), "versions": versions(), "commands": commands})
         return
     there = read_json_object(record, "choose another folder, or --restart")
     units = there.get("units") if isinstance(there.get("units"), dict) else {}
     other = [name for name, value in identity.items() if name != "units" and there.get(name) != value]
-    other += [f"files of {name}" for name, unit in identity["units"].items() if units.get(name, unit) != unit]
+    # what an older version did not record is taken for the same
+    other += [f"files of {name}" for name, unit in identity["units"].items() if {**unit, **units.get(name, {})} != unit]
     if other:
         what = ", ".join(other)
         raise InputError(f"{out} holds another benchmark ({what} differ); choose another folder, or --restart")
     commands = [*dict.fromkeys([*there.get("commands", []), *([command] if command else [])])]
-    write_json(record, {**there, "units": {**units, **identity["units"]}, "commands": commands})
+    units = {**units, **identity["units"]}
+    left_out = {name: why for name, why in {**there.get("left_out", {}), **left_out}.items() if name not in units}
+    write_json(record, {**there, "units": units, "left_out": left_out, "commands": commands})
 
 
 def _line_of(cell: Cell, row: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ from ..evaluation.material import read_run
 from ..fonts import Font, font_for
 from ..storage import read_json_object
 from .bench import RUNS
+from .matrix import GENERATED
 from .summary import Row
 
 TILE, SHOWN = 112, 8
@@ -37,21 +38,25 @@ def draw_sheet(out: Path, folder: Path, rows: Sequence[Row], root: Path | None) 
     """Draw the pairs of the lines of one suite, unit and seed; returns `out`, a PNG, or None if there are none.
 
     folder: the benchmark's. root: its data set, for the normal images above them, left out if it is not at hand. The
-    first run of each line is shown; pairs of one number are painted into the same normal image, in the same mask.
+    first run of each line is shown; generated pairs of one number are painted into the same normal image, in the same
+    mask, and these stand above.
     """
-    lines = [(row["variant"], folder / RUNS / row["runs"][0]) for row in rows if row.get("runs")]
-    lines = [(name, run) for name, run in lines if (run / "run.json").exists()]
-    if not lines:
+    shown = [(row, folder / RUNS / row["runs"][0]) for row in rows if row.get("runs")]
+    shown = [(row, run) for row, run in shown if (run / "run.json").exists()]
+    if not shown:
         return None
+    lines = [(row["variant"], run) for row, run in shown]
+    above = next((run for row, run in shown if row["recipe"].get("source") == GENERATED), shown[0][1])
     height = 2 * EDGE + HEAD + (len(lines) + 1) * (TILE + GAP)
     page = Image.new("RGB", (2 * EDGE + LABEL + SHOWN * (TILE + GAP), height), PAPER)
     draw, first = ImageDraw.Draw(page), rows[0]
     title = f"{first['suite']}: {first['unit']}"
     draw.text((EDGE, EDGE), title, INK, font_for(title, 20), anchor="lt")
-    told = f"seed {first['seed']}; each column is one normal image in one mask; baselines and dual have their own"
+    told = f"seed {first['seed']}; each column is one normal image in one mask; baselines, dual and varied masks have "
+    told += "their own"
     draw.text((EDGE, EDGE + 26), told, FAINT, font_for(told, 13), anchor="lt")
     top = EDGE + HEAD
-    for number, (name, run) in enumerate([("normal, mask outlined", lines[0][1]), *lines]):
+    for number, (name, run) in enumerate([("normal, mask outlined", above), *lines]):
         tiles = _normals(run, root) if number == 0 else _generated(run)
         if tiles is not None:
             _draw_line(page, draw, top, name, tiles)

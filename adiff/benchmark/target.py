@@ -29,8 +29,7 @@ class Unit:
     @property
     def name(self) -> str:
         """The product, or the product and its only defect."""
-        name = self.product if self.whole else "/".join((self.product, *self.defects))
-        return f"{name}, {self.note}" if self.note else name
+        return name_of(self.product, self.defects, self.whole, self.note)
 
     @property
     def keys(self) -> list[tuple[str, str]]:
@@ -59,6 +58,12 @@ class Unit:
         return {"product": self.product, "defects": list(self.defects), **self.split.record()}
 
 
+def name_of(product: str, defects: Sequence[str], whole: bool, note: str) -> str:
+    """The name of a unit."""
+    name = product if whole else "/".join((product, *defects))
+    return f"{name}, {note}" if note else name
+
+
 def open_units(
     root: Path,
     products: Sequence[str],
@@ -69,26 +74,33 @@ def open_units(
     one_in: int = TEACHING,
     rule: str | None = None,
     note: str = "",
-) -> list[Unit]:
+) -> tuple[list[Unit], dict[str, str]]:
     """Split a data set into units: one for each defect, or with `whole` one for each product with all its defects.
 
     products, defects: the ones wanted, () for all. teach: shots of each defect that may teach, those with the lowest
     ids; None: one in `one_in`, by whole groups where groups are known (`groups.json`, or rule, a regular expression).
-    Raises InputError where nothing is left to test on.
+    Returns them, and name -> reason of those that cannot be split, as where nothing is left to test on. Raises
+    InputError if none can.
     """
     dataset = read_dataset(root, products, defects)
     of_product: dict[str, list[str]] = {}
     for product, defect in dataset.shots:
         of_product.setdefault(product, []).append(defect)
-    units = []
+    units, left_out = [], {}
     for product, found in of_product.items():
         group_of = read_groups(dataset.root, product, rule)
-        chosen = {defect: _teaching(dataset, (product, defect), group_of, teach, one_in) for defect in found}
         for part in ([found] if whole else [[defect] for defect in found]):
-            split = read_split(dataset.root, product, {defect: chosen[defect] for defect in part}, rule)
-            check_disjoint(split)
+            try:
+                chosen = {defect: _teaching(dataset, (product, defect), group_of, teach, one_in) for defect in part}
+                split = read_split(dataset.root, product, chosen, rule)
+                check_disjoint(split)
+            except InputError as error:
+                left_out[name_of(product, part, whole, note)] = str(error)
+                continue
             units.append(Unit(product, tuple(part), split, whole, note))
-    return units
+    if not units:
+        raise InputError(next(iter(left_out.values())))
+    return units, left_out
 
 
 def _teaching(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -22,6 +23,8 @@ from .surfaces import CAPTIONS, write_surfaces
 
 if TYPE_CHECKING:
     from ..benchmark import Budget, Unit, Weights
+
+logger = logging.getLogger("adiff")
 
 SURFACES, MVTEC = "surfaces", "mvtec"
 IMAGES, QUICK_IMAGES, SIZE = 40, 12, 128
@@ -115,7 +118,7 @@ DualRate = Annotated[
 Features = Annotated[
     Path | None,
     typer.Option("--features", metavar="FILE", help="Suite [b]paper[/b]: torchvision's resnet34, from which the "
-                 "classifier starts; formulas of quality on it."),
+                 "classifier starts; formulas of quality on it. Given newly, finished cells are measured again."),
 ]  # fmt: skip
 Inception = Annotated[
     Path | None,
@@ -165,13 +168,15 @@ def benchmark(
     names = tuple(one.value for one in dict.fromkeys(suite or DEFAULTS.get(target, (Suites.uplift,))))
     wanted = tuple(dict.fromkeys(variant or ()))
     variants_of(names, wanted)
-    weights = _weights(features, inception, lpips)
+    weights = _weights(names, features, inception, lpips)
     given = _Given(target, out, data, tuple(product or ()), tuple(defect or ()), shots, group, quick)
     budget = _of_dual(_budget(given, pairs, network.value, place.value), names, dual_steps, dual_lr)
     if not resume:
         _clear(out)
     with CliProgress() as progress:
-        units = _open(given, names, progress)
+        units, left_out = _open(given, names, progress)
+    for name, why in left_out.items():
+        logger.warning("%s is left out: %s", name, why)
     from ..backbone import demo_encoder_path, load_backbone
 
     backbone = load_backbone(base, precision=precision.value)
@@ -183,7 +188,9 @@ def benchmark(
     typer.echo(f"{len(cells)} cells: {', '.join(names)} on {', '.join(places)}", err=True)
     try:
         with CliProgress() as progress, keeping(f"finished cells are in {out}; the same command measures the rest"):
-            counts = run_matrix(bench, _name_of(target), cells, command=told, progress=progress, tell=_tell)
+            counts = run_matrix(
+                bench, _name_of(target), cells, command=told, left_out=left_out, progress=progress, tell=_tell
+            )  # fmt: skip
     except KeyboardInterrupt:
         _report(out, root)
         raise
@@ -226,19 +233,22 @@ def _name_of(target: str) -> str:
     return target if target in (SURFACES, MVTEC) else Path(target).resolve().name
 
 
-def _open(given: _Given, names: tuple[str, ...], progress: CliProgress) -> dict[str, list[Unit]]:
-    """Draw or find the data and split it: suite -> what it is measured on."""
+def _open(
+    given: _Given, names: tuple[str, ...], progress: CliProgress
+) -> tuple[dict[str, list[Unit]], dict[str, str]]:
+    """Draw or find the data and split it: suite -> what it is measured on; name -> reason of what cannot be."""
     from ..benchmark import open_units
     from ..benchmark.run import check_folder
 
     check_folder(given.out)
     root, teach = _data(given, progress)
     asked: dict[str, Any] = {"whole": given.target == MVTEC, "rule": given.rule}
-    units = open_units(root, given.products, given.defects, teach=teach, **asked)
+    units, left_out = open_units(root, given.products, given.defects, teach=teach, **asked)
     found = dict.fromkeys(names, units)
     if Suites.shares.value in names:  # it goes up to half of the images
-        found[Suites.shares.value] = open_units(root, given.products, given.defects, one_in=2, note="half", **asked)
-    return found
+        half, more = open_units(root, given.products, given.defects, one_in=2, note="half", **asked)
+        found, left_out = {**found, Suites.shares.value: half}, {**left_out, **more}
+    return found, left_out
 
 
 def _data(given: _Given, progress: CliProgress) -> tuple[Path, int | None]:
@@ -281,16 +291,21 @@ def _most_teaching(root: Path, given: _Given) -> int | None:
     return given.shots if given.shots is not None and given.shots > max(1, fewest // THIRD) else None
 
 
-def _weights(features: Path | None, inception: Path | None, lpips: Path | None) -> Weights:
-    """Files of weights; InputError for those that are not there, and for one of a pair."""
+def _weights(names: tuple[str, ...], features: Path | None, inception: Path | None, lpips: Path | None) -> Weights:
+    """Files of weights; InputError for those that are not there, are others or of no use, and for one of a pair."""
     from ..benchmark import Weights
 
+    given = {"--features": features, "--inception": inception, "--lpips": lpips}
+    if used := [option for option, path in given.items() if path is not None and Suites.paper.value not in names]:
+        raise InputError(f"{used[0]} goes with --suite {Suites.paper.value}")
     if (inception is None) != (lpips is None):
         raise InputError("IS and IC-LPIPS go together; give both --inception and --lpips, or neither")
-    for path in (features, inception, lpips):
+    for path in given.values():
         if path is not None and not path.is_file():
             raise InputError(f"there are no weights at {path}")
-    return Weights(features, inception, lpips)
+    weights = Weights(features, inception, lpips)
+    weights.check()
+    return weights
 
 
 def _budget(given: _Given, pairs: int | None, network: str, place: str) -> Budget:

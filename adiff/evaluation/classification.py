@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..generation.seeds import rng_for
 from ..geometry import resize_image
 from ..progress import NullProgress, Progress
+from .choice import Choice
 from .localization import VALIDATION
 from .material import Run, open_examples, open_pairs
 from .resnet import as_input, build_network
@@ -52,8 +53,8 @@ def measure_classification(
 ) -> dict[str, Any]:
     """Train on the runs' images, each run a class, and test on the real images of the split; the record.
 
-    The state with the best accuracy on a share of the generated images is kept, of equals the latest. Whole images are
-    classified, as in the paper. Raises InputError for fewer than two defects.
+    A share of the generated images chooses the state that is kept (`Choice`). Whole images are classified, as in the
+    paper. Raises InputError for fewer than two defects.
     """
     settings, progress = settings or ClassifierSettings(), progress or NullProgress()
     classes = list(dict.fromkeys(run.key[1] for run in runs))
@@ -66,11 +67,11 @@ def measure_classification(
         images += [pair.image for pair in pairs]
         labels += [classes.index(run.key[1])] * len(pairs)
         names += normals
+    test = [resize_image(one.image, settings.size, settings.size) for one in open_examples(split.test)]
     rest, aside = split_by_group(range(len(images)), names.__getitem__, VALIDATION, rng_for(seed, "validation"))
     network = build_network(len(classes), weights, seed).to(best_device())
     x, y = np.stack(images), np.array(labels)
     step, curve = _train(network, x, y, rest, aside, settings, seed, progress)
-    test = [resize_image(one.image, settings.size, settings.size) for one in open_examples(split.test)]
     table = confusion([classes.index(shot.defect) for shot in split.test], _classify(network, np.stack(test)),
                       len(classes))  # fmt: skip
     return {
@@ -87,7 +88,7 @@ def _train(
 ) -> tuple[int, list[tuple[int, float]]]:  # fmt: skip
     """Train in place; the step of the state that is kept and the validation curve (step, accuracy)."""
     optimiser = torch.optim.AdamW(network.parameters(), settings.lr)
-    where, rng, curve, best = device_of(network), rng_for(seed, "batches"), [], (-1.0, settings.steps, None)
+    where, rng, curve, choice = device_of(network), rng_for(seed, "batches"), [], Choice()
     progress.start(settings.steps, "classifier")
     for step in range(1, settings.steps + 1):
         index = rng.choice(np.asarray(rest), settings.batch)
@@ -99,15 +100,14 @@ def _train(
         loss.backward()
         optimiser.step()
         if aside and (step % settings.check_every == 0 or step == settings.steps):
-            right = float((_classify(network, x[list(aside)]) == y[list(aside)]).mean())
-            curve.append((step, right))
-            if right >= best[0]:
-                best = right, step, {name: tensor.clone() for name, tensor in network.state_dict().items()}
+            right = (_classify(network, x[list(aside)]) == y[list(aside)]).astype(float)
+            curve.append((step, float(right.mean())))
+            choice.look(step, right, network)
         progress.update(step, loss=loss.item())
     progress.finish()
-    if best[2] is not None:
-        network.load_state_dict(best[2])
-    return best[1], curve
+    if choice.state:
+        network.load_state_dict(choice.state)
+    return choice.step or settings.steps, curve
 
 
 @torch.no_grad()

@@ -75,10 +75,10 @@ def measure_localization(
     """
     settings = settings or LocalizerSettings()
     pairs, names = _pairs_of(runs, split, settings.size)
+    test, normals = open_examples(split.test), StoredImages(split.test_normals)  # before the work: one may be damaged
     trained, aside = train_on_pairs(
         pairs, StoredImages(split.train_normals), names=names, settings=settings, seed=seed, progress=progress
     )  # fmt: skip
-    test, normals = open_examples(split.test), StoredImages(split.test_normals)
     scorer, by_defect = partial(score, trained), {}
     for defect in dict.fromkeys(shot.defect for shot in split.test):
         of_defect = [example for shot, example in zip(split.test, test, strict=True) if shot.defect == defect]

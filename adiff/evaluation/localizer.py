@@ -29,6 +29,7 @@ from ..generation.seeds import derived_seed, rng_for
 from ..geometry import resize_image, resize_mask
 from ..pixels import as_images
 from ..progress import NullProgress, Progress
+from .choice import Choice
 from .metrics import average_precision
 from .networks import GROUPS, NETWORKS, new_network
 
@@ -155,28 +156,6 @@ def train_localizer(
         network.load_state_dict(choice.state)
     network.eval().requires_grad_(False)
     return Trained(network, size, choice.step or settings.steps, tuple(curve), settings.network, settings.width)
-
-
-class Choice:
-    """The state that is kept: the latest whose mean AP on the validation pairs is within a standard error of the best.
-
-    One standard error, of the paired differences (after Breiman et al., Classification and Regression Trees, 1984, sec.
-    3.4.3): few pairs cannot tell states apart, and the later one has learned more. One pair tells nothing: the last is
-    kept. step: of the state that is kept, 0 before the first look.
-    """
-
-    def __init__(self) -> None:
-        self.step, self.state, self._best = 0, dict[str, Tensor](), np.zeros(0)
-
-    def look(self, step: int, aps: np.ndarray, network: nn.Module) -> None:
-        """Take a state for the one to keep, or not. aps: of each validation pair, (n,), the same at every look."""
-        if not self.step or aps.mean() >= self._best.mean():
-            self._best = aps
-        elif len(aps) > 1:
-            lost = self._best - aps
-            if lost.mean() > lost.std(ddof=1) / len(lost) ** 0.5:
-                return
-        self.step, self.state = step, {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
 def _prepare(pool: Sequence[Example], size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from ..datasets.images import SUFFIXES
 from ..datasets.readers import Dataset, Shot, few_shot_split, list_images, read_dataset
 from ..errors import InputError
 from ..storage import read_json_object
+from ..tensor_files import digest_of_files
 
 NAME = "groups.json"
 TEST_SHARE = 3
@@ -50,6 +51,10 @@ class Split:
             "train_normals": self.train_normals, "test_normals": self.test_normals, "dropped": self.dropped,
         }  # fmt: skip
         return {name: [path.relative_to(self.root).as_posix() for path in paths] for name, paths in parts.items()}
+
+    def digest(self) -> str:
+        """Digest of the shots' and masks' contents; normal images, of which there may be many, count by name."""
+        return digest_of_files(path for shot in (*self.train, *self.test) for path in (shot.image, shot.mask))
 
 
 def read_split(

@@ -116,7 +116,7 @@ def measure_uplift(
         raise InputError(f"{count} synthetic pairs asked for; {len(material.pairs)} pairs of {run.folder} may teach")
     identity = {
         "format": FORMAT, "count": count, "settings": asdict(settings), "validation": VALIDATION, "run": run.record(),
-        "split": split.record(), "textures": [path.name for path in textures],
+        "split": split.record(), "shots": split.digest(), "textures": [path.name for path in textures],
     }  # fmt: skip
     with run_lock(out):
         _open(out, identity)

@@ -67,7 +67,7 @@ def work(tmp_path, data, backbone, square_masks):
     encoder = tmp_path / "encoder.safetensors"
     save_encoder(encoder, SpatialEncoder("small"), {})
     return SimpleNamespace(
-        data=data, encoder=encoder, units=open_units(data, ["metal"], ["scratch"]), drawn=square_masks,
+        data=data, encoder=encoder, units=open_units(data, ["metal"], ["scratch"])[0], drawn=square_masks,
         bench=lambda name="out", budget=TINY: Bench(backbone, encoder, budget, tmp_path / name),
     )  # fmt: skip
 

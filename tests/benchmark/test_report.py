@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from adiff.benchmark import sheets
 from adiff.benchmark.report import write_report
 from adiff.benchmark.sheets import GAP, LABEL, TILE, draw_sheet
 from adiff.datasets.images import read_photo, write_png
@@ -48,13 +49,17 @@ def written(out):
 def test_tables_have_means_spreads_and_numbers(folder, line):
     rows = [line("textual inversion", value, seed=seed) for seed, value in enumerate((0.2, 0.4))]
     rows += [line("all", value, seed=seed, control="textual inversion") for seed, value in enumerate((0.3, 0.6))]
-    page, text = written(folder(rows))
+    page, text = written(out := folder(rows))
     row = next(one for one in text.splitlines() if one.startswith("| all |"))
     assert "| **45.0 ± 21.2** |" in row and row.endswith("| 2 | textual inversion | +15.0 ± 7.1 | 2/2 |  |  |")
     assert "45.0 ± 21.2" in page.text and "What does each part of the method add?" in page.text
     assert "adiff benchmark <surfaces> --out bench" in page.text and "demo model was trained on such" in page.text
-    circles = [attrs for tag, attrs in page.tags if tag == "circle" and attrs["class"] == "mean"]
-    assert len(circles) == 2  # two variants in the plot of AP; fill is the same in all cells
+    means = [attrs for tag, attrs in page.tags if tag == "path" and attrs["class"] == "mean"]
+    assert len(means) == 2  # two variants in the plot of AP; fill is the same in all cells
+    (drawn,) = (attrs for tag, attrs in page.tags if tag == "svg")
+    assert drawn["preserveaspectratio"] == "none"  # as high as the names beside it, however wide
+    height = float(drawn["height"]) / 2
+    assert f"grid-auto-rows: {height}px" in (out / "report.html").read_text(encoding="utf-8")
     best = [attrs for tag, attrs in page.tags if tag == "td" and attrs.get("class") == "best"]
     assert len(best) == 1 and "textual inversion" in page.text.split("Difference to the control")[1].split("2/2")[0]
     assert not any(value.startswith("http") for _, attrs in page.tags for value in attrs.values() if value)
@@ -168,6 +173,16 @@ def test_a_sheet_has_a_line_for_each_variant_below_the_normal_images(runs):
     assert ((sheet[76 : 76 + TILE] == (236, 38, 96)).all(-1)).any()  # the mask's outline
     without = read_photo(draw_sheet(out / "other.png", out, rows, None)).rgb
     assert sheet.shape[0] - without.shape[0] == TILE + GAP
+
+
+def test_the_normal_images_above_are_those_of_generated_pairs(runs, monkeypatch):
+    out, (pasted, ours) = runs
+    above = []
+    monkeypatch.setattr(sheets, "_normals", lambda run, root: above.append(run.name))
+    rows = [{**pasted, "recipe": {"source": "cutpaste"}}, {**ours, "recipe": {"source": "generated"}}]
+    draw_sheet(out / "sheet.png", out, rows, out / "data")
+    draw_sheet(out / "sheet.png", out, rows[:1], out / "data")
+    assert above == ["all", "textual inversion"]
 
 
 def test_lines_without_pairs_have_no_sheet(runs, line):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from adiff.benchmark import Budget, Cell, Failures, Recipe, Variant, run_matrix
+from adiff.benchmark import Budget, Cell, Failures, Recipe, Variant, Weights, run_matrix
 from adiff.benchmark.run import read_rows, time_left
 from adiff.errors import InputError
 from adiff.generation import GenerationSettings
@@ -131,18 +131,58 @@ def test_another_benchmark_in_the_folder_is_refused(work):
     marked.workshop = replace(marked.workshop, foreground=work.data / "metal" / "ground_truth")
     with pytest.raises(InputError, match=r"another benchmark \(foreground differ\)"):
         run_matrix(marked, "metal", wanted)
+    mask = work.data / "metal" / "ground_truth" / "scratch" / "004_mask.png"
+    before = mask.read_bytes()
+    mask.write_bytes((mask.parent / "003_mask.png").read_bytes())  # the name is the same
+    with pytest.raises(InputError, match=r"files of metal/scratch differ"):
+        run_matrix(work.bench(), "metal", wanted)
+    mask.write_bytes(before)
+    run_matrix(work.bench(), "metal", wanted)
     (work.data / "metal" / "test" / "scratch" / "005.png").unlink()
     (work.data / "metal" / "ground_truth" / "scratch" / "005_mask.png").unlink()
     from adiff.benchmark import open_units
 
-    changed = [replace(cell, unit=open_units(work.data, [], ["scratch"])[0]) for cell in wanted]
+    changed = [replace(cell, unit=open_units(work.data, [], ["scratch"])[0][0]) for cell in wanted]
     with pytest.raises(InputError, match=r"files of metal/scratch differ"):
         run_matrix(work.bench(), "metal", changed)
     foreign = work.bench("foreign")
     foreign.out.mkdir()
     (foreign.out / "notes.txt").write_text("x")
     with pytest.raises(InputError, match="holds notes.txt and no benchmark.json"):
-        run_matrix(foreign, "metal", wanted)
+        run_matrix(foreign, "metal", changed)
+
+
+def test_weights_that_are_newly_given_are_taken_for_finished_cells_too(work, tmp_path, monkeypatch):
+    from adiff.benchmark import bench as module
+
+    def bench(*contents):
+        made = work.bench()
+        paths = [tmp_path / name for name in ("resnet34.pth", "inception.pth")]
+        for path, content in zip(paths, contents, strict=False):
+            path.write_bytes(content)
+        made.weights = Weights(*paths[: len(contents)])
+        made.weighed = made.weights.record()
+        return made
+
+    measured = []
+    monkeypatch.setattr(module, "of_product", lambda *a: measured.append(a[3]) or {"accuracy": 0.5})
+    whole = cells(work, Variant("all", Recipe(source="cutpaste", detect=False, whole=True)), REAL)
+    for _ in range(2):
+        run_matrix(bench(), "metal", whole)
+    assert len(measured) == 1
+    told = []
+    for _ in range(2):
+        run_matrix(bench(b"one"), "metal", whole, tell=lambda line, left: told.append(line))
+    assert len(measured) == 2 and len(told) == 1  # `real` has no use for them
+    run_matrix(bench(b"one", b"two"), "metal", whole)
+    assert len(measured) == 3 and set(read_rows(bench().out)[0]["weights"]) == {"features", "inception"}
+    before = read_rows(bench().out)
+    with pytest.raises(InputError, match=r"measured with other weights \(features, inception\); give the same files"):
+        run_matrix(bench(), "metal", whole)
+    with pytest.raises(InputError, match=r"measured with other weights \(features\)"):
+        run_matrix(bench(b"three", b"two"), "metal", whole)
+    run_matrix(bench(), "metal", cells(work, REAL))
+    assert read_rows(bench().out) == before
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"suite": "uplift"}', "null"])

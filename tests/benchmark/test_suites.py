@@ -119,7 +119,7 @@ def test_steps_shots_and_tokens_change_nothing_else():
 
 
 def test_the_whole_matrix_is_made_for_one_seed_before_the_next(data):
-    units = open_units(data, [], [])
+    units, _ = open_units(data, [], [])
     cells = cells_of({"steps": units, "grid": units}, 2)
     assert len(cells) == 2 * 2 * (6 + 4) == len({cell.place for cell in cells})
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)

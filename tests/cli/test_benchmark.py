@@ -112,6 +112,25 @@ def test_a_benchmark_of_nothing_but_failures_says_so(run, data, cheap, tmp_path)
     assert "is no image this reads" in (tmp_path / "bad" / "report.md").read_text()
 
 
+def test_a_defect_with_one_shot_costs_only_its_own_cells(run, data, cheap, tmp_path):
+    for kind in ("test", "ground_truth"):
+        for path in sorted((data / "metal" / kind / "scratch").iterdir())[1:]:
+            path.rename(tmp_path / f"{kind}-{path.name}")
+    out = tmp_path / "out"
+    asked = ("benchmark", data, "--product", "metal", "--suite", "uplift", "--variant", "real", "--quick", "--out", out)
+    result = run(*asked)
+    assert result.exit_code == 0 and result.stdout.startswith("1 of 1 cells measured, 0 failed"), result.stderr
+    assert "warning: metal/scratch is left out: no shot of metal/scratch is left to test on" in result.stderr
+    for page in ("report.md", "report.html"):
+        assert "metal/scratch was not measured: no shot of metal/scratch" in (out / page).read_text()
+    for kind in ("test", "ground_truth"):
+        for path in tmp_path.glob(f"{kind}-*"):
+            path.rename(data / "metal" / kind / "scratch" / path.name.removeprefix(f"{kind}-"))
+    result = run(*asked)
+    assert result.exit_code == 0 and result.stdout.startswith("2 of 2 cells measured"), result.stderr
+    assert "was not measured" not in (out / "report.md").read_text()
+
+
 def test_what_does_not_fit_is_refused(refused, data, tiny, tmp_path):
     out = ("--out", tmp_path / "out")
     assert "mvtec needs --data" in refused("benchmark", "mvtec", *out)
@@ -126,6 +145,13 @@ def test_what_does_not_fit_is_refused(refused, data, tiny, tmp_path):
     assert "--dual-steps goes with --suite dual" in refused("benchmark", data, "--dual-steps", "9", *out)
     assert "--dual-lr goes with --suite dual" in refused("benchmark", data, "--dual-lr", "1e-4", *out)
     assert "positive learning rate; got 150, 0" in refused("benchmark", data, "--suite", "dual", "--dual-lr", "0", *out)
+    weights = tmp_path / "resnet34.pth"
+    weights.write_bytes(b"x")
+    assert "--features goes with --suite paper" in refused("benchmark", data, "--features", weights, *out)
+    paper = ("benchmark", data, "--suite", "paper", *out)
+    assert "resnet34.pth" in refused(*paper, "--features", weights)
+    assert "give both --inception and --lpips" in refused(*paper, "--lpips", weights)
+    assert "no weights at" in refused(*paper, "--features", tmp_path / "none.pth")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("x")
     assert "holds mine.txt and no benchmark.json" in refused("benchmark", data, "--defect", "hole", *out)

@@ -152,6 +152,9 @@ def test_what_does_not_fit_is_refused(refused, data, made, library, tmp_path):
     )
     assert "is left to test on" in refused("evaluate", "localization", data, made, "--shots", "4", *out)
     assert "expected multiples of 16" in refused("evaluate", "uplift", data, made, "--size", "20", *out)
+    write_png(data / "metal" / "ground_truth" / "scratch" / "002_mask.png", np.zeros((64, 64), bool))
+    told = refused("evaluate", "localization", data, made, "--shots", "1", *FAST, *out)  # one line: nothing was trained
+    assert "002_mask.png (64x64) is empty" in told
     (data / "metal" / "ground_truth" / "scratch" / "002_mask.png").unlink()
     assert "1 of 4 images" in refused("evaluate", "uplift", data, made, "--shots", "1", *out)
     (made / "pairs" / "000003.json").unlink()

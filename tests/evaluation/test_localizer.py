@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from adiff.errors import InputError
 from adiff.evaluation.localization import measure
-from adiff.evaluation.localizer import Choice, Example, LocalizerSettings, focal_loss, score, train_localizer
+from adiff.evaluation.localizer import Example, LocalizerSettings, focal_loss, score, train_localizer
 from adiff.evaluation.localizer_file import load_localizer, save_localizer
 from adiff.evaluation.metrics import average_precision
 from adiff.progress import Cancelled
@@ -75,26 +75,6 @@ def test_the_state_that_validation_chooses_is_kept_and_without_it_the_last():
     assert np.mean(own) == pytest.approx(curve[kept.step], abs=1e-4)
     last = train_localizer([bright(0)], [], [grey(0)], settings=settings)
     assert last.step == 8 and last.curve == ()
-
-
-@pytest.mark.parametrize(
-    "looks, kept",
-    [
-        ([[0.5, 0.6], [0.7, 0.8], [0.1, 0.2]], 2),  # much worse at the end
-        ([[0.5, 0.6], [0.7, 0.8], [0.9, 0.59]], 3),  # worse in the mean, but one pair says the contrary
-        ([[0.5, 0.6], [0.7, 0.8], [0.9, 0.59], [0.5, 0.5]], 3),
-        ([[0.7, 0.8], [0.69, 0.79], [0.8, 0.9]], 3),
-        ([[0.7, 0.8], [0.69, 0.79]], 1),  # a little worse, in both alike
-        ([[0.7, 0.8], [0.7, 0.8]], 2),
-        ([[0.9], [0.2]], 2),  # one pair tells nothing
-    ],
-)
-def test_of_states_that_the_pairs_cannot_tell_apart_the_latest_is_chosen(looks, kept):
-    choice, network = Choice(), torch.nn.Linear(1, 1)
-    for step, aps in enumerate(looks, 1):
-        torch.nn.init.constant_(network.weight, step)
-        choice.look(step, np.array(aps), network)
-    assert choice.step == kept and choice.state["weight"].item() == kept
 
 
 def test_real_and_synthetic_pairs_share_a_batch_as_asked():

@@ -91,6 +91,12 @@ def test_a_stopped_evaluation_goes_on_and_whole_rows_stay(work, tmp_path, stoppe
 
 def test_what_does_not_fit_is_refused(work, tmp_path):
     go(work, tmp_path / "out", rows=("real",))
+    mask = work.root / "ground_truth" / "scratch" / "004_mask.png"
+    before = mask.read_bytes()
+    mask.write_bytes((mask.parent / "003_mask.png").read_bytes())  # the name is the same
+    with pytest.raises(InputError, match=r"another evaluation \(shots differ\)"):
+        go(work, tmp_path / "out", rows=("real",))
+    mask.write_bytes(before)
     with pytest.raises(InputError, match=r"another evaluation \(count differ\)"):
         go(work, tmp_path / "out", rows=("real",), count=4)
     with pytest.raises(InputError, match="9 synthetic pairs asked for; 8 pairs"):
