@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from uuid import uuid4
 
 import comfy.model_management
 import folder_paths
@@ -81,8 +82,11 @@ class ReweightingRun:
             interval=self.interval, to_pixels=_pixels(self.distance, model, self.vae),
         )  # fmt: skip
         for cond in conds.get("positive") or []:
-            if cond.get("cross_attn") is not None:
-                self.spans[cond["uuid"]] = (find_span(cond["cross_attn"]), cond["cross_attn"].shape[1])
+            # of one limited to an area ComfyUI puts a copy into the other list, uuid and "cross_attn" and all
+            cond["uuid"] = uuid4()
+            tokens = cond["model_conds"].get("c_crossattn")
+            if tokens is not None:
+                self.spans[cond["uuid"]] = (find_span(tokens.cond), tokens.cond.shape[1])
         if self.mode == "release" and not any(span for span, _ in self.spans.values()):
             log.warning("re-weighting 'release' weights our tokens only, and the positive conditioning holds none")
 

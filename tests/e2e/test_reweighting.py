@@ -140,6 +140,21 @@ def test_rows_mode_weighs_every_token_wherever_it_stands(server, graph):
     assert rounding(result.latent(off), result.latent(latents[0])) > 5 * ROUNDING
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_an_area_as_large_as_the_image_is_no_area(server, graph, mode):
+    """ComfyUI gives each list of conditions a copy of the other's area, under the name of the one it is a copy of."""
+    scene = make_scene(server, graph, negative=12)
+    given = {"width": 1.0, "height": 1.0, "x": 0.0, "y": 0.0, "strength": 1.0}
+    whole = {
+        kind: graph("ConditioningSetAreaPercentage", conditioning=getattr(scene, kind), **given)
+        for kind in ("positive", "negative")
+    }
+    latents = [scene.save(scene.ours(reweighting=mode, **{kind: one})) for kind, one in whole.items()]
+    without = scene.save(scene.ours(reweighting=mode))
+    result = server.run(graph)
+    assert all(rounding(result.latent(one), result.latent(without)) < ROUNDING for one in latents)
+
+
 @pytest.mark.parametrize(("mode", "by_transformer"), [*((mode, False) for mode in MODES), ("balanced", True)])
 def test_another_pack_applied_before_ours_is_still_called(server, graph, mode, by_transformer):
     scene = make_scene(server, graph, negative=12)
