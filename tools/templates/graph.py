@@ -17,9 +17,9 @@ WIDE = {"ADiffLoadDefect": 380, "CLIPTextEncode": 380, "ADiffSavePairs": 440, "P
 PREVIEW = {
     "ADiffLoadDefect": 152, "ADiffGenerateMasks": 240, "ADiffFilterMasks": 240, "ADiffPlaceMasks": 240,
     "ADiffVaryShotMasks": 240,
-    "ADiffSavePairs": 260, "PreviewImage": 230, "PreviewAny": 180, "CLIPTextEncode": 80, "ADiffLoadDefectDataset": 190,
+    "ADiffSavePairs": 260, "PreviewImage": 230, "PreviewAny": 180, "CLIPTextEncode": 80, "ADiffLoadDefectDataset": 230,
     "ADiffTrainDefects": 250, "ADiffTrainMasks": 250, "ADiffTrainLocalizer": 250, "ADiffPasteBaseline": 240,
-    "ADiffLocalize": 240, "ADiffScoreDataset": 160, "ADiffTrainDual": 250, "ADiffKSampler": 230, "KSampler": 230,
+    "ADiffLocalize": 240, "ADiffScoreDataset": 230, "ADiffTrainDual": 250, "ADiffKSampler": 230, "KSampler": 230,
     "ADiffDualSampler": 230,
 }  # fmt: skip
 """Pixels that a node needs below its widgets for pictures or text."""
