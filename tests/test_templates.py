@@ -156,6 +156,7 @@ def test_one_note_says_what_to_change(graph):
     (text,) = note["widgets_values"]
     assert note["title"] == "What to change" and 200 < len(text) < 1200
     assert "http" not in text
+    assert bool(nodes_of(graph, "ADiffSavePairs")) == ("*Save Pairs*" in text)  # which names the folders
 
 
 def test_seed_control_stands_behind_the_seed(graph, schema):
