@@ -19,6 +19,12 @@ from .files import BUILT_IN, LIBRARIES, find_library, label_of, library_names, l
 log = logging.getLogger("adiff")
 LONGEST = 4000
 """Characters of a note."""
+LOCKS = {
+    "pack": "it comes with the pack; save a copy with Save Library",
+    "link": "it is a link to a file outside the model folders; edit it there",
+    "file": "the file or its folder is read-only",
+}
+"""Why a library takes no edits, by the word that the panel has its own languages' texts for."""
 _journal = Journal()
 
 
@@ -34,7 +40,7 @@ def listing() -> dict[str, Any]:
 
 
 def about_library(name: str) -> dict[str, Any]:
-    """Return a library as the panel shows it. state: to be given back with an edit; locked: why it takes none."""
+    """Return a library as the panel shows it. state: to be given back with an edit; locked: one of LOCKS."""
     path = library_path(name)
     state = state_of(path)  # before it is read, so that a file which changes in between is taken for the old one
     library = find_library(name).library
@@ -101,20 +107,20 @@ def editable_path(name: str) -> Path:
     path = library_path(name)
     locked = _lock_of(name, path)
     if locked:
-        raise InputError(f"{name} stays as it is: {locked}")
+        raise InputError(f"{name} stays as it is: {LOCKS[locked]}")
     return path.resolve()
 
 
 def _lock_of(name: str, path: Path) -> str | None:
-    """Why a library takes no edits, or None."""
+    """The one of LOCKS why a library takes no edits, or None."""
     if name == BUILT_IN:
-        return "it comes with the pack; save a copy with Save Library"
+        return "pack"
     file = path.resolve()
     roots = [Path(root).resolve() for root in folder_paths.get_folder_paths(LIBRARIES)]
     if not any(file.is_relative_to(root) for root in roots):
-        return "it is a link to a file outside the model folders; edit it there"
+        return "link"
     if not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
-        return "the file or its folder is read-only"
+        return "file"
     return None
 
 

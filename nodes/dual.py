@@ -112,7 +112,9 @@ class TrainDual(io.ComfyNode):
                     preview=dual_preview(backbone, settings, progress) if preview_every else None,
                 )  # fmt: skip
                 save_dual(path, learned)
-        curve = as_image(loss_curve(learned.info["curve"], learned.info["best"], f"dual model of {learned.name}"))
+        picture = loss_curve(learned.info["curve"], learned.info["best"], f"dual model of {learned.name}")
+        progress.close(picture)
+        curve = as_image(picture)
         report = _report(learned, path, time.monotonic() - began)
         return io.NodeOutput(LoadedDual(path.name, learned), curve, report, ui=ui.PreviewImage(curve, cls=cls))
 

@@ -111,10 +111,21 @@ class LearningProgress(GraphProgress):
         with _translated():
             super().update(done, **info)
 
+    _live = False  # whether a picture is beside the bar
+
     def show(self, done: int, picture) -> None:
         """Show a PIL picture beside the bar."""
+        self._live = True
         with _translated():
-            self._bar.update_absolute(done, self._total, ("JPEG", picture, max(picture.size)))
+            self._put(done, picture)
+
+    def close(self, picture) -> None:
+        """Let a PIL picture be the last one: a browser shows it in the place of what the node gives in the end."""
+        if self._live:
+            self._put(self._total, picture)
+
+    def _put(self, done: int, picture) -> None:
+        self._bar.update_absolute(done, self._total, ("JPEG", picture, max(picture.size)))
 
 
 def normal_forward(block: nn.Module) -> Callable[..., Tensor]:

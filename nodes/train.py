@@ -16,6 +16,7 @@ from typing import Any
 import folder_paths
 import numpy as np
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 from ..adiff.errors import InputError
 from ..adiff.learning import Shots, changed_shots, learn_anomalies, learn_masks, new_defect, with_shots
@@ -129,7 +130,7 @@ class TrainDefects(io.ComfyNode):
             library = Library(
                 learned, backbone.fingerprint, backbone.name, backbone.context_dim, encoder.fingerprint
             )  # fmt: skip
-        curve, report = _shown(learned, shots, "anomaly", "appearance", began)
+        curve, report = _shown(learned, shots, "anomaly", "appearance", began, progress)
         return io.NodeOutput(
             LoadedLibrary(IN_GRAPH, library), encoder, curve, f"{report}\n{which}", ui=ui.PreviewImage(curve, cls=cls)
         )
@@ -187,7 +188,7 @@ class TrainMasks(io.ComfyNode):
                     preview=mask_preview(backbone, progress) if preview_every else None,
                     preview_every=max(1, preview_every),
                 )  # fmt: skip
-        curve, report = _shown(learned, shots, "mask", "masks", began)
+        curve, report = _shown(learned, shots, "mask", "masks", began, progress)
         made = replace(known, defects={**known.defects, **learned})
         return io.NodeOutput(LoadedLibrary(IN_GRAPH, made), curve, report, ui=ui.PreviewImage(curve, cls=cls))
 
@@ -273,8 +274,11 @@ def training_state(
         state.parent.rmdir()
 
 
-def _shown(learned: Mapping[Key, Defect], shots: Mapping[Key, Shots], kind: str, what: str, began: float):
-    """The loss curve, IMAGE, and the report of a training."""
+def _shown(
+    learned: Mapping[Key, Defect], shots: Mapping[Key, Shots], kind: str, what: str, began: float,
+    progress: LearningProgress,
+) -> tuple[Tensor, str]:  # fmt: skip
+    """The loss curve, IMAGE, and the report of a training; the curve takes the place of the last live preview."""
     about = next(iter(learned.values())).info[kind]  # all defects were learned together
     seconds = time.monotonic() - began
     ended = {"": "all steps done", "early": "the held-out loss fell no further"}
@@ -287,4 +291,6 @@ def _shown(learned: Mapping[Key, Defect], shots: Mapping[Key, Shots], kind: str,
         lines.append(f"{entry.name}: {len(shots[key].pairs)} shots{aside}{loss}")
     names = ", ".join(entry.name for entry in learned.values())
     title = names if len(names) < 40 else f"{len(learned)} defects"
-    return as_image(loss_curve(about["curve"], about["best"], f"{what} of {title}")), "\n".join(lines)
+    curve = loss_curve(about["curve"], about["best"], f"{what} of {title}")
+    progress.close(curve)
+    return as_image(curve), "\n".join(lines)

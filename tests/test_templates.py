@@ -9,7 +9,7 @@ import pytest
 
 from adiff.datasets.surfaces import WITHHELD
 from tests.e2e.convert import NOTES, to_prompt
-from tools.templates.graph import TITLE
+from tools.templates.graph import PREVIEW, TITLE
 from tools.templates.graphs import GRAPHS, file_name
 from tools.templates.painting import SIZE
 from tools.templates.schema import CONTROL, LINK_ONLY, ROOT, load_schema
@@ -145,11 +145,18 @@ def test_layout(graph):
         assert boxes[origin][2] < boxes[target][0]
 
 
+def test_what_shows_pictures_has_the_room_that_the_front_end_gives_them():
+    """Else the node grows as it shows them, out of its stage or over its neighbour; 220 is the front end's least."""
+    without = {"ADiffLoadDefect", "PreviewAny", "CLIPTextEncode"}  # a widget of ours; texts
+    assert {type: room for type, room in PREVIEW.items() if room < 220}.keys() <= without
+
+
 def test_one_note_says_what_to_change(graph):
     (note,) = nodes_of(graph, *NOTES)
     (text,) = note["widgets_values"]
     assert note["title"] == "What to change" and 200 < len(text) < 1200
     assert "http" not in text
+    assert bool(nodes_of(graph, "ADiffSavePairs")) == ("*Save Pairs*" in text)  # which names the folders
 
 
 def test_seed_control_stands_behind_the_seed(graph, schema):

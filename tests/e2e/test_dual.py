@@ -180,6 +180,8 @@ def test_from_photos_to_a_file_to_saved_pairs(server, graph):
     assert result.text(before) == result.text(after)
     pictures = [data for kind, data in events.seen if kind == "preview"]
     assert pictures and all(one.width > 2 * one.height - 20 for one in pictures[:1])
+    sizes = [one.size for one in pictures if one.size != (512, 512)]  # which the samplers' own are
+    assert sizes[-1] == (768, 432)  # the loss curve: a browser goes on showing the last live picture
     image = server.base / "output" / "dual" / "metal" / "test" / "scratch" / "000000.png"
     assert Image.open(image).size == (SIZE, SIZE)
     model, shots = stored(server, "from photos"), [

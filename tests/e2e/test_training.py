@@ -155,6 +155,8 @@ def test_from_photos_to_a_library_to_a_pair(server, graph):
     assert set(events.steps(learned, 4)) == {1, 2, 3, 4}
     pictures = [data for kind, data in events.seen if kind == "preview"]
     assert len(pictures) >= 2 and all(min(one.size) >= 128 for one in pictures)
+    sizes = [one.size for one in pictures if one.size != (512, 512)]  # which the samplers' own are
+    assert sizes[-1] == (768, 432)  # the loss curve: a browser goes on showing the last live picture
     (measured,) = json.loads(result.text(measures))
     assert measured["leak"] == 0
     entry = stored(server, "from photos").defects["metal", "scratch"]

@@ -21,8 +21,8 @@ the model into `models/adiff_dual` and makes pairs with it. For defects that cha
 on drawn photos. **Cancel** at any time: run again, the training goes on where it was.
 
 **Your own photos:** put a folder into ComfyUI's `input` folder, with the photos in `images/` and a mask of the same
-name for each in `masks/` (white where the defect is), press R, and choose it in *Load Defect Dataset*. If the object
-does not fill the frame set `bcm` to paper.
+name for each in `masks/` (white where the defect is), press R, and choose it in *Load Defect Dataset*. Give the
+model a `name` of its own, else it replaces the other. If the object does not fill the frame set `bcm` to paper.
 
 **Your own model:** put *Load Checkpoint* (any SD 1.5 checkpoint) in the place of *Load Demo Model*, a *CLIP Text
 Encode* with an empty text in the place of its `empty`; set `steps` to 5000, `learning_rate` to 0.00002, `saim` to full.

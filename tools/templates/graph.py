@@ -17,14 +17,16 @@ WIDE = {"ADiffLoadDefect": 380, "CLIPTextEncode": 380, "ADiffSavePairs": 440, "P
 PREVIEW = {
     "ADiffLoadDefect": 152, "ADiffGenerateMasks": 240, "ADiffFilterMasks": 240, "ADiffPlaceMasks": 240,
     "ADiffVaryShotMasks": 240,
-    "ADiffSavePairs": 260, "PreviewImage": 230, "PreviewAny": 180, "CLIPTextEncode": 80, "ADiffLoadDefectDataset": 190,
+    "ADiffSavePairs": 260, "PreviewImage": 230, "PreviewAny": 180, "CLIPTextEncode": 80, "ADiffLoadDefectDataset": 230,
     "ADiffTrainDefects": 250, "ADiffTrainMasks": 250, "ADiffTrainLocalizer": 250, "ADiffPasteBaseline": 240,
-    "ADiffLocalize": 240, "ADiffScoreDataset": 160, "ADiffTrainDual": 250, "ADiffKSampler": 230, "KSampler": 230,
+    "ADiffLocalize": 240, "ADiffScoreDataset": 230, "ADiffTrainDual": 250, "ADiffKSampler": 230, "KSampler": 230,
     "ADiffDualSampler": 230,
 }  # fmt: skip
 """Pixels that a node needs below its widgets for pictures or text."""
 NOTE_WIDTH, NOTE_LINE, NOTE_CHARACTERS = 960, 20, 120
 """Pixels of the note and of its lines, and what stands in one."""
+NAMES = "**Another product or defect:** name it in *Save Pairs* too; those names are the folders of the pairs."
+"""The note's end where a graph saves pairs."""
 
 
 @dataclass(frozen=True)
@@ -145,15 +147,20 @@ class Graph:
             top, right = bottom, max(right, end)
 
     @property
+    def _text(self) -> str:
+        saves = any(node.type == "ADiffSavePairs" for node in self._nodes)
+        return f"{self._note}\n\n{NAMES}" if saves else self._note
+
+    @property
     def _note_height(self) -> int:
-        lines = sum(1 + len(line) // NOTE_CHARACTERS for line in self._note.splitlines())
+        lines = sum(1 + len(line) // NOTE_CHARACTERS for line in self._text.splitlines())
         return 2 * TITLE + NOTE_LINE * lines
 
     def _note_json(self) -> dict[str, Any]:
         return {
             "id": 1, "type": "MarkdownNote", "pos": [0, TITLE], "size": [NOTE_WIDTH, self._note_height], "flags": {},
             "order": 0, "mode": 0, "inputs": [], "outputs": [], "title": "What to change", "properties": {},
-            "widgets_values": [self._note], "color": "#432", "bgcolor": "#653",
+            "widgets_values": [self._text], "color": "#432", "bgcolor": "#653",
         }  # fmt: skip
 
 

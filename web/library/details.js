@@ -1,6 +1,7 @@
 // The form below the list: all that a library says of one defect, to be changed.
 
 import { element, icon, iconButton } from "./element.js";
+import { lockOf } from "./rows.js";
 import { pictureUrl } from "./server.js";
 import { say } from "./words.js";
 
@@ -136,7 +137,7 @@ export function details({ library, defect, known, save, remove, add, close }) {
       ),
       iconButton("times", say("close"), close),
     ),
-    locked && element("p", { class: "adiff-locked" }, icon("lock"), say("locked", { why: library.locked })),
+    locked && element("p", { class: "adiff-locked" }, icon("lock"), lockOf(library)),
     element(
       "div", { class: "adiff-fields" },
       field(say("product"), product),

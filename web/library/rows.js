@@ -8,6 +8,9 @@ import { say } from "./words.js";
 const THUMBNAIL = 112; // pixels asked for
 const UNHURRIED = 60; // milliseconds that a row is in view before its picture is asked for
 
+// Why a library cannot be changed.
+export const lockOf = ({ locked }) => ({ pack: say("lockedPack"), link: say("lockedLink"), file: say("lockedFile") })[locked];
+
 export const nameOf = (defect) => `${defect.product}/${defect.defect}`;
 
 // Whether two items look the same, so that the row of one does for the other.
@@ -35,7 +38,7 @@ function head(panel, { library, found, open, damaged }) {
     const told = say("damaged", damaged);
     return element("div", { class: "adiff-head adiff-damaged", title: told }, icon("exclamation-triangle"), element("span", {}, told));
   }
-  const title = library.locked ? say("locked", { why: library.locked }) : library.name;
+  const title = library.locked ? lockOf(library) : library.name;
   return element(
     "button",
     { type: "button", class: "adiff-head", onclick: () => panel.toggle(library.name), title, "aria-expanded": String(open) },
