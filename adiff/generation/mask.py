@@ -14,8 +14,8 @@ from ..backbone import Backbone
 from ..embedding import join_condition
 from ..errors import InputError
 from ..masks import MaskRules, best_aligned_iou, check_mask, clean_mask
+from ..memory import Parts
 from ..progress import NullProgress, Progress
-from .memory import Parts
 from .sampler import sample_plain
 from .seeds import generator_for
 from .settings import MaskSampling

@@ -22,6 +22,7 @@ from ..backbone import Backbone
 from ..embedding import K_ANOMALY, join_condition, random_embedding
 from ..errors import InputError
 from ..library import Key
+from ..memory import Parts
 from ..progress import Progress
 from ..spatial_encoder import SpatialEncoder
 from ..spatial_encoder import fingerprint as encoder_fingerprint
@@ -32,7 +33,7 @@ from .settings import InversionSettings, check_choice
 from .shots import RecentLosses, ShotArrays, check_shots, shot_digests, shot_names
 from .timesteps import draw_timesteps, fixed_timesteps, timestep_weights
 from .validation import HELD_OUT, hold_out, samples_of_each
-from .views import ViewBank, choose_views, draw_views, warn_of_few_cells
+from .views import MEASURED, ViewBank, choose_views, draw_views, warn_of_few_cells
 
 NORMALISATIONS = ("area", "release")
 
@@ -190,11 +191,11 @@ class _Inversion:
         views = self._draw([[shots[key]] for key in self.keys], each, progress)
         t = fixed_timesteps(len(shots), each, len(self.backbone.alphas_cumprod))
         noise = noise_like(views.latents, step_generator(self.seed, HELD_OUT))
-        parts = torch.arange(len(t)).split(self.settings.batch)
+        index, parts = torch.arange(len(t)), Parts(self.settings.batch, MEASURED)
 
         def measure() -> float:
-            losses = (self._losses(views, p, t[p], noise[p], "area").cpu() for p in parts)
-            return sum(float(part.double().sum()) for part in losses) / len(t)
+            losses = parts.of(len(t), lambda p: self._losses(views, index[p], t[p], noise[p], "area").tolist())
+            return sum(losses) / len(t)
 
         return measure
 

@@ -17,6 +17,7 @@ from ..backbone import Backbone
 from ..datasets.augmentation import draw_view, view_mask
 from ..embedding import K_MASK, join_condition, random_embedding
 from ..library import Key
+from ..memory import Parts
 from ..progress import NullProgress, Progress
 from .batch import Batch, first_scale
 from .loop import Outcome, fit, step_generator
@@ -25,7 +26,7 @@ from .settings import InversionSettings
 from .shots import RecentLosses, check_shots, shot_digests
 from .timesteps import draw_timesteps, fixed_timesteps, timestep_weights
 from .validation import HELD_OUT, hold_out, samples_of_each
-from .views import VIEWS
+from .views import ENCODED, MEASURED, VIEWS
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,11 @@ class _Inversion:
         z = torch.cat(self._encode([[masks[key]] for key in self.keys], each, progress))
         t = fixed_timesteps(len(masks), each, len(self.backbone.alphas_cumprod))
         noise, owners = noise_like(z, step_generator(self.seed, HELD_OUT)), np.repeat(np.arange(len(masks)), each)
-        parts = [slice(i, i + self.settings.batch) for i in range(0, len(t), self.settings.batch)]
+        parts = Parts(self.settings.batch, MEASURED)
 
         def measure() -> float:
-            losses = (self._losses(z[p], owners[p], t[p], noise[p]).cpu() for p in parts)
-            return sum(float(part.double().sum()) for part in losses) / len(t)
+            losses = parts.of(len(t), lambda p: self._losses(z[p], owners[p], t[p], noise[p]).tolist())
+            return sum(losses) / len(t)
 
         return measure
 
@@ -180,8 +181,9 @@ def encode_masks(
             rng = np.random.default_rng((*seed, place, draw))
             view = draw_view(mask, backbone.native_size, rng, crop=False)
             pictures.append(view_mask(mask, view, backbone.native_size))
-    latents = []
-    for part in torch.from_numpy(np.stack(pictures)).split(batch):
-        latents.append(backbone.encode((part[:, None].float() * 2 - 1).repeat(1, 3, 1, 1)))
-        told(sum(map(len, latents)))
-    return torch.cat(latents)
+    latents, parts = [], Parts(doing=ENCODED)
+    for some in torch.from_numpy(np.stack(pictures)).split(batch):
+        pixels = (some[:, None].float() * 2 - 1).repeat(1, 3, 1, 1)
+        latents += parts.of(len(pixels), lambda part, pixels=pixels: backbone.encode(pixels[part]))
+        told(len(latents))
+    return torch.stack(latents)
