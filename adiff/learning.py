@@ -31,7 +31,7 @@ from .versions import versions
 if TYPE_CHECKING:
     from .backbone import Backbone
     from .progress import Progress
-    from .training import AnomalyResult, AnomalySettings, MaskResult, MaskSettings, Outcome
+    from .training import AnomalyResult, AnomalySettings, MaskResult, MaskSettings
 
     Preview = Callable[[int, Mapping[Key, Tensor]], None]
 
@@ -140,7 +140,7 @@ def learn_anomalies(
         settings=settings, seed=seed, progress=progress, state=state, names={key: shots[key].files for key in entries},
         preview=preview, preview_every=preview_every,
     )  # fmt: skip
-    about = _told(result.outcome, seed) | {"encoder": fingerprint(result.encoder) if result.encoder else None}
+    about = _told(result, seed) | {"encoder": fingerprint(result.encoder) if result.encoder else None}
     learned = {
         key: replace(entry, anomaly=result.embeddings[key], info=_noted(entry, "anomaly", about, result, shots[key]))
         for key, entry in entries.items()
@@ -168,7 +168,7 @@ def learn_masks(
         backbone, masks, settings=settings, seed=seed, progress=progress, state=state,
         names={key: shots[key].files for key in entries}, preview=preview, preview_every=preview_every,
     )  # fmt: skip
-    about = _told(result.outcome, seed)
+    about = _told(result, seed)
     return {
         key: replace(entry, mask=result.embeddings[key], info=_noted(entry, "mask", about, result, shots[key]))
         for key, entry in entries.items()
@@ -212,11 +212,12 @@ def check_finite(entries: Mapping[Key, Defect]) -> None:
                 )
 
 
-def _told(outcome: Outcome, seed: int) -> dict[str, Any]:
-    """The record of a training; raises for one that has nothing to keep."""
+def _told(result: AnomalyResult | MaskResult, seed: int) -> dict[str, Any]:
+    """The record of a training; raises for one that has nothing to keep of some defect."""
+    outcome, drawn = result.outcome, len(result.losses) == len(result.embeddings)
     if outcome.stopped == "cancelled":
         raise Cancelled(f"stopped at step {outcome.steps}")
-    if outcome.stopped and outcome.best == 0:
+    if outcome.stopped and (outcome.best == 0 or not drawn):
         raise InputError(f"the loss was {outcome.stopped} from the start, nothing was learned; look at the shots")
     curve = [[step, _short(loss), None if held is None else _short(held)] for step, loss, held in outcome.curve]
     return {
@@ -234,7 +235,7 @@ def _noted(
     """An entry's record with that of a training; `validation`: the shot that only decided when to stop, or None."""
     held_out = result.held_out.get(entry.key)
     validation = None if held_out is None else shots.files[held_out]
-    return {**entry.info, kind: {**about, "loss": result.losses.get(entry.key), "validation": validation}}
+    return {**entry.info, kind: {**about, "loss": result.losses[entry.key], "validation": validation}}
 
 
 def _warn_of_repeated(root: Path, splits: Sequence[tuple[Sequence[Shot], Sequence[Shot]]]) -> None:

@@ -283,8 +283,7 @@ def _shown(learned: Mapping[Key, Defect], shots: Mapping[Key, Shots], kind: str,
     for key, entry in learned.items():
         own = entry.info[kind]
         aside = f", {own['validation']} kept aside to decide when to stop" if own.get("validation") else ""
-        loss = "" if own["loss"] is None else f", loss {own['loss']:.3f}"
-        lines.append(f"{entry.name}: {len(shots[key].pairs)} shots{aside}{loss}")
+        lines.append(f"{entry.name}: {len(shots[key].pairs)} shots{aside}, loss {own['loss']:.3f}")
     names = ", ".join(entry.name for entry in learned.values())
     title = names if len(names) < 40 else f"{len(learned)} defects"
     return as_image(loss_curve(about["curve"], about["best"], f"{what} of {title}")), "\n".join(lines)

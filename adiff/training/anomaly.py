@@ -110,6 +110,7 @@ def train_anomalies(
     """
     settings = settings or AnomalySettings()
     check_shots(shots, "shots")
+    settings.check_turns(len(shots))
     _check_width(backbone, encoder)
     if settings.crop is False:
         warn_of_few_cells(backbone, shots, shot_names(shots, names))
@@ -127,7 +128,7 @@ def train_anomalies(
         task.parameters, task.batch, settings.schedule(), seed=seed, what="anomaly embeddings",
         progress=progress, state=state, about=about, notes=task.recent.notes,
         rates={n: settings.encoder_lr / settings.lr for n in task.parameters if n.startswith("encoder ")},
-        validation=settings.validation(task.held_out_loss(held, progress)) if held else None,
+        validation=settings.validation(task.held_out_loss(held, progress), len(held)) if held else None,
         preview=preview and (lambda done: preview(done, task.detached())), preview_every=preview_every,
         loss_scale=first_scale(backbone.dtype),
     )  # fmt: skip

@@ -71,6 +71,7 @@ def train_masks(
     """
     settings = settings or MaskSettings()
     check_shots(masks, "masks")
+    settings.check_turns(len(masks))
     taken, held = hold_out(masks, settings.early_stop)
     task = _Inversion(backbone, taken, settings, seed, progress)
     about = {
@@ -80,7 +81,7 @@ def train_masks(
     outcome = fit(
         task.parameters, task.batch, settings.schedule(), seed=seed, what="mask embeddings",
         progress=progress, state=state, about=about, notes=task.recent.notes,
-        validation=settings.validation(task.held_out_loss(held, progress)) if held else None,
+        validation=settings.validation(task.held_out_loss(held, progress), len(held)) if held else None,
         preview=preview and (lambda done: preview(done, task.detached())), preview_every=preview_every,
         loss_scale=first_scale(backbone.dtype),
     )  # fmt: skip
