@@ -22,7 +22,7 @@ from .datasets.readers import Dataset, Shot, few_shot_split, read_shots
 from .errors import InputError
 from .geometry import context_box, crop_resize, resize_mask
 from .library import Defect, Key, Library, check_base, check_name, load_library
-from .library_edit import OF_SHOTS, record_of
+from .library_edit import OF_SHOTS, check_apart, record_of
 from .progress import Cancelled
 from .scoring import describe
 from .spatial_encoder import SpatialEncoder, fingerprint
@@ -61,12 +61,15 @@ class Shots:
 def open_shots(dataset: Dataset, count: int | None) -> dict[Key, Shots]:
     """Split every defect of a data set (`few_shot_split`) and open the shots to learn from.
 
-    Warns of image files that are the same, byte for byte, as one to learn from.
+    Warns of image files that are the same, byte for byte, as one to learn from. Raises InputError for names that do not
+    do, or look alike.
     """
-    opened, splits = {}, []
+    opened, splits, names = {}, [], []
     for (product, defect), shots in dataset.shots.items():
         check_name(product, "product")
         check_name(defect, "defect")
+        check_apart(f"{product}/{defect}", names)
+        names.append(f"{product}/{defect}")
         taken, rest = few_shot_split(shots, count)
         splits.append((taken, rest))
         files = read_shots(taken)

@@ -1,6 +1,7 @@
 """Shots become library entries; what a training came to is recorded or refused."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,6 +69,14 @@ def test_names_that_cannot_be_in_a_library_are_refused_before_learning(photos):
     bad = photos.rename(photos.with_name("a" * 65))
     with pytest.raises(InputError, match="65 characters"):
         open_shots(read_dataset(bad), 1)
+
+
+def test_names_that_differ_in_case_alone_are_refused(photos):
+    read = read_dataset(photos)
+    (of_one,) = read.shots.values()
+    both = replace(read, shots={("metal", "dent"): of_one, ("Metal", "dent"): of_one})
+    with pytest.raises(InputError, match="metal/dent and Metal/dent differ only in letters that look alike"):
+        open_shots(both, 1)
 
 
 def test_an_outcome_is_recorded_or_raised():

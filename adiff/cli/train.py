@@ -357,9 +357,11 @@ def _cleared(task: _Task, library: Library) -> Library:
 def _missing(library: Library, opened: dict[Key, Shots], what: What) -> _Todo:
     """What the library does not hold yet. InputError if an entry came from other shots."""
     from ..learning import changed_shots
-    from ..library_edit import record_of
+    from ..library_edit import check_apart, record_of
 
+    there = [entry.name for entry in library.defects.values()]
     for key, shots in opened.items():
+        check_apart("/".join(key), there)
         entry = library.defects.get(key)
         if entry is not None and record_of(entry).get("shots", list(shots.files)) != list(shots.files):
             raise InputError(

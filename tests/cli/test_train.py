@@ -554,3 +554,10 @@ def test_steps_that_do_not_reach_all_defects_are_refused_and_nothing_changes(
     said = refused(*asked, "--steps", "1", "--batch", "1", "--restart")
     assert "of 2 defects 1 would be drawn" in said and "at least 2 steps" in said
     assert listing(tmp_path) == before
+
+
+def test_a_defect_beside_one_of_the_same_letters_is_refused(run, refused, tiny, data, tmp_path):
+    out = tmp_path / "lib.safetensors"
+    run("train", data, "--out", out, "--defect", "hole", *FEW)
+    run("library", "rename", out, "metal/hole", "Metal/HOLE")
+    assert "Metal/HOLE and metal/hole differ only in" in refused("train", data, "--out", out, "--defect", "hole", *FEW)
