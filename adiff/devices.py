@@ -14,6 +14,9 @@ from .system import DEVICE
 GPUS = ("cuda", "xpu", "mps")
 """NVIDIA's or AMD's, Intel's, Apple's, as torch calls them; the first one that is there is taken."""
 
+OUT_OF_MEMORY = ("MPS backend out of memory", "DefaultCPUAllocator")
+"""What plain errors say of it."""
+
 
 def best_device() -> torch.device:
     """The device that ADIFF_DEVICE names, else the GPU if there is one. Raises InputError for one that is not there."""
@@ -35,8 +38,9 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that a device's memory did not suffice; Apple's has no kind of its own."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "MPS backend out of memory" in str(error)
+    """Whether an error says that a device's memory did not suffice; Apple's and the CPU's have no kind of their own."""
+    told = str(error)
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(sign in told for sign in OUT_OF_MEMORY)
 
 
 def free_cache() -> None:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage, sparse
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,6 +37,8 @@ THIN_LOSS = 0.5
 """A part of a mask that loses more than this share of its pixels in a resize counts as thin."""
 EIGHT = np.ones((3, 3), dtype=bool)
 """Neighbours that make pixels one part."""
+STRIPE = 256
+"""Columns of a mask that are weighed at a time."""
 FEATHER_STEP = 2
 """Ratio of neighbouring feather radii tried on the thin parts of a mask."""
 
@@ -174,13 +176,20 @@ def crop_resize(image: np.ndarray, box: Box, size: int) -> np.ndarray:
     return resize_image(image[box.slices], size, size)
 
 
-def _overlap(source: int, target: int) -> np.ndarray:
+def _overlap(source: int, target: int) -> sparse.csc_array:
     """Shares of `source` cells in each of `target` cells over the same length; (target, source), rows sum to 1."""
-    edges = np.arange(target + 1) * (source / target)
-    cells = np.arange(source)
-    low = np.maximum(edges[:-1, None], cells[None])
-    high = np.minimum(edges[1:, None], cells[None] + 1)
-    return np.clip(high - low, 0, None) * (target / source)
+    edges = np.sort(np.concatenate([np.arange(target + 1) * (source / target), np.arange(source + 1.0)]))
+    middle = (edges[:-1] + edges[1:]) / 2  # each piece between two edges lies in one cell of both
+    of_target = np.minimum((middle * (target / source)).astype(int), target - 1)
+    of_source = np.minimum(middle.astype(int), source - 1)
+    shares = np.diff(edges) * (target / source)
+    return sparse.csc_array((shares, (of_target, of_source)), shape=(target, source))
+
+
+def _shares(rows: sparse.csc_array, mask: np.ndarray, columns: sparse.csc_array) -> np.ndarray:
+    """Share of each target cell that a mask covers; stripes of it, as floats, fit the processor's cache."""
+    stripes = [mask[:, left : left + STRIPE].view(np.uint8) for left in range(0, mask.shape[1], STRIPE)]
+    return np.concatenate([rows @ stripe for stripe in stripes], axis=1) @ columns.T
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -201,20 +210,22 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     y = ((np.arange(box.top, box.bottom) + 0.5) * height / mask.shape[0]).astype(int)
     x = ((np.arange(box.left, box.right) + 0.5) * width / mask.shape[1]).astype(int)
     mask = mask[box.slices]
-    kept = rows @ mask.astype(np.float64) @ columns.T >= 0.5 - 1e-9
-    lost = mask & ~kept[np.ix_(y, x)]
+    kept = _shares(rows, mask, columns) >= 0.5 - 1e-9
+    stays = kept[np.ix_(y, x)]
+    lost, met = mask & ~stays, mask & stays
     if not lost.any():
         return kept
     labels, count = ndimage.label(mask, structure=EIGHT)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
     losses = np.bincount(labels[lost], minlength=count + 1)
-    pieces, number = ndimage.label(kept, structure=EIGHT)
-    over = pieces[np.ix_(y, x)]
-    met = mask & (over > 0)
-    pairs = np.unique(labels[met].astype(np.int64) * (number + 1) + over[met])  # each part with each of its pieces
-    broken = np.bincount(pairs // (number + 1), minlength=count + 1) > 1
-    thin = (broken | (losses > THIN_LOSS * sizes))[labels] & mask
-    return kept | (rows @ thin.astype(np.float64) @ columns.T > 1e-9)
+    pieces, _ = ndimage.label(kept, structure=EIGHT)
+    part, piece = labels[met], pieces[np.ix_(y, x)][met]
+    thin = losses > THIN_LOSS * (losses + np.bincount(part, minlength=count + 1))
+    one = np.zeros(count + 1, dtype=piece.dtype)
+    one[part] = piece  # any of a part's pieces: all of them, unless it is broken
+    thin[part[piece != one[part]]] = True
+    if not thin.any():
+        return kept
+    return kept | (_shares(rows, thin[labels] & mask, columns) > 1e-9)
 
 
 def crop_mask(mask: np.ndarray, box: Box, size: int) -> np.ndarray:

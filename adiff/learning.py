@@ -22,7 +22,7 @@ from .datasets.readers import Dataset, Shot, few_shot_split, read_shots
 from .errors import InputError
 from .geometry import context_box, crop_resize, resize_mask
 from .library import Defect, Key, Library, check_base, check_name, load_library
-from .library_edit import OF_SHOTS, record_of
+from .library_edit import OF_SHOTS, check_apart, record_of
 from .progress import Cancelled
 from .scoring import describe
 from .spatial_encoder import SpatialEncoder, fingerprint
@@ -31,7 +31,7 @@ from .versions import versions
 if TYPE_CHECKING:
     from .backbone import Backbone
     from .progress import Progress
-    from .training import AnomalyResult, AnomalySettings, MaskResult, MaskSettings, Outcome
+    from .training import AnomalyResult, AnomalySettings, MaskResult, MaskSettings
 
     Preview = Callable[[int, Mapping[Key, Tensor]], None]
 
@@ -61,12 +61,15 @@ class Shots:
 def open_shots(dataset: Dataset, count: int | None) -> dict[Key, Shots]:
     """Split every defect of a data set (`few_shot_split`) and open the shots to learn from.
 
-    Warns of image files that are the same, byte for byte, as one to learn from.
+    Warns of image files that are the same, byte for byte, as one to learn from. Raises InputError for names that do not
+    do, or look alike.
     """
-    opened, splits = {}, []
+    opened, splits, names = {}, [], []
     for (product, defect), shots in dataset.shots.items():
         check_name(product, "product")
         check_name(defect, "defect")
+        check_apart(f"{product}/{defect}", names)
+        names.append(f"{product}/{defect}")
         taken, rest = few_shot_split(shots, count)
         splits.append((taken, rest))
         files = read_shots(taken)
@@ -140,7 +143,7 @@ def learn_anomalies(
         settings=settings, seed=seed, progress=progress, state=state, names={key: shots[key].files for key in entries},
         preview=preview, preview_every=preview_every,
     )  # fmt: skip
-    about = _told(result.outcome, seed) | {"encoder": fingerprint(result.encoder) if result.encoder else None}
+    about = _told(result, seed) | {"encoder": fingerprint(result.encoder) if result.encoder else None}
     learned = {
         key: replace(entry, anomaly=result.embeddings[key], info=_noted(entry, "anomaly", about, result, shots[key]))
         for key, entry in entries.items()
@@ -168,7 +171,7 @@ def learn_masks(
         backbone, masks, settings=settings, seed=seed, progress=progress, state=state,
         names={key: shots[key].files for key in entries}, preview=preview, preview_every=preview_every,
     )  # fmt: skip
-    about = _told(result.outcome, seed)
+    about = _told(result, seed)
     return {
         key: replace(entry, mask=result.embeddings[key], info=_noted(entry, "mask", about, result, shots[key]))
         for key, entry in entries.items()
@@ -212,11 +215,12 @@ def check_finite(entries: Mapping[Key, Defect]) -> None:
                 )
 
 
-def _told(outcome: Outcome, seed: int) -> dict[str, Any]:
-    """The record of a training; raises for one that has nothing to keep."""
+def _told(result: AnomalyResult | MaskResult, seed: int) -> dict[str, Any]:
+    """The record of a training; raises for one that has nothing to keep of some defect."""
+    outcome, drawn = result.outcome, len(result.losses) == len(result.embeddings)
     if outcome.stopped == "cancelled":
         raise Cancelled(f"stopped at step {outcome.steps}")
-    if outcome.stopped and outcome.best == 0:
+    if outcome.stopped and (outcome.best == 0 or not drawn):
         raise InputError(f"the loss was {outcome.stopped} from the start, nothing was learned; look at the shots")
     curve = [[step, _short(loss), None if held is None else _short(held)] for step, loss, held in outcome.curve]
     return {
@@ -234,7 +238,7 @@ def _noted(
     """An entry's record with that of a training; `validation`: the shot that only decided when to stop, or None."""
     held_out = result.held_out.get(entry.key)
     validation = None if held_out is None else shots.files[held_out]
-    return {**entry.info, kind: {**about, "loss": result.losses.get(entry.key), "validation": validation}}
+    return {**entry.info, kind: {**about, "loss": result.losses[entry.key], "validation": validation}}
 
 
 def _warn_of_repeated(root: Path, splits: Sequence[tuple[Sequence[Shot], Sequence[Shot]]]) -> None:

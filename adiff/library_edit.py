@@ -36,7 +36,8 @@ def merge(libraries: Mapping[str, Library], prefer: str | None = None) -> Librar
 
     libraries: what to call each in messages (its file) -> library, in order. prefer: which defect counts where a name
     comes twice, `first` or `last`; None refuses such names.
-    Raises InputError for fewer than two libraries, other context widths, base models or encoders, and names twice.
+    Raises InputError for fewer than two libraries, other context widths, base models or encoders, names twice, and
+    names of two libraries that look alike.
     """
     if len(libraries) < 2:
         raise InputError(f"{len(libraries)} library to merge; give at least two different ones")
@@ -48,7 +49,9 @@ def merge(libraries: Mapping[str, Library], prefer: str | None = None) -> Librar
     encoder = _common_encoder(libraries)
     defects, came_from = dict(first.defects), dict.fromkeys(first.defects, first_name)
     for name, library in others:
+        before = [entry.name for entry in defects.values()]
         for key, entry in library.defects.items():
+            check_apart(entry.name, before)
             if key in defects and prefer is None:
                 raise HeldTwice(
                     f"{came_from[key]} and {name} both hold {entry.name}; rename one, or let the first or the last "
@@ -91,6 +94,16 @@ def forget(library: Library, parts: Mapping[str, Collection[str]]) -> Library:
         defects[key] = left
     encoder = library.encoder_fingerprint if any(one.anomaly is not None for one in defects.values()) else None
     return replace(library, defects=defects, encoder_fingerprint=encoder)
+
+
+def check_apart(name: str, others: Collection[str]) -> None:
+    """Raise InputError if a defect's name is another than all others and only looks like one, see `rename`."""
+    alike = [other for other in others if _seen(other) == _seen(name)] if name not in others else []
+    if alike:
+        raise InputError(
+            f"{alike[0]} and {name} differ only in letters that look alike, and would share a folder on Windows and "
+            "macOS; rename one"
+        )
 
 
 def split(library: Library, names: Sequence[str]) -> Library:

@@ -37,6 +37,7 @@ from .sockets import (
 )
 from .train import training_state
 from .upstream import model_name
+from .written import Written
 
 SAIM, BCM, FLIPS = ("full", "low", "off"), ("off", "paper", "release"), ("none", "horizontal", "both")
 """As in `adiff.dual.layers` and `adiff.dual.training`, which take seconds to import."""
@@ -44,6 +45,9 @@ CHECKPOINTING = {"auto": None, "on": True, "off": False}
 log = logging.getLogger("adiff")
 NAMED = {"LoRA": "lora", "SAIM": "saim", "BCM": "bcm"}
 """Parts of a dual model, by what its record calls them."""
+_saved = Written()
+_last = {}
+"""The DualModel that was learned last, by its state and shots: written again, or under another name, it is at hand."""
 
 
 class TrainDual(io.ComfyNode):
@@ -82,6 +86,11 @@ class TrainDual(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def fingerprint_inputs(cls, name: str | None = None, **_) -> int:
+        """Run again when the file has been deleted."""
+        return _saved.losses(name)
+
+    @classmethod
     def execute(
         cls, dataset: DefectDataset, model, vae, empty, name, overwrite, steps, batch, learning_rate, rank, saim, bcm,
         flips, size, seed, early_stop, preview_every, checkpointing, foreground=None, prompt=None, part_prompt=None,
@@ -105,13 +114,17 @@ class TrainDual(io.ComfyNode):
             given = [*(objects or ()), *(() if prompts is None else prompts.cpu().numpy())]
             marks = [asdict(settings), seed, [digest_of(one) for one in given]]
             with training_state(cls.hidden, backbone, "dual", {key: shots}, marks) as state:
-                learned = learn_dual(
+                which = state.name, shots.files
+                learned = _last.get(which) or learn_dual(
                     backbone, key, shots, foregrounds=objects, prompts=prompts, settings=settings, seed=seed,
                     progress=progress, state=state, checkpoint=CHECKPOINTING[checkpointing],
                     preview_every=max(1, preview_every),
                     preview=dual_preview(backbone, settings, progress) if preview_every else None,
                 )  # fmt: skip
+                _last.clear()
+                _last[which] = learned
                 save_dual(path, learned)
+                _saved.add(name, path)
         picture = loss_curve(learned.info["curve"], learned.info["best"], f"dual model of {learned.name}")
         progress.close(picture)
         curve = as_image(picture)

@@ -287,8 +287,7 @@ def _shown(
     for key, entry in learned.items():
         own = entry.info[kind]
         aside = f", {own['validation']} kept aside to decide when to stop" if own.get("validation") else ""
-        loss = "" if own["loss"] is None else f", loss {own['loss']:.3f}"
-        lines.append(f"{entry.name}: {len(shots[key].pairs)} shots{aside}{loss}")
+        lines.append(f"{entry.name}: {len(shots[key].pairs)} shots{aside}, loss {own['loss']:.3f}")
     names = ", ".join(entry.name for entry in learned.values())
     title = names if len(names) < 40 else f"{len(learned)} defects"
     curve = loss_curve(about["curve"], about["best"], f"{what} of {title}")

@@ -68,6 +68,31 @@ def backbone():
 
 
 @pytest.fixture
+def small_card(backbone, monkeypatch):
+    """Lets the tiny base model have no memory for more than `most` pictures or samples; tells how many it was given."""
+
+    def limit(most, *names):
+        given = []
+
+        def limited(name):
+            whole = getattr(type(backbone), name)
+
+            def call(self, first, *more, **how):
+                given.append(len(first))
+                if len(first) > most:
+                    raise torch.cuda.OutOfMemoryError("not this much")
+                return whole(self, first, *more, **how)
+
+            return call
+
+        for name in names:
+            monkeypatch.setattr(type(backbone), name, limited(name))
+        return given
+
+    return limit
+
+
+@pytest.fixture
 def encoder():
     return SpatialEncoder("small")
 

@@ -72,4 +72,5 @@ def test_cached_memory_is_given_back_on_every_gpu(there):
 def test_each_kind_s_lack_of_memory_is_known():
     assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 5.0 GB, max allowed: 18.1 GB)"))
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"))
     assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))

@@ -1,10 +1,12 @@
 """Shots become library entries; what a training came to is recorded or refused."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from torch.nn import functional as F
 
 from adiff.datasets.images import write_png
@@ -14,7 +16,7 @@ from adiff.learning import _told, check_finite, new_defect, open_library, open_s
 from adiff.library import Defect, Library, save_library
 from adiff.progress import Cancelled
 from adiff.scoring import describe
-from adiff.training import Outcome
+from adiff.training import MaskResult, Outcome
 from adiff.versions import versions
 
 BASE = SimpleNamespace(
@@ -69,16 +71,30 @@ def test_names_that_cannot_be_in_a_library_are_refused_before_learning(photos):
         open_shots(read_dataset(bad), 1)
 
 
+def test_names_that_differ_in_case_alone_are_refused(photos):
+    read = read_dataset(photos)
+    (of_one,) = read.shots.values()
+    both = replace(read, shots={("metal", "dent"): of_one, ("Metal", "dent"): of_one})
+    with pytest.raises(InputError, match="metal/dent and Metal/dent differ only in letters that look alike"):
+        open_shots(both, 1)
+
+
 def test_an_outcome_is_recorded_or_raised():
+    def result(*outcome, drawn=1, **more):
+        keys = [("metal", "hole"), ("metal", "dent")]
+        losses = dict.fromkeys(keys[:drawn], 0.1)
+        return MaskResult(dict.fromkeys(keys[:1], torch.zeros(1)), losses, Outcome(*outcome, **more))
+
     curve = ((4, 0.123456, None), (8, 0.2, 0.31))
-    assert _told(Outcome(9, 0.1, "early", curve, 8), 3) == {
+    assert _told(result(9, 0.1, "early", curve, 8), 3) == {
         "seed": 3, "steps": 9, "stopped": "early", "best": 8, "curve": [[4, 0.1235, None], [8, 0.2, 0.31]]
     }  # fmt: skip
-    assert _told(Outcome(9, math.nan, "not finite", best=4), 3)["best"] == 4
+    assert _told(result(9, math.nan, "not finite", best=4), 3)["best"] == 4
     with pytest.raises(Cancelled):
-        _told(Outcome(9, 0.1, "cancelled"), 3)
-    with pytest.raises(InputError, match="from the start"):
-        _told(Outcome(0, math.nan, "not finite"), 3)
+        _told(result(9, 0.1, "cancelled"), 3)
+    for lost in (result(0, math.nan, "not finite"), result(9, math.nan, "not finite", best=4, drawn=0)):
+        with pytest.raises(InputError, match="from the start"):
+            _told(lost, 3)
 
 
 def test_a_training_that_broke_off_is_said():

@@ -83,6 +83,13 @@ def test_one_name_twice_is_refused_unless_told_which_counts():
         merge(libraries, "newest")
 
 
+@pytest.mark.parametrize("prefer", [None, "first"])
+def test_names_of_two_libraries_that_look_alike_are_refused(prefer):
+    one, other = make("metal/hole"), make("metal/Hole")
+    with pytest.raises(InputError, match="metal/hole and metal/Hole differ only in letters that look alike"):
+        merge({"a": one, "b": other}, prefer)
+
+
 def test_one_library_is_nothing_to_merge():
     with pytest.raises(InputError, match="at least two"):
         merge({"a": make("m/x")})

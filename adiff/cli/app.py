@@ -39,6 +39,10 @@ WAYS_OUT = {
     errno.EISDIR: "a folder stands where a file is wanted; give another place",
 }
 """What to do about an error of the system's own."""
+NO_ROOM = (
+    "out of memory; end what else takes memory of the device, take smaller batches or a smaller base model, or compute "
+    "elsewhere: adiff --device cpu ..."
+)
 
 
 class OneLineErrors(TyperGroup):
@@ -54,6 +58,11 @@ class OneLineErrors(TyperGroup):
             if ctx.params.get("debug") or getattr(error, "errno", None) == errno.EPIPE:
                 raise
             _say("error", _line_of(error))
+            raise typer.Exit(BAD_INPUT) from None
+        except RuntimeError as error:
+            if ctx.params.get("debug") or not _is_out_of_memory(error):
+                raise
+            _say("error", NO_ROOM)
             raise typer.Exit(BAD_INPUT) from None
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
@@ -144,6 +153,14 @@ def _line_of(error: Exception) -> str:
         what = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
         return f"{what}; {WAYS_OUT[error.errno]}" if error.errno in WAYS_OUT else what
     return str(error)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    if "torch" not in sys.modules:
+        return False
+    from ..devices import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 class _Lines(logging.Handler):

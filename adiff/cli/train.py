@@ -217,6 +217,7 @@ def encoder_beside(library: Path) -> Path:
 
 def _work(task: _Task, what: What, encoder: Path | None, freeze: bool) -> tuple[Library, _Todo]:
     """Learn and write what is not there yet; of several processes the first one writes."""
+    from ..training import AnomalySettings, MaskSettings
     from ..training.processes import is_first, wait_for_all
 
     out, folder = task.out, state_folder(task.out)
@@ -228,6 +229,8 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool) -> tuple[
         typer.echo(f"{out} holds all of it already; --restart learns it again")
         return library, todo
     of_encoder = _encoder(task, library, encoder, freeze) if todo.anomalies else None
+    for settings, keys in zip((AnomalySettings, MaskSettings), todo, strict=True):
+        settings.for_types(len(keys), **task.chosen)  # refuses what is too few for so many
     wait_for_all()  # until all have read what the first one replaces now
     if is_first():
         _make_ready(task, of_encoder)
@@ -354,9 +357,11 @@ def _cleared(task: _Task, library: Library) -> Library:
 def _missing(library: Library, opened: dict[Key, Shots], what: What) -> _Todo:
     """What the library does not hold yet. InputError if an entry came from other shots."""
     from ..learning import changed_shots
-    from ..library_edit import record_of
+    from ..library_edit import check_apart, record_of
 
+    there = [entry.name for entry in library.defects.values()]
     for key, shots in opened.items():
+        check_apart("/".join(key), there)
         entry = library.defects.get(key)
         if entry is not None and record_of(entry).get("shots", list(shots.files)) != list(shots.files):
             raise InputError(
@@ -508,8 +513,8 @@ def _told(entry: Defect, kind: str) -> str:
     about = entry.info.get(kind)
     if not about:
         return "–"
-    loss = "never drawn: take more steps" if about["loss"] is None else f"loss {about['loss']:.3f}"
-    return f"{about['steps']} steps, {loss}"
+    loss = "" if about["loss"] is None else f", loss {about['loss']:.3f}"  # of a library that older versions wrote
+    return f"{about['steps']} steps{loss}"
 
 
 def _why_stopped(about: dict[str, Any]) -> str:

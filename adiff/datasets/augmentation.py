@@ -124,8 +124,10 @@ def _fit_view(mask: np.ndarray, box: Box, angle: float, scale: float, shifts: np
     """Centre and extent (x, y; pixels) of a view: the box, scaled and shifted, inside the photo if it can be, and
     holding the whole mask in any case."""
     turn = _turn(angle)
-    rows, columns = np.nonzero(mask)
-    points = np.stack([columns + 0.5, rows + 0.5], axis=1) @ turn  # each point in the view's axes
+    rows = np.flatnonzero(mask.any(axis=1))
+    first, last = mask[rows].argmax(axis=1), mask.shape[1] - 1 - mask[rows, ::-1].argmax(axis=1)
+    # the ends of each row, in the view's axes: no point between them is further out
+    points = np.stack([np.concatenate([first, last]) + 0.5, np.concatenate([rows, rows]) + 0.5], axis=1) @ turn
     margin = np.abs(turn).sum(axis=0) / 2  # half a pixel's own extent there
     low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
     whole = np.array([mask.shape[1], mask.shape[0]], dtype=np.float64)

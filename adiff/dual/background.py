@@ -25,8 +25,10 @@ from ..datasets.readers import list_images
 from ..errors import InputError
 from ..foreground import by_border_colour
 from ..geometry import Box, crop_resize, resize_mask
+from ..memory import Parts
 from ..pixels import as_images
 from ..training.noising import add_noise
+from ..training.views import ENCODED
 from .layers import BackgroundPass
 from .parts import part_of
 
@@ -72,7 +74,7 @@ def background_picture(image: np.ndarray, foreground: np.ndarray | None, size: i
 def encode_backgrounds(backbone: EditableBackbone, pictures: Sequence[np.ndarray], batch: int = 4) -> Tensor:
     """Latents (N, 4, h, w) of background pictures as `background_picture` makes them."""
     pixels = as_images(np.stack(pictures))
-    return torch.cat([backbone.encode(some) for some in pixels.split(batch)])
+    return torch.stack(Parts(batch, ENCODED).of(len(pixels), lambda part: backbone.encode(pixels[part])))
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from ..datasets.images import write_png
 from ..errors import InputError
 from ..generation.run import RunResult, open_run
 from ..generation.seeds import generator_for
+from ..memory import Parts
 from ..progress import Cancelled, NullProgress, Progress
 from ..run_record import FORMAT, NO_MASK, Records, broken_path, read_broken, record_path
 from ..scoring import ShotReference, area, border, components, describe, likeness, novelty
@@ -67,6 +68,8 @@ def generate_dual_run(
         identity["backgrounds"] = {"kind": kind, "files": list(photos), "digest": digest}
     shots, ready = shot_reference(model, backbone), placed(model, backbone)
 
+    parts = Parts()
+
     def sample(ids: Sequence[int], generators: Sequence[torch.Generator]) -> list[DualPair]:
         chosen = None if behind is None else behind[[i % len(behind) for i in ids]]
         return sample_pairs(backbone, ready, settings, generators, chosen)
@@ -79,7 +82,7 @@ def generate_dual_run(
             for first in range(0, count, settings.batch):
                 ids = range(first, min(first + settings.batch, count))
                 if not all(record_path(out, i).exists() or broken_path(out, i).exists() for i in ids):
-                    made = draw_pairs(sample, model.name, settings, ids, seed)
+                    made = draw_pairs(sample, model.name, settings, ids, seed, parts)
                     for i in ids:
                         if i not in made:
                             _write_broken(out, i, model, settings)
@@ -130,18 +133,23 @@ def backgrounds_for(
 
 def draw_pairs(
     sample: Callable[[Sequence[int], Sequence[torch.Generator]], list[DualPair]], name: str, settings: DualSampling,
-    ids: Sequence[int], seed: int,
+    ids: Sequence[int], seed: int, parts: Parts | None = None,
 ) -> dict[int, tuple[DualPair, int]]:  # fmt: skip
     """Sample the pairs of a batch; those whose part shows nothing are drawn again, `tries` times, and then left out.
 
-    sample(ids, generators): one pair for each. Returns id -> pair and its draw. Raises InputError if none is left.
+    sample(ids, generators): one pair for each. parts: what is known of the device's memory. Returns id -> pair and its
+    draw. Raises InputError if none is left.
     """
-    found: dict[int, tuple[DualPair, int]] = {}
+    found, parts = dict[int, tuple[DualPair, int]](), parts or Parts()
     for draw in range(settings.tries):
         left = [i for i in ids if i not in found]
         if not left:
             break
-        pairs = sample(left, [generator_for(seed, "dual", i, draw) for i in left])
+
+        def drawn(part: slice, ids: Sequence[int] = left, draw: int = draw) -> list[DualPair]:
+            return sample(ids[part], [generator_for(seed, "dual", i, draw) for i in ids[part]])
+
+        pairs = parts.of(len(left), drawn)
         found |= {i: (pair, draw) for i, pair in zip(left, pairs, strict=True) if pair.mask.any()}
     if not found:
         raise InputError(f"pair {ids[0]:06d} of {name} {lacking_part(settings)}")

@@ -24,6 +24,7 @@ from ..embedding import random_embedding
 from ..errors import InputError
 from ..geometry import Box, crop_resize, resize_mask
 from ..library import Key
+from ..memory import Parts
 from ..pixels import as_images
 from ..progress import Progress
 from ..training import Batch, Outcome, Schedule, Validation, fit
@@ -33,6 +34,7 @@ from ..training.noising import add_noise, noise_like
 from ..training.shots import ShotArrays, check_shots, digest_of, shot_digests
 from ..training.timesteps import fixed_timesteps
 from ..training.validation import HELD_OUT, hold_out, samples_of_each, steps_between
+from ..training.views import ENCODED, MEASURED
 from .background import background_picture, encode_backgrounds, foregrounds_of, see_background
 from .file import DEFECT, OBJECT, check_prompts, nested_contexts
 from .layers import BCM, RANK, SAIM, SAIM_RANK, DualEdit, batch_of, branches_of, new_weights
@@ -286,10 +288,10 @@ class _Pairs:
         t = fixed_timesteps(1, samples_of_each(1), len(self.backbone.alphas_cumprod))
         index = torch.arange(len(t)) % latents.shape[1]
         drawn = self._drawn(latents[:, index], backgrounds, index, t, step_generator(self.seed, HELD_OUT))
-        parts = [slice(i, i + self.settings.batch) for i in range(0, len(t), self.settings.batch)]
+        parts = Parts(self.settings.batch, MEASURED)
 
         def measure() -> float:
-            return sum(float(drawn.losses(part).cpu().double().sum()) for part in parts) / len(t)
+            return sum(parts.of(len(t), lambda part: drawn.losses(part).tolist())) / len(t)
 
         return Validation(measure, steps_between(self.settings.steps))
 
@@ -357,6 +359,6 @@ def encode_pairs(
         part = part_of(whole, resize_mask(mask, size, size))
         both = np.stack([whole.astype(np.float32), part])
         views += [np.flip(both, [axis + 1 for axis in axes]) for axes in FLIPS[flips]]
-    pixels = as_images(np.stack(views, axis=1))
-    latents = [backbone.encode(some) for some in batch_of(pixels).split(batch)]
-    return branches_of(torch.cat(latents))
+    pixels = batch_of(as_images(np.stack(views, axis=1)))
+    latents = Parts(batch, ENCODED).of(len(pixels), lambda part: backbone.encode(pixels[part]))
+    return branches_of(torch.stack(latents))

@@ -14,11 +14,11 @@ from pathlib import Path
 from ..backbone import Backbone
 from ..datasets.images import Photo, read_photo
 from ..errors import InputError
+from ..memory import Parts
 from ..pair_filter import PairFilter
 from ..spatial_encoder import SpatialEncoder
 from ..storage import short_digest
 from .layers import Layer, Region, masks_apart, paint_masks
-from .memory import Parts
 from .seeds import derived_seed, rng_for
 from .settings import GenerationSettings
 from .sources import Batch, FolderMasks, NoMask

@@ -19,9 +19,9 @@ from ..datasets.images import Photo, read_mask
 from ..errors import InputError
 from ..geometry import EIGHT, Box, box_of
 from ..library import Key
+from ..memory import Parts
 from ..scoring import ShotReference, measure_pair
 from ..spatial_encoder import SpatialEncoder
-from .memory import Parts
 from .pairs import Pair, make_pairs
 from .seeds import derived_seed, generator_for
 from .settings import GenerationSettings

@@ -19,9 +19,9 @@ from ..datasets.augmentation import augment_mask
 from ..embedding import join_condition
 from ..errors import InputError
 from ..masks import MaskRules, best_aligned_iou, check_mask, clean_mask
+from ..memory import Parts
 from ..pixels import masks_as_images
 from ..progress import NullProgress, Progress
-from .memory import Parts
 from .sampler import sample_plain
 from .seeds import generator_for, rng_for
 from .settings import MaskSampling

@@ -16,11 +16,11 @@ from ..datasets.images import Photo
 from ..embedding import join_condition
 from ..errors import InputError
 from ..geometry import Box, box_of, context_box, crop_resize, latent_mask, needs_crop, resize_image, resize_mask
+from ..memory import Parts
 from ..pixels import as_images, as_pixels
 from ..refinement import refined
 from ..scoring import ShotReference, measure_pair
 from ..spatial_encoder import SpatialEncoder
-from .memory import Parts
 from .sampler import make_reweighter, sample_blended
 from .settings import GenerationSettings
 

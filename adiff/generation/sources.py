@@ -16,10 +16,10 @@ from ..datasets.images import Photo, read_mask
 from ..embedding import embedding_fingerprint
 from ..errors import InputError
 from ..masks import MaskRules
+from ..memory import Parts
 from ..outline import enlarge_mask
 from ..variation import MaskVariation
 from .mask import GeneratedMask, TooFewMasks, sample_masks
-from .memory import Parts
 from .seeds import derived_seed, rng_for
 from .settings import MaskSampling
 

@@ -22,6 +22,7 @@ from ..backbone import Backbone
 from ..embedding import K_ANOMALY, join_condition, random_embedding
 from ..errors import InputError
 from ..library import Key
+from ..memory import Parts
 from ..progress import Progress
 from ..spatial_encoder import SpatialEncoder
 from ..spatial_encoder import fingerprint as encoder_fingerprint
@@ -32,7 +33,7 @@ from .settings import InversionSettings, check_choice
 from .shots import RecentLosses, ShotArrays, check_shots, shot_digests, shot_names
 from .timesteps import draw_timesteps, fixed_timesteps, timestep_weights
 from .validation import HELD_OUT, hold_out, samples_of_each
-from .views import ViewBank, choose_views, draw_views, warn_of_few_cells
+from .views import MEASURED, ViewBank, choose_views, draw_views, warn_of_few_cells
 
 NORMALISATIONS = ("area", "release")
 
@@ -109,6 +110,7 @@ def train_anomalies(
     """
     settings = settings or AnomalySettings()
     check_shots(shots, "shots")
+    settings.check_turns(len(shots))
     _check_width(backbone, encoder)
     if settings.crop is False:
         warn_of_few_cells(backbone, shots, shot_names(shots, names))
@@ -126,7 +128,7 @@ def train_anomalies(
         task.parameters, task.batch, settings.schedule(), seed=seed, what="anomaly embeddings",
         progress=progress, state=state, about=about, notes=task.recent.notes,
         rates={n: settings.encoder_lr / settings.lr for n in task.parameters if n.startswith("encoder ")},
-        validation=settings.validation(task.held_out_loss(held, progress)) if held else None,
+        validation=settings.validation(task.held_out_loss(held, progress), len(held)) if held else None,
         preview=preview and (lambda done: preview(done, task.detached())), preview_every=preview_every,
         loss_scale=first_scale(backbone.dtype),
     )  # fmt: skip
@@ -190,11 +192,11 @@ class _Inversion:
         views = self._draw([[shots[key]] for key in self.keys], each, progress)
         t = fixed_timesteps(len(shots), each, len(self.backbone.alphas_cumprod))
         noise = noise_like(views.latents, step_generator(self.seed, HELD_OUT))
-        parts = torch.arange(len(t)).split(self.settings.batch)
+        index, parts = torch.arange(len(t)), Parts(self.settings.batch, MEASURED)
 
         def measure() -> float:
-            losses = (self._losses(views, p, t[p], noise[p], "area").cpu() for p in parts)
-            return sum(float(part.double().sum()) for part in losses) / len(t)
+            losses = parts.of(len(t), lambda p: self._losses(views, index[p], t[p], noise[p], "area").tolist())
+            return sum(losses) / len(t)
 
         return measure
 

@@ -17,6 +17,7 @@ from ..backbone import Backbone
 from ..datasets.augmentation import augment_mask
 from ..embedding import K_MASK, join_condition, random_embedding
 from ..library import Key
+from ..memory import Parts
 from ..pixels import masks_as_images
 from ..progress import NullProgress, Progress
 from .batch import Batch, first_scale
@@ -26,7 +27,7 @@ from .settings import InversionSettings
 from .shots import RecentLosses, check_shots, shot_digests
 from .timesteps import draw_timesteps, fixed_timesteps, timestep_weights
 from .validation import HELD_OUT, hold_out, samples_of_each
-from .views import VIEWS
+from .views import ENCODED, MEASURED, VIEWS
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def train_masks(
     """
     settings = settings or MaskSettings()
     check_shots(masks, "masks")
+    settings.check_turns(len(masks))
     taken, held = hold_out(masks, settings.early_stop)
     task = _Inversion(backbone, taken, settings, seed, progress)
     about = {
@@ -80,7 +82,7 @@ def train_masks(
     outcome = fit(
         task.parameters, task.batch, settings.schedule(), seed=seed, what="mask embeddings",
         progress=progress, state=state, about=about, notes=task.recent.notes,
-        validation=settings.validation(task.held_out_loss(held, progress)) if held else None,
+        validation=settings.validation(task.held_out_loss(held, progress), len(held)) if held else None,
         preview=preview and (lambda done: preview(done, task.detached())), preview_every=preview_every,
         loss_scale=first_scale(backbone.dtype),
     )  # fmt: skip
@@ -133,11 +135,11 @@ class _Inversion:
         z = torch.cat(self._encode([[masks[key]] for key in self.keys], each, progress))
         t = fixed_timesteps(len(masks), each, len(self.backbone.alphas_cumprod))
         noise, owners = noise_like(z, step_generator(self.seed, HELD_OUT)), np.repeat(np.arange(len(masks)), each)
-        parts = [slice(i, i + self.settings.batch) for i in range(0, len(t), self.settings.batch)]
+        parts = Parts(self.settings.batch, MEASURED)
 
         def measure() -> float:
-            losses = (self._losses(z[p], owners[p], t[p], noise[p]).cpu() for p in parts)
-            return sum(float(part.double().sum()) for part in losses) / len(t)
+            losses = parts.of(len(t), lambda p: self._losses(z[p], owners[p], t[p], noise[p]).tolist())
+            return sum(losses) / len(t)
 
         return measure
 
@@ -180,8 +182,9 @@ def encode_masks(
         for draw in range(draws):
             rng = np.random.default_rng((*seed, place, draw))
             pictures.append(augment_mask(mask, backbone.native_size, rng))
-    latents = []
-    for part in torch.from_numpy(np.stack(pictures)).split(batch):
-        latents.append(backbone.encode(masks_as_images(part)))
-        told(sum(map(len, latents)))
-    return torch.cat(latents)
+    latents, parts = [], Parts(doing=ENCODED)
+    for some in torch.from_numpy(np.stack(pictures)).split(batch):
+        pixels = masks_as_images(some)
+        latents += parts.of(len(pixels), lambda part, pixels=pixels: backbone.encode(pixels[part]))
+        told(len(latents))
+    return torch.stack(latents)

@@ -17,38 +17,52 @@ from torch import Tensor
 from ..devices import best_device
 from ..errors import InputError
 
+BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl"}
+"""What processes speak by, on each kind of device that several can train on."""
+
 
 @contextlib.contextmanager
 def joined() -> Iterator[str | None]:
     """Join the processes that a launcher's environment tells of, for a while; yields this one's device, None for any.
 
     RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are what both launchers set; without them nothing is
-    joined. `accelerate launch --cpu` says so in ACCELERATE_USE_CPU. Raises InputError where there are too few GPUs.
+    joined. `accelerate launch --cpu` says so in ACCELERATE_USE_CPU. Raises InputError where there are too few GPUs, or
+    one was named for all, and for GPUs that processes cannot share a training on.
     """
     device = "cpu" if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" else None
-    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    processes = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    if processes < 2:
         yield device
         return
-    on_gpu = device is None and best_device().type == "cuda"
-    device = _own_gpu(int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else "cpu"
-    if on_gpu:
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    asked = best_device() if device is None else torch.device(device)
+    if asked.type not in BACKENDS or not dist.is_backend_available(BACKENDS[asked.type]):
+        raise InputError(
+            f"{processes} processes cannot train together on {asked.type} with this torch; start one, or all of them "
+            "with --device cpu"
+        )
+    if asked.type != "cpu":
+        asked = torch.device(_own_gpu(asked, int(os.environ.get("LOCAL_RANK", "0"))))
+        getattr(torch, asked.type).set_device(asked)
+    dist.init_process_group(BACKENDS[asked.type])
     try:
-        yield device
+        yield str(asked)
     finally:
         dist.destroy_process_group()
 
 
-def _own_gpu(place: int) -> str:
-    """The GPU of this machine's process number `place`, from 0."""
-    gpus = torch.cuda.device_count()
+def _own_gpu(asked: torch.device, place: int) -> str:
+    """The GPU of the kind asked for of this machine's process number `place`, from 0."""
+    if asked.index is not None:
+        raise InputError(
+            f"{asked} is a single GPU, and each process takes its own; give --device {asked.type}, or start one process"
+        )
+    gpus = getattr(torch, asked.type).device_count()
     if place >= gpus:
         raise InputError(
             f"process {place + 1} on this machine has no GPU of its own, of {gpus} GPU{'s' * (gpus != 1)}; start as "
             "many processes as there are GPUs"
         )
-    return f"cuda:{place}"
+    return f"{asked.type}:{place}"
 
 
 def count() -> int:
@@ -103,6 +117,6 @@ def of_first(value: float, device: torch.device) -> float:
     """Return the first process's value, so that all decide alike."""
     if count() == 1:
         return value
-    told = torch.tensor(value, dtype=torch.float64, device=device)
+    told = torch.tensor(value, dtype=torch.float32, device=device)  # some of Intel's GPUs have no float64
     dist.broadcast(told, 0)
     return float(told)

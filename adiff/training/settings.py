@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -50,18 +51,39 @@ class InversionSettings:
 
     @classmethod
     def for_types(cls: type[Settings], types: int, **given: Any) -> Settings:
-        """Settings for that many defects learned together: unless `steps` are given, more of them for more types."""
+        """Settings for that many defects learned together: unless `steps` are given, more of them for more types.
+
+        Raises InputError as `check_turns`.
+        """
         settings = cls(**given)
         more = 1 if "steps" in given else max(1, types / TYPES)
-        return replace(settings, steps=round(settings.steps * more))
+        settings = replace(settings, steps=round(settings.steps * more))
+        settings.check_turns(types)
+        return settings
+
+    def check_turns(self, types: int) -> None:
+        """Raise InputError where not each of that many defects, which take turns, is drawn: it would stay random."""
+        if self.steps < self.turn(types):
+            raise InputError(
+                f"of {types} defects {self.steps * self.batch} would be drawn (steps {self.steps}, batch {self.batch}) "
+                f"and the others not learned; take at least {self.turn(types)} steps, or larger batches"
+            )
+
+    def turn(self, types: int) -> int:
+        """Return the steps until each of that many defects has been drawn."""
+        return math.ceil(types / self.batch)
 
     def schedule(self) -> Schedule:
         """Return the schedule of a run."""
         return Schedule(self.steps, self.lr, average=self.average)
 
-    def validation(self, measure: Callable[[], float]) -> Validation:
-        """Return when a held-out loss is measured, and when it ends the run."""
-        return Validation(measure, self.validate_every or steps_between(self.steps), self.patience)
+    def validation(self, measure: Callable[[], float], types: int) -> Validation:
+        """Return when a held-out loss of that many defects is measured, and when it ends the run.
+
+        First when each has been drawn: the state with the lowest one is what is kept.
+        """
+        every = self.validate_every or max(steps_between(self.steps), self.turn(types))
+        return Validation(measure, every, self.patience)
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from ..backbone import Backbone
 from ..datasets.augmentation import augment_pair
 from ..geometry import FEW_CELLS, latent_mask, needs_crop
 from ..library import Key
+from ..memory import Parts
 from ..pixels import as_images
 from ..progress import NullProgress, Progress
 from ..spatial_encoder import SpatialEncoder
@@ -23,6 +24,8 @@ log = logging.getLogger("adiff")
 ENCODER_BATCH = 64
 VIEWS = "views of shots"
 """What the encoding of views is called while it goes on: with SD 1.5 on a CPU it takes minutes."""
+ENCODED, MEASURED = "encoded", "measured"
+"""What is done to views in parts where memory does not suffice: to have their latents, or a held-out loss."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +62,19 @@ def draw_views(
     """
     owner = np.repeat(np.arange(len(shots)), [len(of_defect) * draws for of_defect in shots])
     views = _views(backbone, shots, draws, seed, crop)
-    latents, masks = [], []
+    latents, masks, parts = [], [], Parts(doing=ENCODED)
     progress = progress or NullProgress()
     progress.start(len(owner), VIEWS)
     for first in range(0, len(owner), batch):
         images, some = zip(*(next(views) for _ in range(min(batch, len(owner) - first))), strict=True)
         pixels = as_images(np.stack(images))
-        latents.append(backbone.encode(pixels))
+        latents += parts.of(len(pixels), lambda part, pixels=pixels: backbone.encode(pixels[part]))
         masks.append(torch.from_numpy(np.stack(some))[:, None])
         progress.update(first + len(some))
     progress.finish()
     on = torch.cat(masks)
     cells = torch.cat([latent_mask(part, backbone.latent_downscale) for part in masks]).to(backbone.device)
-    return ViewBank(torch.cat(latents), on, cells, owner, encoder and _encode_masks(encoder, on, backbone.device))
+    return ViewBank(torch.stack(latents), on, cells, owner, encoder and _encode_masks(encoder, on, backbone.device))
 
 
 def choose_views(owner: np.ndarray, defects: int, batch: int, step: int, generator: torch.Generator) -> Tensor:
@@ -114,4 +117,5 @@ def _views(
 
 def _encode_masks(encoder: SpatialEncoder, masks: Tensor, device: torch.device) -> Tensor:
     encoder.eval()
-    return torch.cat([encoder(part.to(device, torch.float32)) for part in masks.split(ENCODER_BATCH)])
+    parts = Parts(ENCODER_BATCH, ENCODED)
+    return torch.stack(parts.of(len(masks), lambda part: encoder(masks[part].to(device, torch.float32))))

@@ -10,12 +10,13 @@ import sys
 import time
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
 from adiff.backbone import demo_library_path
 from adiff.cli import EXAMPLES, app, options
-from adiff.cli.app import WAYS_OUT, OneLineErrors, keeping
+from adiff.cli.app import NO_ROOM, WAYS_OUT, OneLineErrors, keeping
 from adiff.errors import InputError
 from adiff.progress import Cancelled
 
@@ -108,6 +109,7 @@ def make_app(raised: BaseException) -> typer.Typer:
         (OSError(30, "Read-only", "/x"), 2, "error: Read-only: /x; nothing can be written there; give another place"),
         (PermissionError(13, "Denied", "/x"), 2, f"error: Denied: /x; {WAYS_OUT[13]}"),
         (InputError("of kind '\x1b[2J\u202e'"), 2, "error: of kind '\\x1b[2J\\u202e'"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate"), 2, f"error: {NO_ROOM}"),
         (KeyboardInterrupt(), 130, "stopped: half of it is in x"),
         (Cancelled(), 130, "stopped: half of it is in x"),
     ],

@@ -542,3 +542,22 @@ def test_one_shot_works_with_a_warning_and_grey_masks_are_recorded(run, tiny, da
     entry = load_library(out).get("metal/scratch")
     assert entry.info["grey_masks"] == ["000_mask.png"] and entry.shot_masks.shape[0] == 1
     assert not entry.shot_masks[0, 9].any() and entry.shot_masks[0, 10, 10]
+
+
+@pytest.mark.parametrize("what", ["defects", "masks"])
+def test_steps_that_do_not_reach_all_defects_are_refused_and_nothing_changes(
+    run, refused, tiny, data, tmp_path, listing, what
+):
+    asked = ("train", data, "--out", tmp_path / "lib.safetensors", "--what", what, "--shots", "2")
+    run(*asked, "--steps", "2", "--batch", "1")
+    before = listing(tmp_path)
+    said = refused(*asked, "--steps", "1", "--batch", "1", "--restart")
+    assert "of 2 defects 1 would be drawn" in said and "at least 2 steps" in said
+    assert listing(tmp_path) == before
+
+
+def test_a_defect_beside_one_of_the_same_letters_is_refused(run, refused, tiny, data, tmp_path):
+    out = tmp_path / "lib.safetensors"
+    run("train", data, "--out", out, "--defect", "hole", *FEW)
+    run("library", "rename", out, "metal/hole", "Metal/HOLE")
+    assert "Metal/HOLE and metal/hole differ only in" in refused("train", data, "--out", out, "--defect", "hole", *FEW)

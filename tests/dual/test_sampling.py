@@ -167,6 +167,16 @@ def listing():
     return lambda folder: {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def test_out_of_memory_the_same_pairs_are_made_in_parts(backbone, model, small_card, monkeypatch, tmp_path, caplog):
+    settings, made = replace(FEW, batch=2), []
+    for name in ("whole", "parted"):
+        generate_dual_run(backbone, model, count=2, out=tmp_path / name, settings=settings)
+        made.append([read_photo(tmp_path / name / "image" / f"00000{i}.png").rgb.astype(int) for i in range(2)])
+        small_card(3, "decode")  # when the noise is drawn already: two wholes, two parts and plain grey
+    assert "painted in parts of 1" in caplog.text
+    assert np.abs(np.subtract(*made)).max() <= 2
+
+
 def test_a_pair_whose_part_shows_nothing_is_drawn_again(backbone, model, monkeypatch, tmp_path):
     drawn = fake(monkeypatch, empty=(1, 2))
     result = generate_dual_run(backbone, model, count=2, out=tmp_path / "run", settings=FEW)

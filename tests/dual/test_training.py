@@ -194,6 +194,20 @@ def test_out_of_memory_blocks_are_computed_twice_before_batches_are_halved(backb
     assert calls[:2] == seen
 
 
+def test_out_of_memory_views_are_encoded_and_the_held_out_loss_measured_in_smaller_parts(
+    backbone, pairs, small_card, caplog
+):
+    settings = DualSettings(**SMALL | {"steps": 1, "early_stop": True, "bcm": "paper"})
+    whole = train_pair(backbone, KEY, pairs * 2, settings=settings, checkpoint=False)
+    given = small_card(2, "encode", "predict_noise_edited")
+    parted = train_pair(backbone, KEY, pairs * 2, settings=settings, checkpoint=False)
+    assert max(given) == 4 and parted.outcome.curve[0][2] == pytest.approx(whole.outcome.curve[0][2], rel=1e-3)
+    assert "measured in parts of 1" in caplog.text
+    small_card(1, "encode")
+    train_pair(backbone, KEY, pairs * 2, settings=settings, checkpoint=False)
+    assert "encoded in parts of 1" in caplog.text
+
+
 def test_one_shot_is_told_of(backbone, pairs, caplog, stopper):
     with caplog.at_level(logging.WARNING):
         train_pair(backbone, KEY, pairs[:1], settings=DualSettings(**SMALL), progress=stopper(1))

@@ -204,15 +204,30 @@ def test_from_photos_to_a_file_to_saved_pairs(server, graph):
 
 
 def test_a_cancelled_training_goes_on_to_the_same_result(server):
-    def build(name):
+    def build(name, steps=12):
         graph = Graph()
-        return graph, train(graph, demo(graph), drawn(graph), name, steps=12, overwrite=True)
+        return graph, train(graph, demo(graph), drawn(graph), name, steps=steps, overwrite=True)
 
     break_off_and_go_on(server, *build("broken"), at=5, steps=12)
+    server.run(build("other", steps=1)[0])  # what was learned last would be at hand
     server.run(build("unbroken")[0])
     folder = server.base / "models" / "adiff_dual"
     one, other = (load_file(folder / f"{name}.safetensors") for name in ("broken", "unbroken"))
     assert list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_was_deleted_or_gets_another_name_is_written_without_learning_it_again(server):
+    """ComfyUI runs no node again because its file is gone."""
+    with Listener(server.url) as events:
+        for name in ("deleted", "deleted", "renamed"):
+            graph = Graph()
+            learned = train(graph, demo(graph), drawn(graph), name, steps=7, seed=9)
+            server.run(graph)
+            path = server.base / "models" / "adiff_dual" / f"{name}.safetensors"
+            assert load_dual(path).info["steps"] == 7
+            path.unlink()
+        events.wait_for_step(learned, 7, 7)
+        assert events.steps(learned, 7).count(7) == 1
 
 
 def test_the_choices_and_defaults_are_the_methods(server):

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,6 +105,56 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(InputError, match="process 2 on this machine has no GPU of its own, of 1 GPU;"), joined():
+        pass
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """Pretends that this is the second of two processes, on a machine with two GPUs of a kind, and no others."""
+
+    def pretend(kind):
+        for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+            monkeypatch.setenv(name, value)
+        module = SimpleNamespace(
+            is_available=lambda: True, device_count=lambda: 2, set_device=lambda device: told.append(str(device))
+        )
+        told = []
+        monkeypatch.setattr("adiff.devices._backends", lambda: {kind: module})
+        monkeypatch.setattr(torch, kind, module)
+        monkeypatch.setattr("torch.distributed.is_backend_available", lambda name: True)
+        monkeypatch.setattr("torch.distributed.init_process_group", told.append)
+        monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
+        return told
+
+    monkeypatch.delenv("ADIFF_DEVICE", raising=False)
+    return pretend
+
+
+@pytest.mark.parametrize(("kind", "backend"), [("cuda", "nccl"), ("xpu", "xccl")])
+def test_each_process_takes_a_gpu_of_its_own(two_gpus, monkeypatch, kind, backend):
+    told = two_gpus(kind)
+    for asked in ("", kind):
+        monkeypatch.setenv("ADIFF_DEVICE", asked)
+        with joined() as device:
+            assert device == f"{kind}:1"
+    monkeypatch.setenv("ADIFF_DEVICE", "cpu")
+    with joined() as device:
+        assert device == "cpu"
+    assert told == [f"{kind}:1", backend] * 2 + ["gloo"]
+
+
+def test_a_device_that_processes_cannot_share_a_training_on_is_refused(two_gpus, monkeypatch):
+    two_gpus("cuda")
+    monkeypatch.setenv("ADIFF_DEVICE", "cuda:0")
+    with pytest.raises(InputError, match="cuda:0 is a single GPU, .* give --device cuda"), joined():
+        pass
+    monkeypatch.delenv("ADIFF_DEVICE")
+    two_gpus("mps")
+    with pytest.raises(InputError, match="2 processes cannot train together on mps .* --device cpu"), joined():
+        pass
+    two_gpus("xpu")
+    monkeypatch.setattr("torch.distributed.is_backend_available", lambda name: name == "gloo")
+    with pytest.raises(InputError, match="cannot train together on xpu"), joined():
         pass
 
 

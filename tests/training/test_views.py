@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 import torch
 
+from adiff.errors import InputError
 from adiff.training import AnomalySettings, MaskSettings, train_anomalies, train_masks
-from adiff.training.views import choose_views, draw_views
+from adiff.training.views import ENCODED, MEASURED, choose_views, draw_views
 
 
 def test_defects_take_turns_whatever_their_number_of_shots():
@@ -53,3 +55,22 @@ def test_the_encoding_of_views_is_told(backbone, shots):
     )  # fmt: skip
     views = [(3, "views of shots"), 2, 3, "end"]
     assert told == [*views, (1, "anomaly embeddings"), 1, "end", *views, (1, "mask embeddings"), 1, "end"]
+
+
+@pytest.mark.parametrize("train", [train_anomalies, train_masks])
+def test_out_of_memory_views_are_encoded_and_measured_in_smaller_parts(backbone, shots, small_card, caplog, train):
+    """Without a graph a held-out loss takes less than a step, but of one sample each nothing less than one fits."""
+    anomalies = train is train_anomalies
+    four = {key: [shot if anomalies else shot[1] for shot in of_one * 4] for key, of_one in shots.items()}
+    of = AnomalySettings if anomalies else MaskSettings
+    settings, more = of(steps=1, batch=3, draws=2), (None,) if anomalies else ()
+    how = {"freeze_encoder": True} if anomalies else {}
+    whole = train(backbone, four, *more, settings=settings, **how)
+    given = small_card(1, "encode", "predict_noise")
+    parted = train(backbone, four, *more, settings=settings, **how)
+    assert max(given) == 3 and parted.outcome.loss == pytest.approx(whole.outcome.loss, rel=1e-3)
+    assert parted.outcome.curve[0][2] == pytest.approx(whole.outcome.curve[0][2], rel=1e-3)
+    assert all(f"out of memory: batches are now {done} in parts of 1" in caplog.text for done in (ENCODED, MEASURED))
+    small_card(0, "encode")
+    with pytest.raises(InputError, match="out of memory with a single image"):
+        train(backbone, four, *more, settings=settings, **how)
