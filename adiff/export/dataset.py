@@ -181,7 +181,8 @@ def _claim(out: Path, settings: Mapping[str, Any], origin: Mapping[str, Any], gr
     if different == ["pairs"] and growing and _has_grown(growing, old.get("pairs")):
         write_json(path, record)
     elif different:
-        more = " (--extend adds what has come since)" if different == ["pairs"] and not growing else ""
+        extend = "takes the same runs, with pairs that have come since" if growing else "adds what has come since"
+        more = f" (--extend {extend})" if different == ["pairs"] else ""
         raise TakenError(f"{out} holds another export (it differs in {', '.join(different)}){more}; "
                          "remove it or give a new folder")  # fmt: skip
     remove_leftovers(*(folder for folder in out.rglob("*") if folder.is_dir()))  # of a process killed there
