@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("adiff")
 PREVIEW = 96
 """Side of a library's pictures, pixels."""
+GROWTH = 3.0
+"""How many times as large a mask may become at the base's size without a word; thin parts widen to a pixel."""
 DIGEST = 16
 """Hexadecimal digits kept of a shot's digest."""
 CURVE_DIGITS = 4
@@ -90,6 +92,12 @@ def new_defect(key: Key, shots: Shots, backbone: Backbone) -> Defect:
     image, mask = shots.pairs[0]
     size = backbone.native_size
     picture = crop_resize(image, context_box(mask, size), PREVIEW)
+    masks = [resize_mask(mask, size, size) for mask in shots.masks]
+    growth = max(new.mean() / mask.mean() for new, mask in zip(masks, shots.masks, strict=True))
+    if growth > GROWTH:
+        log.warning("%s: a mask this small is %.0f times as large in the base's %d x %d pixels, as are masks made of "
+                    "it; cut the photos closer to the defect, or give `adiff generate` masks of your own",
+                    "/".join(key), growth, size, size)  # fmt: skip
     return Defect(
         *key,
         preview=torch.from_numpy(np.ascontiguousarray(rearrange(picture, "h w c -> c h w"))),
@@ -100,7 +108,7 @@ def new_defect(key: Key, shots: Shots, backbone: Backbone) -> Defect:
             "grey_masks": list(shots.grey_masks),
             "versions": versions(),
         },
-        shot_masks=np.stack([resize_mask(mask, size, size) for mask in shots.masks]),
+        shot_masks=np.stack(masks),
         likeness=torch.from_numpy(describe(backbone, [image for image, _ in shots.pairs], shots.masks)),
     )
 

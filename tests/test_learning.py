@@ -56,6 +56,16 @@ def test_a_new_entry_shows_its_first_shot_and_keeps_the_masks_at_the_model_s_siz
     assert entry.info["shots"] == ["images/0.png", "images/1.png"] and entry.info["grey_masks"] == []
 
 
+def test_a_mask_too_small_for_the_model_s_size_is_told(photos, caplog):
+    key, shots = ("metal", "defect"), open_shots(read_dataset(photos), 2)["metal", "defect"]
+    new_defect(key, shots, BASE)
+    assert not caplog.text
+    shots.masks[1][:] = False
+    shots.masks[1][15, 30] = True  # one of 4800 pixels becomes one of 1024
+    new_defect(key, shots, BASE)
+    assert "metal/defect: a mask this small is 5 times as large in the base's 32 x 32 pixels" in caplog.text
+
+
 def test_a_new_entry_describes_each_shot(photos):
     shots = open_shots(read_dataset(photos), 2)["metal", "defect"]
     entry = new_defect(("metal", "defect"), shots, BASE)

@@ -22,6 +22,8 @@ logger = logging.getLogger("adiff")
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 """Suffixes of photos and masks, in lower case."""
+LOSSY = frozenset((".jpg", ".jpeg"))
+"""Those of files that keep no class numbers: at many qualities JPEG makes black 1."""
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Pillow's names of them."""
 LARGEST = 2**27
@@ -217,7 +219,8 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None, of: str = 
         raise InputError(f"the mask {path} ({width}x{height}) is empty{hint}; mark the {of} in white on black")
     if mask.all():
         raise InputError(f"the mask {path} ({width}x{height}) marks the whole image; mark the {of} only")
-    _refuse_labels(values, mask, full, path)
+    if path.suffix.lower() not in LOSSY:
+        _refuse_labels(values, mask, full, path)
     return MaskFile(mask, bool(((values != 0) & (values != full)).any()), photo.turned)
 
 
@@ -234,7 +237,7 @@ def _refuse_labels(values: np.ndarray, mask: np.ndarray, full: int, path: Path) 
     if 2 * int(count) > marked:
         raise InputError(
             f"the mask {path} holds {level} in {count} of {marked} pixels that are not black, and marks start at "
-            f"{(full + 1) // 2} of {full}; of an image of class numbers, write each class as a mask, white on black"
+            f"{(full + 1) // 2} of {full}; write it black and white, an image of class numbers as one mask a class"
         )
 
 

@@ -244,7 +244,7 @@ def _paired(product: str, defect: str, images: Path, masks: Path, root: Path) ->
     bare = [image.name for stem, image in by_stem.items() if stem not in of_stem]
     if bare:
         raise InputError(f"{len(bare)} of {len(files)} images in {images} have no mask in {masks}: {_listed(bare)}; "
-                         f"expected the image's name, or that and {MASK_ENDING}, with any of the suffixes")  # fmt: skip
+                         f"expected one for each, of its name, or that and {MASK_ENDING}, of any suffix")  # fmt: skip
     if orphans:
         raise InputError(f"{len(orphans)} of {len(mask_files)} masks in {masks} have no image in {images}: "
                          f"{_listed(orphans)}; add the images or remove the masks")  # fmt: skip

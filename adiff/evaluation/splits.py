@@ -8,6 +8,7 @@ one of its own.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from ..datasets.readers import Dataset, Shot, few_shot_split, list_images, read_
 from ..errors import InputError
 from ..storage import read_json_object
 from ..tensor_files import digest_of_files
+
+logger = logging.getLogger("adiff")
 
 NAME = "groups.json"
 TEST_SHARE = 3
@@ -89,6 +92,10 @@ def read_split(
         raise InputError(f"no normal images of {product} to learn from: {why}; expected them in train/good or normal")
     train, test, rest = (tuple(shot for of in parts.values() for shot in of) for parts in (teaching, testing, resting))
     dropped = {shot.image for shot in rest} - {shot.image for shot in test}
+    untested = len(rest) - len(test), len(good) - len(test_normals)
+    if any(untested):
+        logger.warning("%s/%s: %d of %d photos and %d of %d normal images are not tested on, they share a group with a "
+                       "shot that teaches", product, ", ".join(wanted), untested[0], len(rest), untested[1], len(good))
     dropped |= set(normals) - set(train_normals) | set(good) - set(test_normals)
     return Split(root, train, test, train_normals, test_normals, tuple(sorted(dropped)))
 

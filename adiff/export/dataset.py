@@ -208,8 +208,8 @@ def _claim(out: Path, settings: Mapping[str, Any], origin: Mapping[str, Any], ex
     if different == ["pairs"] and extend and _has_grown(settings["pairs"], old.get("pairs")):
         write_json(path, record)
     elif different:
-        more = " (--extend adds what has come since)" if different == ["pairs"] and not extend else ""
-        raise _taken(out, different, more)
+        adds = "takes the same runs, with pairs that have come since" if extend else "adds what has come since"
+        raise _taken(out, different, f" (--extend {adds})" if different == ["pairs"] else "")
     remove_leftovers(*(folder for folder in out.rglob("*") if folder.is_dir()))  # of a process killed there
 
 

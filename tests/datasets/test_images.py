@@ -318,6 +318,8 @@ def test_numbers_of_classes_are_no_mask(tmp_path):
     write_png(tmp_path / "labels.png", labels)
     with pytest.raises(InputError, match="holds 1 in 400 of 576 pixels that are not black, and marks start"):
         read_mask(tmp_path / "labels.png")
+    Image.fromarray(np.where(labels, 255, 0).astype(np.uint8)).save(tmp_path / "lifted.jpg", quality=70)  # black is 1
+    assert read_mask(tmp_path / "lifted.jpg").mask.sum() == 576
     y, x = np.mgrid[:40, :40] - 20.0
     soft = np.rint(255 * np.exp(-(x**2 + y**2) / 40)).astype(np.uint8)
     write_png(tmp_path / "soft.png", soft)

@@ -88,13 +88,14 @@ def test_no_group_is_on_both_sides(tmp_path_factory, groups, shots, nested, by_r
     assert everything == {(product / name).relative_to(place).as_posix() for name in files}
 
 
-def test_several_defects_share_no_group_either(tmp_path):
+def test_several_defects_share_no_group_either(tmp_path, caplog):
     product = fill(tmp_path / "metal", defects=("hole", "scratch"))
     table = {"test/hole/000.png": "a", "test/scratch/005.png": "a", "test/scratch/000.png": "b"}
     (product / "groups.json").write_text(json.dumps(table))
     split = read_split(product, "metal", {"hole": 1, "scratch": 1})
     check_disjoint(split, read_groups(product, "metal"))
     assert parts(split)["dropped"] == {"test/scratch/005.png"} and len(split.test) == 9
+    assert "metal/hole, scratch: 1 of 10 photos and 0 of 3 normal images are not tested on" in caplog.text
 
 
 def test_one_folder_of_normals_is_shared_out_by_group(tmp_path):

@@ -94,6 +94,14 @@ def test_pairs_that_fill_gaps_join_too(make_run, tmp_path):
     assert listing(tmp_path / "grown") == listing(tmp_path / "whole")
 
 
+def test_what_extends_and_what_does_not_is_told(make_run, tmp_path):
+    one, other = (read_runs([make_run(name=name)])[0] for name in ("one", "other"))
+    export_runs([one], tmp_path / "out", "folder")
+    for extend, told in (False, "adds what has come since"), (True, "takes the same runs, with pairs that have come"):
+        with pytest.raises(InputError, match=f"differs in pairs.*--extend {told}"):
+            export_runs([one, other], tmp_path / "out", "folder", extend=extend)
+
+
 def test_the_share_of_photos_is_met_as_nearly_as_can_be():
     photos = [("metal", f"{number:03d}.png") for number in range(40)] + [("wood", "a"), ("wood", "b"), ("tile", "a")]
     splits = Splits(photos, 0.2, 0)
