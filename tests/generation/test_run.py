@@ -182,7 +182,7 @@ def test_bad_input_leaves_no_folder(start, tmp_path, given, said):
 def test_learned_masks_are_sampled_for_each_batch(start, backbone, make_mask, monkeypatch, tmp_path):
     drawn = []
 
-    def draw(backbone, embedding, count, settings, seed, first):
+    def draw(backbone, embedding, count, settings, seed, first, shots):
         drawn.append((seed, first))
         return np.stack([make_mask(width=8 + (seed + first + i) % 20) for i in range(count)])
 
@@ -206,7 +206,7 @@ class Sampler:
     def __init__(self, monkeypatch, mask, passing):
         self.seeds = []
 
-        def draw(backbone, embedding, count, settings, seed, first):
+        def draw(backbone, embedding, count, settings, seed, first, shots):
             if seed not in self.seeds:
                 self.seeds.append(seed)
             good = passing.get(self.seeds.index(seed), 99)

@@ -55,7 +55,7 @@ def test_masks_are_checked_against_the_normals_they_were_placed_on(tmp_path, mak
 
 def test_pairs_beyond_the_masks_that_passed_have_none(make_mask, monkeypatch):
     """Every third candidate passes: of 2 tries for each of 4 masks, 2 do, and they are those of the first pairs."""
-    def draw(backbone, embedding, count, settings, seed, first):
+    def draw(backbone, embedding, count, settings, seed, first, shots):
         return np.stack([make_mask() if i % 3 == 2 else np.zeros((64, 64), bool) for i in range(first, first + count)])
 
     monkeypatch.setattr("adiff.generation.mask.draw_candidates", draw)

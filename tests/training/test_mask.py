@@ -23,7 +23,7 @@ def test_what_comes_out(backbone, masks):
 
 
 def test_a_mask_is_encoded_white_on_black(backbone, make_mask, monkeypatch):
-    monkeypatch.setattr("adiff.training.mask.view_mask", lambda mask, view, size: mask)
+    monkeypatch.setattr("adiff.training.mask.augment_mask", lambda mask, size, rng: mask)
     seen = []
     monkeypatch.setattr(
         type(backbone), "encode", lambda self, images: (seen.append(images), torch.zeros(len(images), 4, 8, 8))[1]
