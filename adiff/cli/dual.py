@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..storage import clear_folder, remove_leftovers, run_lock
 from . import options
 from .app import keeping
+from .begun import state_folder, what_is_left
 from .destination import clear_runs
 from .generate import PAIRS
 from .normals import PLACES, normals_of
@@ -29,7 +30,6 @@ from .options import (
     parse_loras,
 )
 from .progress import CliProgress
-from .train import state_folder, what_is_left
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import InputError
 from ..storage import read_json_object
+from .begun import encoder_beside
 from .destination import Destination
 from .masks import RECORD, check_has_masks, shot_masks_of
 from .normals import normals_of
 from .objects import NoObject, OnObject
-from .train import encoder_beside
 
 if TYPE_CHECKING:
     from ..generation import MaskSource

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from enum import Enum
@@ -16,9 +15,25 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from ..errors import InputError
-from ..storage import clear_folder, read_json_object, remove_leftovers, run_lock, write_json, write_whole
+from ..storage import remove_leftovers, run_lock
 from . import options
 from .app import keeping
+from .begun import (
+    ANOMALIES,
+    MASKS,
+    STATES,
+    Todo,
+    begun,
+    begun_anew,
+    discard_learned,
+    encoder_beside,
+    note_begun,
+    previous,
+    put_aside,
+    state_folder,
+    what_is_left,
+)
+from .learned import say_what_is_learned, say_what_was_learned, some_of
 from .options import Base, Data, Loras, Precision, PrecisionName, Resume, Seed, What, of_model, of_training, parse_loras
 from .progress import CliProgress
 
@@ -29,17 +44,8 @@ if TYPE_CHECKING:
     from ..spatial_encoder import SpatialEncoder
 
 
-ANOMALIES, MASKS = "anomalies.safetensors", "masks.safetensors"
-STATES = {ANOMALIES: "anomaly", MASKS: "mask"}
-"""Files of a state's folder, and what each learns of a defect."""
 PARTS = {What.defects: ["anomaly"], What.masks: ["mask"], What.both: ["anomaly", "mask"]}
 """What is learned of a defect, by what is asked for."""
-BEGUN = "begun.json"
-"""File of a state's folder with what its training has begun to replace.
-
-anew: part -> names of the defects that --restart learns anew, while the library still holds the old ones. encoder: the
-file that a spatial encoder will be written to. aside: the library was put aside as it was before.
-"""
 
 
 class Timesteps(str, Enum):
@@ -131,21 +137,14 @@ def train(
         with run_lock(state_folder(out)) if is_first() else nullcontext():
             with CliProgress() as progress:
                 names = ["/".join(key) for key in opened]
-                anew = _begun_anew(out, names) if resume else dict.fromkeys(PARTS[what], names)
+                anew = begun_anew(out, names) if resume else dict.fromkeys(PARTS[what], names)
                 task = _Task(out, backbone, opened, chosen, normalisation.value, seed, progress, resume, anew)
                 library, todo = _work(task, what, encoder, freeze_encoder)
             if is_first() and any(todo):
-                _discard_learned(state_folder(out), library, todo)
+                discard_learned(state_folder(out), library, todo)
         if any(todo):
-            _say_what_was_learned(out, library, todo)
+            say_what_was_learned(out, library, todo)
     check_finite({key: library.defects[key] for key in todo.anomalies + todo.masks})
-
-
-class _Todo(NamedTuple):
-    """Entries that still want an anomaly embedding, and those that want a mask embedding."""
-
-    anomalies: list[Key]
-    masks: list[Key]
 
 
 class _Encoder(NamedTuple):
@@ -166,56 +165,7 @@ class _Task(NamedTuple):
     anew: dict[str, list[str]]  # part -> names of the defects of which the library's counts no more
 
 
-def state_folder(out: Path) -> Path:
-    """Where an interrupted training's state lies: beside the library."""
-    return out.with_name(f"{out.name}.state")
-
-
-def _begun(out: Path) -> dict[str, Any]:
-    """What the interrupted training of a library has begun to replace, see BEGUN; nothing if there is none."""
-    try:
-        return read_json_object(state_folder(out) / BEGUN)
-    except (InputError, FileNotFoundError):
-        return {}
-
-
-def _note_begun(out: Path, **fields: Any) -> None:
-    """Change what is noted of a training; a field of nothing goes."""
-    noted = {name: value for name, value in (_begun(out) | fields).items() if value}
-    write_json(state_folder(out) / BEGUN, noted)
-
-
-def _begun_anew(out: Path, asked: Sequence[str]) -> dict[str, list[str]]:
-    """What an interrupted --restart has not learned yet: it goes on for the defects that it has a state of."""
-    from ..training.state import names_in
-
-    drawn = set().union(*(names_in(state_folder(out) / state) for state in STATES))
-    noted = {part: [n for n in found if n in asked] for part, found in _begun(out).get("anew", {}).items()}
-    return {part: found for part, found in noted.items() if drawn & set(found)}
-
-
-def _previous(out: Path) -> Path:
-    """Where a library is kept as it was before the training that changes it."""
-    return out.with_suffix(f".previous{out.suffix}")
-
-
-def _put_aside(out: Path, encoder: Path | None) -> None:
-    """Copy a library, and the encoder that is to be learned anew with it, to where they are kept as they were, once."""
-    if _begun(out).get("aside") or not out.exists():
-        return
-    for file, copy in ((out, _previous(out)), (encoder, encoder_beside(_previous(out)))):
-        if file is not None and file.exists():
-            write_whole(copy, partial(shutil.copy2, file))
-    _note_begun(out, aside=True)
-    typer.echo(f"{out} as it was before is kept in {_previous(out)}")
-
-
-def encoder_beside(library: Path) -> Path:
-    """Where a library's own spatial encoder lies unless told otherwise."""
-    return library.with_suffix(f".encoder{library.suffix}")
-
-
-def _work(task: _Task, what: What, encoder: Path | None, freeze: bool) -> tuple[Library, _Todo]:
+def _work(task: _Task, what: What, encoder: Path | None, freeze: bool) -> tuple[Library, Todo]:
     """Learn and write what is not there yet; of several processes the first one writes."""
     from ..training import AnomalySettings, MaskSettings
     from ..training.processes import is_first, wait_for_all
@@ -225,7 +175,7 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool) -> tuple[
     todo = _missing(library, task.shots, what)
     if not any(todo):
         if is_first():
-            _discard_learned(folder, library, todo)
+            discard_learned(folder, library, todo)
         typer.echo(f"{out} holds all of it already; --restart learns it again")
         return library, todo
     of_encoder = _encoder(task, library, encoder, freeze) if todo.anomalies else None
@@ -235,7 +185,7 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool) -> tuple[
     if is_first():
         _make_ready(task, of_encoder)
     wait_for_all()  # until a state that --restart clears is gone
-    _say_what_is_learned(task.shots, library, todo, of_encoder)
+    say_what_is_learned(task.shots, library, todo, of_encoder and of_encoder.path)
     with keeping(partial(_left, task, todo)):
         return _learn(task, library, todo, of_encoder), todo
 
@@ -245,48 +195,24 @@ def _make_ready(task: _Task, encoder: _Encoder | None) -> None:
     from ..training.loop import discard_state
 
     out, learned = task.out, encoder is not None and not encoder.frozen
-    remove_leftovers(out, _previous(out), *([encoder.path] if learned else []))  # of the same command, killed
+    remove_leftovers(out, previous(out), *([encoder.path] if learned else []))  # of the same command, killed
     if not task.resume:
         for state, part in STATES.items():
             if part in task.anew:
                 discard_state(state_folder(out) / state)
-        _note_begun(out, anew=_begun(out).get("anew", {}) | task.anew)
-    _put_aside(out, encoder.path if learned else None)
+        note_begun(out, anew=begun(out).get("anew", {}) | task.anew)
+    put_aside(out, encoder.path if learned else None)
     if learned:
-        _note_begun(out, encoder=str(encoder.path.resolve()))
+        note_begun(out, encoder=str(encoder.path.resolve()))
 
 
-def _left(task: _Task, todo: _Todo) -> str:
+def _left(task: _Task, todo: Todo) -> str:
     """What an interrupted training has left to go on from; a library that it was to replace is not of it."""
     folder = state_folder(task.out)
     new = any(keys and part not in task.anew for part, keys in zip(STATES.values(), todo, strict=True))
     learned = [task.out] if task.out.exists() and new else []
     learned += [folder] if any((folder / state).exists() for state in STATES) else []
     return what_is_left(learned)
-
-
-def what_is_left(learned: Sequence[Path]) -> str:
-    """What an interrupted training says of the files that hold what it has learned."""
-    if not learned:
-        return "nothing is learned yet; the same command begins again"
-    return f"what is learned is in {' and '.join(map(str, learned))}; the same command without --restart goes on"
-
-
-def _discard_learned(folder: Path, library: Library, todo: _Todo) -> None:
-    """Remove the states of what was learned now and of what the library holds; with the last one goes all else there.
-
-    Those of other defects, or of the other part, wait for the command that left them.
-    """
-    from ..training.loop import discard_state
-    from ..training.state import names_in
-
-    for (state, part), now in zip(STATES.items(), todo, strict=True):
-        learned = names_in(folder / state)
-        stored = {e.name for e in library.defects.values() if getattr(e, part) is not None}
-        if now or (learned and learned <= stored):
-            discard_state(folder / state)
-    if not any((folder / state).exists() for state in STATES):
-        clear_folder(folder)
 
 
 @contextmanager
@@ -316,7 +242,7 @@ def _check_learned(out: Path, encoder: Path, named: bool, resume: bool) -> None:
     from ..spatial_encoder import KIND
     from ..tensor_files import check_replaced
 
-    if not encoder.exists() or (resume and _begun(out).get("encoder") == str(encoder.resolve())):
+    if not encoder.exists() or (resume and begun(out).get("encoder") == str(encoder.resolve())):
         return
     if not resume:
         check_replaced(encoder, KIND, "spatial encoder")
@@ -354,7 +280,7 @@ def _cleared(task: _Task, library: Library) -> Library:
     return Library(library.defects, base.fingerprint, base.name, base.context_dim, info=library.info)
 
 
-def _missing(library: Library, opened: dict[Key, Shots], what: What) -> _Todo:
+def _missing(library: Library, opened: dict[Key, Shots], what: What) -> Todo:
     """What the library does not hold yet. InputError if an entry came from other shots."""
     from ..learning import changed_shots
     from ..library_edit import check_apart, record_of
@@ -377,10 +303,10 @@ def _missing(library: Library, opened: dict[Key, Shots], what: What) -> _Todo:
     known = {key: library.defects.get(key) for key in opened}
     anomalies = [key for key, entry in known.items() if entry is None or entry.anomaly is None]
     masks = [key for key, entry in known.items() if entry is None or entry.mask is None]
-    return _Todo([] if what is What.masks else anomalies, [] if what is What.defects else masks)
+    return Todo([] if what is What.masks else anomalies, [] if what is What.defects else masks)
 
 
-def _learn(task: _Task, library: Library, todo: _Todo, encoder: _Encoder | None) -> Library:
+def _learn(task: _Task, library: Library, todo: Todo, encoder: _Encoder | None) -> Library:
     """Learn what is missing; each kind is written as soon as it is learned."""
     from ..learning import learn_masks, with_shots
     from ..training import MaskSettings
@@ -440,8 +366,8 @@ def _saved(task: _Task, library: Library, learned: dict[Key, Defect], part: str)
         library = added(library)
         save_library(task.out, library)
     if task.anew.pop(part, None) is not None and is_first():
-        noted = {of: names for of, names in _begun(task.out).get("anew", {}).items() if of != part}
-        _note_begun(task.out, anew=noted)
+        noted = {of: names for of, names in begun(task.out).get("anew", {}).items() if of != part}
+        note_begun(task.out, anew=noted)
     return library
 
 
@@ -462,64 +388,9 @@ def _encoder(task: _Task, library: Library, path: Path | None, freeze: bool) -> 
     if belongs is not None and (not freeze or fingerprint(network) != belongs):
         there = [entry.name for entry in library.defects.values() if entry.anomaly is not None]
         raise InputError(
-            f"{_some(there)} in {task.out} belong to spatial encoder {belongs[:8]}; learn with that encoder and "
+            f"{some_of(there)} in {task.out} belong to spatial encoder {belongs[:8]}; learn with that encoder and "
             "--freeze-encoder, give another --out, or learn all of them anew with --restart"
         )
     if not freeze:
         _check_learned(task.out, path, named, task.resume)
     return _Encoder(network, path, freeze)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} others" if len(names) > 4 else "")
-
-
-def _say_what_is_learned(
-    opened: dict[Key, Shots], library: Library, todo: _Todo, encoder: _Encoder | None
-) -> None:  # fmt: skip
-    """Say it before the work, which a wrong folder would spend."""
-    from ..backbone import demo_encoder_path
-
-    now = dict.fromkeys(todo.anomalies + todo.masks)
-    kept = ["/".join(key) for key in opened if key not in now and key in library.defects]
-    if kept:
-        typer.echo(f"kept as they are: {', '.join(kept)} (--restart learns them again)", err=True)
-    if encoder is not None and encoder.path == demo_encoder_path():
-        typer.echo("spatial encoder: the demo's own, frozen (--encoder ENC learns one)", err=True)
-    taken = sum(len(opened[key].files) for key in now)
-    there = taken + sum(len(opened[key].held_out) for key in now)
-    names = ["/".join(key) for key in now]
-    what = _some(names) if len(names) <= 4 else f"{len(names)} defects ({_some(names)})"
-    typer.echo(f"learning {what} from {taken} of {there} shots", err=True)
-
-
-def _say_what_was_learned(out: Path, library: Library, todo: _Todo) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("defect", "shots", "appearance", "masks", box=None, pad_edge=False, header_style="dim")
-    for key in dict.fromkeys(todo.anomalies + todo.masks):
-        entry = library.defects[key]
-        table.add_row(Text(entry.name), str(len(entry.info["shots"])), _told(entry, "anomaly"), _told(entry, "mask"))
-    Console().print(table)
-    for kind, name, keys in (("anomaly", "appearances", todo.anomalies), ("mask", "masks", todo.masks)):
-        if keys and (line := _why_stopped(library.defects[keys[0]].info[kind])):
-            typer.echo(f"{name}: {line}")
-    typer.echo(f"{out}: {len(library.defects)} {'defect' if len(library.defects) == 1 else 'defects'}")
-
-
-def _told(entry: Defect, kind: str) -> str:
-    about = entry.info.get(kind)
-    if not about:
-        return "–"
-    loss = "" if about["loss"] is None else f", loss {about['loss']:.3f}"  # of a library that older versions wrote
-    return f"{about['steps']} steps{loss}"
-
-
-def _why_stopped(about: dict[str, Any]) -> str:
-    """Where a training by held-out shots ended and which step is kept; nothing of one without."""
-    if about["validation"] is None or about["stopped"] == "not finite":
-        return ""
-    best = f"step {about['best']}, the lowest loss of the held-out shots, is kept"
-    return f"stopped early at step {about['steps']}, as nothing got better; {best}" if about["stopped"] else best

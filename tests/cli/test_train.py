@@ -326,7 +326,7 @@ def test_a_finished_restart_leaves_no_mark_that_would_empty_the_library(run, tin
     out, given = tmp_path / "lib.safetensors", ("--shots", "2", "--steps", "3", "--out")
     assert run("train", data, "--defect", "hole", *given, out).exit_code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("adiff.cli.train.clear_folder", lambda *_: None)
+        patch.setattr("adiff.cli.begun.clear_folder", lambda *_: None)
         assert run("train", data, "--defect", "hole", *given, out, "--restart").exit_code == 0
     assert "holds all of it already" in run("train", data, "--defect", "hole", *given, out).stdout
     whole, calls = tiny.predict_noise, []
@@ -348,7 +348,7 @@ def test_what_a_finished_training_could_not_remove_is_removed_next_time(run, tin
     """Killed after the library was written and before its states were gone; those of other defects stay."""
     out, given = tmp_path / "lib.safetensors", ("--shots", "2", "--steps", "3")
     with monkeypatch.context() as patch:
-        patch.setattr("adiff.cli.train._discard_learned", lambda *_: None)
+        patch.setattr("adiff.cli.train.discard_learned", lambda *_: None)
         patch.setitem(loop.fit.__kwdefaults__, "save_every", -1.0)
         assert run("train", data, "--defect", "hole", *given, "--out", out).exit_code == 0
     states = tmp_path / "lib.safetensors.state"

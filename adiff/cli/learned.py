@@ -1,0 +1,71 @@
+"""What `adiff train` says of the defects that it learns, before the work and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..learning import Shots
+    from ..library import Defect, Key, Library
+    from .begun import Todo
+
+
+def say_what_is_learned(
+    opened: Mapping[Key, Shots], library: Library, todo: Todo, encoder: Path | None
+) -> None:  # fmt: skip
+    """Say it before the work, which a wrong folder would spend. encoder: file of the one that is learned with, if any."""
+    from ..backbone import demo_encoder_path
+
+    now = dict.fromkeys(todo.anomalies + todo.masks)
+    kept = ["/".join(key) for key in opened if key not in now and key in library.defects]
+    if kept:
+        typer.echo(f"kept as they are: {', '.join(kept)} (--restart learns them again)", err=True)
+    if encoder == demo_encoder_path():
+        typer.echo("spatial encoder: the demo's own, frozen (--encoder ENC learns one)", err=True)
+    taken = sum(len(opened[key].files) for key in now)
+    there = taken + sum(len(opened[key].held_out) for key in now)
+    names = ["/".join(key) for key in now]
+    what = some_of(names) if len(names) <= 4 else f"{len(names)} defects ({some_of(names)})"
+    typer.echo(f"learning {what} from {taken} of {there} shots", err=True)
+
+
+def say_what_was_learned(out: Path, library: Library, todo: Todo) -> None:
+    """A table of what each defect got, and why the trainings ended where they did."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("defect", "shots", "appearance", "masks", box=None, pad_edge=False, header_style="dim")
+    for key in dict.fromkeys(todo.anomalies + todo.masks):
+        entry = library.defects[key]
+        table.add_row(Text(entry.name), str(len(entry.info["shots"])), _told(entry, "anomaly"), _told(entry, "mask"))
+    Console().print(table)
+    for kind, name, keys in (("anomaly", "appearances", todo.anomalies), ("mask", "masks", todo.masks)):
+        if keys and (line := _why_stopped(library.defects[keys[0]].info[kind])):
+            typer.echo(f"{name}: {line}")
+    typer.echo(f"{out}: {len(library.defects)} {'defect' if len(library.defects) == 1 else 'defects'}")
+
+
+def _told(entry: Defect, kind: str) -> str:
+    about = entry.info.get(kind)
+    if not about:
+        return "–"
+    loss = "" if about["loss"] is None else f", loss {about['loss']:.3f}"  # of a library that older versions wrote
+    return f"{about['steps']} steps{loss}"
+
+
+def _why_stopped(about: dict[str, Any]) -> str:
+    """Where a training by held-out shots ended and which step is kept; nothing of one without."""
+    if about["validation"] is None or about["stopped"] == "not finite":
+        return ""
+    best = f"step {about['best']}, the lowest loss of the held-out shots, is kept"
+    return f"stopped early at step {about['steps']}, as nothing got better; {best}" if about["stopped"] else best
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first names of many, and how many others there are."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} others" if len(names) > 4 else "")
