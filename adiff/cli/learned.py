@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def say_what_is_learned(
     opened: Mapping[Key, Shots], library: Library, todo: Todo, encoder: Path | None
 ) -> None:  # fmt: skip
-    """Say it before the work, which a wrong folder would spend. encoder: file of the one that is learned with, if any."""
+    """Say it before the work, which a wrong folder would spend. encoder: file of the one learned with, if any."""
     from ..backbone import demo_encoder_path
 
     now = dict.fromkeys(todo.anomalies + todo.masks)
