@@ -15,8 +15,8 @@ from ..adiff.library import Key
 
 PAPER, INK, FAINT, LINE = (252, 252, 250), (24, 28, 36), (112, 118, 128), (224, 226, 230)
 TRAINING, HELD_OUT = (150, 162, 184), (236, 98, 38)
-GAP, HEADER, TILE, COLUMNS, ROWS = 8, 30, 160, 8, 16
-"""Pixels between tiles, of a defect's title and of a tile's side; tiles in a row, and defects shown."""
+GAP, HEADER, TILE, COLUMNS, SHOWN, DEFECTS = 8, 30, 160, 4, 8, 16
+"""Pixels between tiles, of a defect's title and of a tile's side; tiles in a row and of a defect, and defects shown."""
 SIZE, FRAME = (768, 432), (64, 44, 744, 384)
 """Pixels of the curve's picture; left, top, right and bottom of its axes."""
 FINE = 2
@@ -27,18 +27,20 @@ Point = tuple[int, float, float | None]
 
 
 def shot_sheet(shots: Mapping[Key, Shots]) -> Image.Image:
-    """Draw the shots of each defect, their masks outlined, the first COLUMNS of the first ROWS defects."""
-    shown = list(shots.items())[:ROWS]
-    widest = max(min(len(one.pairs), COLUMNS) for _, one in shown)
-    block = HEADER + TILE + GAP
-    page = Image.new("RGB", (GAP + max(2, widest) * (TILE + GAP), GAP + block * len(shown)), PAPER)
-    draw = ImageDraw.Draw(page)
-    for row, (key, one) in enumerate(shown):
-        top = GAP + row * block
+    """Draw the shots of each defect, their masks outlined, the first SHOWN of the first DEFECTS defects."""
+    shown = [(key, one, one.pairs[:SHOWN]) for key, one in list(shots.items())[:DEFECTS]]
+    widest = max(min(len(pairs), COLUMNS) for *_, pairs in shown)
+    height = sum(HEADER + (TILE + GAP) * -(-len(pairs) // COLUMNS) for *_, pairs in shown)
+    page = Image.new("RGB", (GAP + max(2, widest) * (TILE + GAP), GAP + height), PAPER)
+    draw, top = ImageDraw.Draw(page), GAP
+    for key, one, pairs in shown:
         told = f"{'/'.join(key)}   {len(one.pairs)} shot" + ("" if len(one.pairs) == 1 else "s")
         draw.text((GAP, top + HEADER // 2), told, INK, font_for(told, 16), anchor="lm")
-        for column, (image, mask) in enumerate(one.pairs[:COLUMNS]):
-            page.paste(shot_tile(image, mask, TILE), (GAP + column * (TILE + GAP), top + HEADER))
+        top += HEADER
+        for first in range(0, len(pairs), COLUMNS):
+            for column, (image, mask) in enumerate(pairs[first : first + COLUMNS]):
+                page.paste(shot_tile(image, mask, TILE), (GAP + column * (TILE + GAP), top))
+            top += TILE + GAP
     return page
 
 

@@ -282,6 +282,15 @@ def test_a_folder_of_photos_is_listed_read_and_read_again_when_it_changes(server
     assert look() == (found.replace("to 7.8", "to 9.8"), False)
 
 
+def test_shots_wrap_into_rows_of_four(server, graph):
+    sheet = graph("SaveImage", images=drawn(graph, shots=6)[1], filename_prefix="e2e")
+    (picture,) = server.run(graph).images(sheet)
+    assert picture.shape[:2] == (8 + 30 + 2 * 168, 8 + 4 * 168)
+    for row, shown in ((0, 4), (1, 2)):
+        line = picture[38 + 168 * row + 80, 8 + 80 :: 168]  # the middle of each tile
+        assert [bool((pixel < 250).all()) for pixel in line] == [True] * shown + [False] * (4 - shown)
+
+
 def test_libraries_are_merged(server):
     graph = Graph()
     base = demo(graph)
