@@ -254,7 +254,8 @@ learned. Raise `steps` to 500 or more. Photos should be 512 pixels or more.
     both = graph.node("ADiffTrainMasks", library=learned["library"], steps=80, **given)
     library, encoder = both["library"], learned["encoder"]
     graph.column()
-    described = graph.node("ADiffEditLibrary", library=library, tags="drawn, demo", licence="CC0-1.0")["library"]
+    # what is true of a user's own photos too: no licence is given in their name
+    described = graph.node("ADiffEditLibrary", library=library, notes="learned from photos in ComfyUI")["library"]
     graph.column()
     graph.node("ADiffSaveLibrary", library=described, encoder=encoder, name="trained here", overwrite=True)
     graph.node("PreviewAny", "About the appearance", source=learned["report"])
