@@ -2,7 +2,8 @@
 //
 //   NODE_PATH=/somewhere/node_modules node tools/templates/pictures.mjs http://127.0.0.1:8188
 //
-// needs: a running ComfyUI with the pack, and what page.mjs needs. With OVERVIEW=folder it also leaves a picture of every
+// needs: a running ComfyUI with the pack and a file each in models/adiff_localizers and models/adiff_features, whose names
+// the loaders show, and what page.mjs needs. With OVERVIEW=folder it also leaves a picture of every
 // whole graph there, to look at; ONLY="name,name" makes those of some graphs.
 
 import fs from "node:fs";
@@ -40,7 +41,7 @@ const GRAPHS = {
   },
   "Keep the good pairs": {
     help: ["ADiffFilterPairs", "ADiffExportPairs", "ADiffDescribeShots"],
-    columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
+    columns: 3, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
   },
   "Place masks on an object": {
     help: ["ADiffPlaceMasks"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
