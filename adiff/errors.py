@@ -1,5 +1,7 @@
 """The error a user can put right: bad input, said in one line."""
 
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Input that cannot be used: what came, what was expected, what to do, in one line.
@@ -10,3 +12,9 @@ class InputError(ValueError):
 
     def __init__(self, message: str):
         super().__init__(" ".join(str(message).split()))
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """The first few names, and how many more."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -18,10 +18,15 @@ NO_LETTER = "\U0010ffff"
 
 
 def font_for(text: str, size: int) -> Font:
-    """The first font that has all letters of a text, Pillow's own if there is none. size: pixels."""
-    own = _opened(None, size)
-    fonts = (own, *(font for name in OF_SYSTEMS if (font := _opened(name, size)) is not None))
-    return next((font for font in fonts if _has(font, text)), own)
+    """The font that has most letters of a text, the first of those that have as many. size: pixels."""
+    letters = {letter for letter in text if not letter.isspace()}
+    best, most = None, -1
+    for name in (None, *OF_SYSTEMS):
+        if (font := _opened(name, size)) is not None and (count := _covered(font, letters)) > most:
+            best, most = font, count
+        if most == len(letters):
+            break
+    return best
 
 
 @lru_cache
@@ -33,6 +38,6 @@ def _opened(name: str | None, size: int) -> Font | None:
         return None
 
 
-def _has(font: Font, text: str) -> bool:
+def _covered(font: Font, letters: set[str]) -> int:
     missing = bytes(font.getmask(NO_LETTER))
-    return all(bytes(font.getmask(letter)) != missing for letter in set(text) if not letter.isspace())
+    return sum(bytes(font.getmask(letter)) != missing for letter in letters)

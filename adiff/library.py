@@ -18,19 +18,21 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from safetensors.torch import save
-from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, listed
 from .storage import composed, write_whole
 from .tensor_files import open_safetensors, tensors_of
+
+if TYPE_CHECKING:
+    from safetensors import safe_open
+    from torch import Tensor
 
 logger = logging.getLogger("adiff")
 
@@ -100,11 +102,14 @@ class Library:
 
     def get(self, name: str) -> Defect:
         """Return the defect called "product/defect"; raises InputError listing what is there."""
-        key = parse_name(name)
+        there = listed(defect.name for defect in self.defects.values()) or "nothing"
+        try:
+            key = parse_name(name)
+        except InputError as error:
+            raise InputError(f"{error}; the library holds {there}") from None
         if key not in self.defects:
             key = next((one for one in self.defects if list(map(composed, one)) == list(map(composed, key))), key)
         if key not in self.defects:
-            there = ", ".join(defect.name for defect in self.defects.values()) or "nothing"
             raise InputError(f"the library holds no {name!r}; it holds {there}")
         return self.defects[key]
 
@@ -169,6 +174,8 @@ def save_library(path: str | Path, library: Library) -> None:
 
     Raises InputError for names that check_name refuses and for embeddings that are not finite or not D wide.
     """
+    from safetensors.torch import save
+
     tensors: dict[str, Tensor] = {}
     for (product, defect), entry in library.defects.items():
         check_name(product, "product")
@@ -186,21 +193,37 @@ def load_library(path: str | Path) -> Library:
 
     Raises FileNotFoundError, and InputError for a damaged file, another kind of file or a newer format.
     """
-    path = Path(path)
-    with open_safetensors(path, "library") as file:
+    with _opened(Path(path), "pt") as (file, metadata):
+        return _rebuild(metadata, file.keys(), tensors_of(file))
+
+
+def names_in(path: str | Path) -> list[str]:
+    """The names of a library's defects, in its order, of its header alone: without torch, which takes seconds.
+
+    Raises what `load_library` does, but for tensors of another shape or with values that are not finite.
+    """
+    with _opened(Path(path), "numpy") as (file, metadata):
+        return [entry.name for entry in _rebuild(metadata, file.keys(), {}).defects.values()]
+
+
+@contextmanager
+def _opened(path: Path, framework: str) -> Iterator[tuple[safe_open, Mapping[str, str]]]:
+    """A library's open file and its metadata; what reading on finds amiss there is said to be damage."""
+    with open_safetensors(path, "library", framework=framework) as file:
         metadata = file.metadata() or {}
         _check_kind(path, metadata, list(file.keys()))
-        tensors = tensors_of(file)
-    try:
-        return _rebuild(metadata, tensors)
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} is a damaged library ({' '.join(str(error).split())[:200]}); copy or download it again"
-        ) from error
+        try:
+            yield file, metadata
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"{path} is a damaged library ({' '.join(str(error).split())[:200]}); copy or download it again"
+            ) from error
 
 
 def _tensors_of(entry: Defect) -> dict[str, Tensor]:
     """The tensors of a defect as they are stored, by kind: copies, as the format refuses tensors that share memory."""
+    import torch
+
     stored = {kind: getattr(entry, kind) for kind in FLOATS if getattr(entry, kind) is not None}
     tensors = {kind: _copied(tensor).to("cpu", torch.float32) for kind, tensor in stored.items()}
     if entry.preview is not None:
@@ -211,7 +234,7 @@ def _tensors_of(entry: Defect) -> dict[str, Tensor]:
 
 
 def _copied(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone(memory_format=torch.contiguous_format)
+    return tensor.detach().contiguous().clone()
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], context_dim: int, whose: str) -> None:
@@ -225,7 +248,8 @@ def _check_tensors(tensors: Mapping[str, Tensor], context_dim: int, whose: str) 
             if not tensor.isfinite().all():
                 why = "" if kind == "likeness" else "; its training diverged"
                 raise InputError(f"{whose} has {name} with values that are not finite{why}")
-        elif tensor.dtype != torch.uint8 or tensor.ndim != 3 or (kind == "preview" and shape[0] != 3):
+        # by its name: torch itself need not be imported where no tensor was read
+        elif str(tensor.dtype) != "torch.uint8" or tensor.ndim != 3 or (kind == "preview" and shape[0] != 3):
             expected = "(3, height, width)" if kind == "preview" else "(shots, size, size / 8)"
             raise InputError(f"{whose} has {name} of shape {shape}, {tensor.dtype}; expected {expected} in uint8")
 
@@ -259,15 +283,17 @@ def _check_kind(path: Path, metadata: Mapping[str, str], names: list[str]) -> No
         raise InputError(f"{path} is a library of format {version}, this version reads up to {FORMAT}; update adiff")
 
 
-def _rebuild(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Library:
+def _rebuild(metadata: Mapping[str, str], held: Iterable[str], tensors: Mapping[str, Tensor]) -> Library:
+    """The library in a file. held: names of all its tensors; tensors: those that were read."""
     infos, sizes = json.loads(metadata["defects"]), json.loads(metadata["shot_sizes"])
     context_dim = int(metadata["context_dim"])
     by_defect: dict[str, dict[str, Any]] = {name: {"info": info} for name, info in infos.items()}
-    for full_name, tensor in tensors.items():
+    for full_name in held:
         kind, _, name = full_name.partition("/")
         if kind not in (*FLOATS, "preview", "shots") or name not in infos:
             raise InputError(f"unexpected tensor {full_name!r}")
-        by_defect[name][kind] = tensor
+        if full_name in tensors:
+            by_defect[name][kind] = tensors[full_name]
     _check_tensors(tensors, context_dim, "it")
     defects = {}
     for name, parts in by_defect.items():

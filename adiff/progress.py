@@ -16,7 +16,10 @@ class Progress(Protocol):
         """Begin a piece of work of `total` steps, named `what`."""
 
     def update(self, done: int, **info: float) -> None:
-        """`done` steps are finished; info: numbers worth showing (loss, ...). May raise Cancelled."""
+        """`done` steps are finished; info: numbers worth showing (loss, ...). May raise Cancelled.
+
+        0 has work shown whose first step takes long.
+        """
 
     def finish(self) -> None:
         """The piece of work has ended."""

@@ -10,14 +10,15 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from .errors import InputError
 from .storage import check_readable, sha256_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BROKEN = (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError,
           LookupError, ValueError, TypeError, AttributeError, ArithmeticError, AssertionError, MemoryError,
@@ -51,15 +52,20 @@ ADVICE = "Weights only load failed"
 
 
 @contextmanager
-def open_safetensors(path: Path, what: str, remedy: str = "copy or download it again") -> Iterator[safe_open]:
-    """Open a file of ours. what: it should be, for FileNotFoundError; remedy: ends the InputError for a damaged one."""
+def open_safetensors(
+    path: Path, what: str, remedy: str = "copy or download it again", framework: str = "pt"
+) -> Iterator[safe_open]:
+    """Open a file of ours. what: it should be, for FileNotFoundError; remedy: ends the InputError for a damaged one.
+
+    framework: `numpy` for who reads the header alone, as `pt` imports torch, which takes seconds.
+    """
     if path.is_dir():
         raise InputError(f"{path} is a folder, no {what}; give a file")
     if not path.is_file():
         raise FileNotFoundError(f"there is no {what} at {path}")
     check_readable(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             yield file
     except SafetensorError as error:
         raise InputError(f"{path} is not a whole safetensors file ({reason(error)}); {remedy}") from None
@@ -80,7 +86,7 @@ def check_replaced(path: Path, kind: str, what: str) -> None:
     kind: as our files' metadata has it. what: its name in words.
     """
     try:
-        with open_safetensors(path, what) as file:
+        with open_safetensors(path, what, framework="numpy") as file:
             found = (file.metadata() or {}).get("kind")
     except (InputError, FileNotFoundError):
         if path.is_dir():
@@ -97,6 +103,8 @@ def read_pickled(path: Path, leave_out: bool = False) -> Any:
     leave_out: what LEFT_OUT names is allowed beside the weights, and nothing is made of it. Raises InputError for a
     file that is damaged or holds more than that; it is not opened in another way then.
     """
+    import torch
+
     check_readable(path)
     try:
         with warnings.catch_warnings(), _allowed(LEFT_OUT if leave_out else []):
@@ -112,6 +120,8 @@ def read_pickled(path: Path, leave_out: bool = False) -> Any:
 @contextmanager
 def _allowed(kinds: list[type]) -> Iterator[None]:
     """Let torch's loader of weights make these, and tables of tensors, and nothing else for a while."""
+    import torch
+
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     # the first textual inversion keeps its vectors in a ParameterDict, a table of tensors; torch 2.4 has no sets in it
@@ -130,6 +140,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         with open_safetensors(path, "file of weights") as file:
             return tensors_of(file)
+    from torch import Tensor
+
     table = read_pickled(path)
     if not isinstance(table, dict) or not all(isinstance(value, Tensor) for value in table.values()):
         raise InputError(f"{path} is no table of weights, name -> tensor")

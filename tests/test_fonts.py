@@ -23,6 +23,13 @@ def test_the_first_font_that_has_all_letters(monkeypatch):
         assert font_for(text, 12) is there[name]
 
 
+def test_without_such_a_font_that_with_most_letters(monkeypatch):
+    there = {None: Letters("abc"), fonts.OF_SYSTEMS[1]: Letters("abcö"), fonts.OF_SYSTEMS[2]: Letters("abcöü")}
+    monkeypatch.setattr(fonts, "_opened", lambda name, size: there.get(name))
+    assert font_for("ö 划痕", 12) is there[fonts.OF_SYSTEMS[1]]
+    assert font_for("öü 划痕", 12) is there[fonts.OF_SYSTEMS[2]]
+
+
 def test_pillows_own_writes_plain_names():
     assert font_for("metal/scratch, 3 pairs", 14).getname() == ImageFont.load_default(14).getname()
-    assert not fonts._has(ImageFont.load_default(14), "Röhre")
+    assert fonts._covered(ImageFont.load_default(14), set("Röhre")) == 4

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from adiff import library as module
 from adiff.errors import InputError
 from adiff.library import (
     FORMAT,
@@ -23,6 +23,7 @@ from adiff.library import (
     check_encoder,
     check_name,
     load_library,
+    names_in,
     parse_name,
     save_library,
 )
@@ -131,8 +132,12 @@ def test_get_finds_or_lists():
     assert library.get("metal/scratch") is library.defects["metal", "scratch"]
     with pytest.raises(InputError, match="metal/scratch, Holz/Riß 2"):
         library.get("metal/hole")
-    with pytest.raises(InputError, match="PRODUCT/DEFECT"):
-        library.get("metal")
+    with pytest.raises(InputError, match="'cut' is not PRODUCT/DEFECT.*; the library holds metal/scratch, Holz/Riß 2"):
+        library.get("cut")
+    many = replace(library, defects={("metal", str(n)): Defect("metal", str(n)) for n in range(9)})
+    for name in ("cut", "metal/cut"):
+        with pytest.raises(InputError, match="holds metal/0, metal/1, metal/2, metal/3, metal/4 and 4 more$"):
+            many.get(name)
 
 
 def test_another_context_width_is_an_error_naming_both():
@@ -217,8 +222,9 @@ def test_a_truncated_file_is_refused(tmp_path, share):
     save_library(path, make_library())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(InputError, match="not a whole safetensors file"):
-        load_library(path)
+    for read in (load_library, names_in):
+        with pytest.raises(InputError, match="not a whole safetensors file"):
+            read(path)
 
 
 def test_another_kind_of_safetensors_is_refused(tmp_path):
@@ -262,6 +268,10 @@ def test_a_damaged_library_is_refused(tmp_path, metadata, tensors, said):
     with pytest.raises(InputError, match=said) as caught:
         load_library(path)
     assert str(path) in str(caught.value)
+    if "expected" not in said and "finite" not in said and "shot_sizes" not in (metadata or {}):
+        with pytest.raises(InputError) as of_header:  # it does not take the tensors to see it
+            names_in(path)
+        assert str(of_header.value) == str(caught.value)
 
 
 def test_a_name_that_climbs_is_refused_on_reading(tmp_path):
@@ -285,7 +295,7 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch, fails):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(*((module, "save") if fails == "save" else (os, "replace")), fail)
+    monkeypatch.setattr(*((safetensors.torch, "save") if fails == "save" else (os, "replace")), fail)
     with pytest.raises(OSError, match="disk full"):
         save_library(path, replace(make_library(), info={}))
     assert path.read_bytes() == before

@@ -46,7 +46,10 @@ def load_single_file(path: Path) -> Parts:
     with open_weights(path) as weights:
         check_file(weights.shapes, weights.metadata, path)
         extra = _read_extra(weights)
-        of_unet, of_vae = unet_config(weights.shapes, extra), vae_config(weights.shapes, extra)
+        try:
+            of_unet, of_vae = unet_config(weights.shapes, extra), vae_config(weights.shapes, extra)
+        except InputError as error:
+            raise InputError(f"{weights.name}: {error}") from None
         unet, vae = _build(UNet2DConditionModel, of_unet, path), _build(AutoencoderKL, of_vae, path)
         _check_latents(unet, vae, path)
         unet_table = unet_names(unet.state_dict(), of_unet["layers_per_block"])

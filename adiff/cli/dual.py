@@ -242,7 +242,8 @@ def generate_dual(
             raise KeyboardInterrupt
     if result.broken:
         typer.echo(f"pairs that were not made: {len(result.broken)}, each {result.broken[0].get('reason')}", err=True)
-    typer.echo(f"{len(result.pairs)} pairs of {model.name} in {out}; no fill, leak and seam: they need a normal image")
+    pairs = f"{len(result.pairs)} {'pair' if len(result.pairs) == 1 else 'pairs'}"
+    typer.echo(f"{pairs} of {model.name} in {out}; no fill, leak and seam: they need a normal image")
 
 
 def _learn(out: Path, resume: bool, backbone: EditableBackbone, key: Key, **given: Any) -> DualModel:

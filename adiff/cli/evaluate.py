@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..storage import write_json, write_text
+from ..storage import LOCK, run_lock, write_json, write_text
 from .app import keeping
 from .options import Base, Precision, PrecisionName, Seed
 from .progress import CliProgress
@@ -83,7 +83,7 @@ def localization(
     _check_new(out)
     settings = LocalizerSettings(network.value, size, steps=steps)
     opened, split = _open(data, runs, shots, library, group)
-    with CliProgress() as progress, keeping("nothing is written"):
+    with run_lock(out), CliProgress() as progress, keeping("nothing is written"):
         trained, record = measure_localization(opened, split, settings=settings, seed=seed, progress=progress)
     save_localizer(out / "localizer.safetensors", trained)
     lines = [f"| defect | {' | '.join(SHOWN.values())} |", f"|---|{'---:|' * len(SHOWN)}"]
@@ -104,8 +104,8 @@ def uplift(
     rows: Annotated[
         list[str] | None,
         typer.Option("--row", metavar="ROW", help="What to learn from, once for each: real, real + crop-paste, "
-                     "real + cutpaste, real + draem, real + generated, generated.  [dim]default: these[/dim]  "
-                     "Or, painted with --base: real + textual-inversion, real + prompt-to-prompt."),
+                     "real + cutpaste, real + draem, real + generated, generated; or, painted with --base: real + "
+                     "textual-inversion, real + prompt-to-prompt.  [dim]default: all that are not painted[/dim]"),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Times that each row is learned anew.")] = 3,
     count: Annotated[
@@ -161,7 +161,7 @@ def classification(
     _check_new(out)
     settings = ClassifierSettings(size=size, steps=steps)
     opened, split = _open(data, runs, shots, library, group)
-    with CliProgress() as progress, keeping("nothing is written"):
+    with run_lock(out), CliProgress() as progress, keeping("nothing is written"):
         record = measure_classification(
             opened, split, settings=settings, weights=weights, seed=seed, progress=progress
         )  # fmt: skip
@@ -220,7 +220,7 @@ def quality(
     opened = read_run(run)
     dataset = read_dataset(data, [opened.key[0]], [opened.key[1]])
     taught, _ = split_shots(dataset, opened.key, _wanted([opened], shots, library)[opened.key[1]])
-    with CliProgress() as progress, keeping("nothing is written"):
+    with run_lock(out), CliProgress() as progress, keeping("nothing is written"):
         if features is None:
             record, table = _published(opened, taught, inception, lpips, size or 256, progress)
         else:
@@ -263,7 +263,7 @@ def _two_columns(head: str, rows: dict[str, str]) -> str:
 
 
 def _check_new(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(path.name != LOCK for path in out.iterdir())):
         raise InputError(f"{out} is not empty; give a new or an empty folder")
 
 

@@ -184,8 +184,8 @@ def generate(
     with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):
         if ray is not None:
             _work_on_cluster(ctx, ray, workers, given, plan, target, progress)
-        results, failed = _run_all(given, backbone, plan, target, progress)
-    _tell([job for job in given.jobs if job.name not in failed], results, out, every)
+        results, reports, failed = _run_all(given, backbone, plan, target, progress)
+    _tell([job for job in given.jobs if job.name not in failed], results, reports, out, every)
     _tell_missing(results, plan, target.told_of)
     if failed:
         raise InputError(f"runs that were not made: {len(failed)} of {given.runs}: {'; '.join(failed.values())}")
@@ -230,15 +230,16 @@ def _command(ctx: typer.Context, place: Destination) -> str:
 
 def _run_all(
     given: Given, backbone: Backbone, plan: _Plan, place: Destination, progress: CliProgress
-) -> tuple[list[RunResult], dict[str, str]]:
+) -> tuple[list[RunResult], list[Path], dict[str, str]]:
     """Fill the runs one after another; those that are finished already are passed over.
 
-    Of many one that bad input stops costs only itself. Returns the results, and name -> reason of those.
+    Of many one that bad input stops costs only itself. Returns the results, the reports that were written, and name ->
+    reason of those that were stopped.
     """
     from ..generation import generate_run
     from ..report import report_of_run
 
-    results, failed = [], dict(given.lost)
+    results, reports, failed = [], [], dict(given.lost)
     for job in given.jobs:
         (key, masks), *also = job.wanted
         try:
@@ -259,11 +260,11 @@ def _run_all(
         if result.pairs and not place.remote:
             with join_run(job.out):  # one that is killed here leaves its mark, and what it wrote is removed next time
                 try:
-                    report_of_run(job.out, normals=job.normals[0].parent)
+                    reports.append(report_of_run(job.out, normals=job.normals[0].parent))
                 except InputError as error:
                     logger.warning("%s: its pairs are made, its report is not: %s", job.name, error)
         results.append(result)
-    return results, failed
+    return results, reports, failed
 
 
 def _work_on_cluster(
@@ -302,15 +303,18 @@ def _naming(job: Job, given: Given) -> Iterator[None]:
         raise InputError(f"{job.name}: {error}" if given.runs > 1 else str(error)) from error
 
 
-def _tell(jobs: Sequence[Job], results: Sequence[RunResult], out: str, every: bool) -> None:
-    """Say what came out: of one run in a line, of --all in a table."""
+def _tell(
+    jobs: Sequence[Job], results: Sequence[RunResult], reports: Sequence[Path], out: str, every: bool
+) -> None:  # fmt: skip
+    """Say what came out, and where to look at it: of one run in a line, of --all in a table."""
     from ..report import summarise
 
     numbers = [summarise(result.pairs) for result in results]
     if not every:
         (found,) = numbers
         measures = "median fill {fill:.2f}, leak at most {leak:.0f} levels".format(**found) if results[0].pairs else ""
-        typer.echo(f"{found['pairs']} pairs of {jobs[0].name} in {out}" + (f", {measures}" if measures else ""))
+        told = [f"{_number(found['pairs'], 'pair')} of {jobs[0].name} in {out}", measures]
+        typer.echo(", ".join(filter(None, told)) + "".join(f"; report: {path}" for path in reports))
         return
     from rich.console import Console
     from rich.table import Table
@@ -322,7 +326,13 @@ def _tell(jobs: Sequence[Job], results: Sequence[RunResult], out: str, every: bo
     for job, of_run in zip(jobs, numbers, strict=True):
         table.add_row(job.name, str(of_run["pairs"]), f"{of_run['fill']:.2f}" if of_run["pairs"] else "-")
     Console().print(table)
-    typer.echo(f"{sum(of_run['pairs'] for of_run in numbers)} pairs in {len(jobs)} runs in {out}")
+    pairs = _number(sum(of_run["pairs"] for of_run in numbers), "pair")
+    where = f"; reports: {reports[0]}{' and so on' * (len(reports) > 1)}" if reports else ""
+    typer.echo(f"{pairs} in {_number(len(jobs), 'run')} in {out}{where}")
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _tell_missing(results: Sequence[RunResult], plan: _Plan, name: Callable[[Path], str] = str) -> None:

@@ -48,11 +48,11 @@ def root(ctx: typer.Context) -> None:
 @library.command("list", epilog="Example:  adiff library list holes.safetensors")
 def list_(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Library files.")]) -> None:
     """Print the names of a library's defects, one a line."""
-    from ..library import load_library
+    from ..library import names_in
 
-    for opened in [load_library(file) for file in files]:
-        for entry in opened.defects.values():
-            typer.echo(entry.name)
+    for names in [names_in(file) for file in files]:
+        for name in names:
+            typer.echo(name)
 
 
 @library.command(epilog="Example:  adiff library show holes.safetensors wood/hole")

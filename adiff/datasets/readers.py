@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, listed
 from ..storage import composed
 from .images import SUFFIXES, MaskFile, Photo, read_mask, read_photo
 
@@ -342,7 +342,4 @@ def _checked(dataset: Dataset, expected: str) -> Dataset:
 
 
 def _listed(names: Iterable[str], most: int = 5) -> str:
-    """The first few names, and how many more."""
-    names = sorted(names, key=natural_key)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return listed(sorted(names, key=natural_key), most)

@@ -37,12 +37,14 @@ class Measured:
     per_image: tuple[float | None, ...]
 
 
-def measure(scorer: Scorer, defective: Sequence[Example], normals: Sequence[np.ndarray]) -> Measured:
+def measure(
+    scorer: Scorer, defective: Sequence[Example], normals: Sequence[np.ndarray], *, warn: bool = True
+) -> Measured:
     """Score images and compare with their masks, at each image's own size.
 
     The image's score is taken at the detector's own size (`metrics.image_score`), so that it means the same for photos
     of any size. normals: (H, W, 3) uint8; so is an image whose mask is empty. Metrics that have one class only are
-    None, and said so in a warning.
+    None, and said so in a warning, unless `warn` is off as it was said of the same images before.
     """
     scores, masks, of_images = [], [], []
     good = (Example(image, np.zeros(image.shape[:2], bool)) for image in normals)
@@ -54,7 +56,7 @@ def measure(scorer: Scorer, defective: Sequence[Example], normals: Sequence[np.n
     labels = [bool(mask.any()) for mask in masks]
     metrics = pixel_metrics(scores, masks) | image_metrics(of_images, labels)
     undefined = [name for name in METRICS if metrics[name] is None]
-    if undefined:
+    if undefined and warn:
         logger.warning("undefined for %d defective and %d normal images: %s", sum(labels), labels.count(False),
                        ", ".join(undefined))  # fmt: skip
     alone = [average_precision(s.ravel(), m.ravel()) for s, m in zip(scores, masks, strict=True)]

@@ -18,7 +18,7 @@ from ..storage import LOCK, read_json_object, remove_leftovers, run_lock, write_
 from .coco import CocoWriter
 from .folders import FolderWriter, MvtecWriter
 from .layout import Target, Writer
-from .runs import Run, Sample, normals_of_products, pairs_of, parts_of, photos_of
+from .runs import Run, Sample, check_normals, normals_of_products, pairs_of, parts_of, photos_of
 from .splits import SPLITS, VALIDATION, Splits
 from .voc import VocWriter
 from .yolo import SEEN, YoloWriter
@@ -77,8 +77,8 @@ def export_runs(
     lengths. Images keep their names if there is one run, else the run's stands before them. Files are written whole,
     what lists them last; the same export again completes what is missing, and, with `extend`, adds the pairs that the
     runs have got since: none moves to another split. Raises InputError, nothing written, for a folder that lies in a
-    run and for options that do not fit, TakenError for one that holds something else; InputError, naming the pair, for
-    a damaged one.
+    run, for options that do not fit and for normal images that do not open, TakenError for one that holds something
+    else; InputError, naming the pair, for a damaged one.
     """
     normals, progress = normals or {}, progress or NullProgress()
     _check_options(runs, out, format, polygons, validation, normals)
@@ -106,10 +106,12 @@ def export_runs(
         },
     }
     _warn_of_photos(parted, sorted(product for product, name in photos if name is None))
+    if good_in_all := sum(good.values()):
+        check_normals(normals, progress)  # one that is taken out later makes another export, which goes elsewhere
     with run_lock(out):
         _claim(out, settings, origin, extend)
         samples = chain(pairs_of(runs, of_pairs), normals_of_products(normals, splits))
-        _write_all(writer, samples, sum(pairs.values()) + sum(good.values()), progress)
+        _write_all(writer, samples, sum(pairs.values()) + good_in_all, progress)
     return Exported(out, format, pairs, good, categories)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from ..datasets.images import Photo, read_mask, read_photo
 from ..errors import InputError
 from ..library import check_name
+from ..progress import Progress
 from ..run_record import read_plan, record_paths
 from ..storage import read_json_object
 from .splits import TRAIN, VALIDATION, Splits
@@ -218,6 +219,23 @@ def pairs_of(runs: Sequence[Run], splits: Splits) -> Iterator[Sample]:
             stem = f"{run.name}-{name}" if len(runs) > 1 else name
             split = _split_of(run, name, record, splits)
             yield Sample(stem, run.product, run.defect, split, photo, mask, instances, about)
+
+
+def check_normals(normals: Mapping[str, Sequence[Path]], progress: Progress) -> None:
+    """Open normal images to see whether they open; InputError with how many do not, and the first. As for the next."""
+    paths = [path for of_product in normals.values() for path in of_product]
+    broken = []
+    progress.start(len(paths), "checking normal images")
+    for number, path in enumerate(paths, 1):
+        try:
+            read_photo(path)
+        except InputError as error:
+            broken.append(str(error))
+        progress.update(number)
+    progress.finish()
+    if broken:
+        raise InputError(f"normal images that do not open: {len(broken)}, the first as {broken[0]}; put them right or "
+                         "take them out of their folder, then give the same command again")  # fmt: skip
 
 
 def normals_of_products(normals: Mapping[str, Sequence[Path]], splits: Splits) -> Iterator[Sample]:

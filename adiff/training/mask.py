@@ -156,6 +156,7 @@ class _Inversion:
         """Latents of the views of each defect's masks; masks[i] are those of defect i."""
         progress, banks = progress or NullProgress(), []
         progress.start(draws * sum(map(len, masks)), VIEWS)
+        progress.update(0)
         for number, of_defect in enumerate(masks):
             done = sum(map(len, banks))
             banks.append(

@@ -65,6 +65,7 @@ def draw_views(
     latents, masks, parts = [], [], Parts(doing=ENCODED)
     progress = progress or NullProgress()
     progress.start(len(owner), VIEWS)
+    progress.update(0)  # the first batch alone may take a minute
     for first in range(0, len(owner), batch):
         images, some = zip(*(next(views) for _ in range(min(batch, len(owner) - first))), strict=True)
         pixels = as_images(np.stack(images))

@@ -129,8 +129,10 @@ def test_weights_that_fp16_cannot_hold_are_not_written(parts, tmp_path):
     ],
 )
 def test_a_file_that_is_not_the_model_is_refused(file, tmp_path, change, said):
-    with pytest.raises(InputError, match=said):
-        load_single_file(changed(file, tmp_path, change))
+    path = changed(file, tmp_path, change)
+    with pytest.raises(InputError, match=said) as refused:
+        load_single_file(path)
+    assert path.name in str(refused.value)
 
 
 def test_a_transposed_weight_is_not_taken_for_the_right_one(file, tmp_path):

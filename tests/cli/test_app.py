@@ -18,6 +18,7 @@ from adiff.backbone import demo_library_path
 from adiff.cli import EXAMPLES, app, options
 from adiff.cli.app import NO_ROOM, WAYS_OUT, OneLineErrors, keeping
 from adiff.errors import InputError
+from adiff.library import Defect, Library, save_library
 from adiff.progress import Cancelled
 
 COMMANDS = ("demo", "surfaces", "train", "masks", "generate", "export", "train-dual", "generate-dual")
@@ -44,6 +45,23 @@ def test_the_help_comes_without_torch():
     assert "heavy: []" in result.stdout
     for command in COMMANDS:
         assert f" {command} " in result.stdout
+
+
+def test_a_library_is_listed_without_torch(tmp_path):
+    library = tmp_path / "lib.safetensors"
+    defects = {("metal", name): Defect("metal", name, mask=torch.zeros(2, 4)) for name in ("rust", "dent")}
+    save_library(library, Library(defects, "f" * 64, "demo", 4))
+    none = tmp_path / "none.safetensors"
+    for arguments, told in ((["list", str(library)], "metal/rust\nmetal/dent\n"), (["show", str(none)], "")):
+        code = (
+            "import sys\n"
+            "from adiff.cli import main\n"
+            f"sys.argv = ['adiff', 'library', *{arguments}]\n"
+            "try: main()\n"
+            "except SystemExit as end: print('ended:', end.code, 'torch' in sys.modules)"
+        )
+        result = in_process(code)
+        assert result.stdout == f"{told}ended: {0 if told else 2} False\n", result.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)

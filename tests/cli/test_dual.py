@@ -53,7 +53,7 @@ def test_from_photos_to_a_file_and_to_a_run_that_is_whole(run, refused, small, a
     (out / "mine.txt").touch()
     assert "holds mine.txt beside its run" in refused(*other, "--restart")
     (out / "mine.txt").unlink()
-    assert "1 pairs" in run(*other, "--restart").stdout
+    assert "1 pair of" in run(*other, "--restart").stdout
     assert "another settings" in refused(*asked, "--steps", "3")
     assert "--bcm-form is for BCM" in refused(*asked, "--steps", "2", "--bcm-form", "release")
 
@@ -66,7 +66,7 @@ def test_with_bcm_from_found_backgrounds_to_pairs_before_other_photos(run, refus
     made = ["generate-dual", tmp_path / "dual.safetensors", "-n", "1", "--steps", "1", "--out", tmp_path / "run"]
     assert "give the photos with --normals DIR" in refused(*made, "--foreground", data)
     assert run(*made, "--normals", data).exit_code == 0  # those in metal/train/good
-    assert "1 pairs of metal/scratch" in run(*made, "--restart").stdout
+    assert "1 pair of metal/scratch" in run(*made, "--restart").stdout
 
 
 @pytest.fixture

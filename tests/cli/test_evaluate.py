@@ -10,7 +10,7 @@ import pytest
 
 from adiff.cli.evaluate import Network
 from adiff.datasets.images import write_png
-from adiff.evaluation import published
+from adiff.evaluation import classification, localization, published, quality
 from adiff.evaluation.localizer_file import load_localizer
 from adiff.evaluation.networks import NETWORKS
 from adiff.library import load_library, save_library
@@ -78,6 +78,23 @@ def test_localization_writes_its_table_its_record_and_the_network(run, data, mad
     assert record["split"]["train"] == ["metal/test/scratch/000.png"] and "torch" in record["versions"]
     assert (tmp_path / "out" / "localization.md").read_text() == result.stdout
     assert result.stdout.splitlines()[2].startswith("| scratch | ")
+
+
+@pytest.mark.parametrize(
+    ("command", "work"),
+    [("localization", localization), ("classification", classification), ("quality", quality)],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_place_that_cannot_be_written_is_told_first(refused, data, made, tmp_path, monkeypatch, command, work):
+    def never(*_, **__):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(work, f"measure_{command}", never)
+    (tmp_path / "file").touch()
+    options = ("--features", tmp_path / "file") if command == "quality" else ()
+    out = tmp_path / "file" / "x"
+    told = refused("evaluate", command, data, made, "--shots", "1", *options, "--out", out)
+    assert told.startswith(f"error: Not a directory: {out}") and "give another place" in told
 
 
 def test_uplift_writes_rows_and_a_table_and_goes_on(run, data, made, tmp_path):

@@ -33,7 +33,7 @@ def runs(monkeypatch):
 
     monkeypatch.setattr(adiff.generation, "generate_run", generate_run)
     monkeypatch.setattr(adiff.generation, "check_run", lambda *_: None)
-    monkeypatch.setattr(adiff.report, "report_of_run", lambda *_, **__: None)
+    monkeypatch.setattr(adiff.report, "report_of_run", lambda out, **_: out / "report.html")
     return calls
 
 
@@ -52,6 +52,7 @@ def test_options_reach_the_run(start, runs, tmp_path):
                    "--severity", "1.25", "--level", "3")  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert "3 pairs of metal/scratch" in result.stdout and "median fill 0.75" in result.stdout
+    assert result.stdout.endswith(f" levels; report: {tmp_path / 'run' / 'report.html'}\n")
     (call,) = runs
     settings = call["settings"]
     chosen = ("steps", "guidance", "reweighting", "strength", "level", "distance", "blending", "batch", "crop",
@@ -229,7 +230,8 @@ def test_all_defects_are_runs_of_their_own(run, many, runs, data, tmp_path):
     assert normals == [["metal/train/good"] * 3, ["metal/train/good"] * 3, ["wood"] * 2]
     rows = [line.split() for line in result.stdout.splitlines()]
     assert rows[1:4] == [["metal/scratch", "3", "0.75"], ["metal/hole", "3", "0.75"], ["wood/knot", "3", "0.75"]]
-    assert "9 pairs in 3 runs" in result.stdout
+    first = tmp_path / "runs" / "metal-scratch" / "report.html"
+    assert result.stdout.endswith(f"9 pairs in 3 runs in {tmp_path / 'runs'}; reports: {first} and so on\n")
     runs.clear()
     one = ("generate", many, "metal/scratch", "--normals", data / "metal", "--out", tmp_path / "one")
     assert run(*one).exit_code == 0  # the data folder of a single product, as for `adiff train`
@@ -274,7 +276,7 @@ def test_what_fails_among_all_is_named(run, many, data, tmp_path, monkeypatch):
         return adiff.generation.RunResult(out, [], 1.0)
 
     monkeypatch.setattr(adiff.generation, "generate_run", generate_run)
-    monkeypatch.setattr(adiff.report, "report_of_run", lambda *_, **__: None)
+    monkeypatch.setattr(adiff.report, "report_of_run", lambda out, **_: out / "report.html")
     normals = ("--normals", data / "metal/train/good")
     result = run("generate", many, "--all", *normals, "--out", tmp_path / "runs")
     assert result.exit_code == 2 and "metal-scratch" in result.stdout.replace("/", "-")
@@ -292,7 +294,7 @@ def test_a_defect_whose_object_is_not_found_costs_itself_alone(run, refused, man
     said = " ".join(result.stderr.split())
     assert result.exit_code == 2 and [call["key"] for call in runs] == [("wood", "knot")]
     assert "runs that were not made: 2 of 3: metal/scratch: " in said and "; metal/hole: " in said
-    assert "--foreground DIR" in said and "3 pairs in 1 runs" in result.stdout
+    assert "--foreground DIR" in said and "3 pairs in 1 run in" in result.stdout
     shutil.rmtree(tmp_path / "set" / "wood")
     shutil.copytree(tmp_path / "set" / "metal", tmp_path / "set" / "wood")
     assert "metal/scratch: " in refused(*given, "--out", tmp_path / "none") and not (tmp_path / "none").exists()

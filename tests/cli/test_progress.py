@@ -114,6 +114,16 @@ def test_a_terminal_shows_a_bar_that_goes_away_when_work_breaks_off(clock):
     assert progress._bars is None
 
 
+def test_work_whose_first_step_takes_long_is_told_at_once(clock):
+    progress, text = plain(clock)
+    progress.start(64, "views of shots")
+    progress.update(0)
+    assert text.getvalue() == "views of shots: 0/64\n"
+    clock.now += 60
+    progress.update(8)
+    assert text.getvalue().endswith("views of shots: 8/64, 7.5 s each, 7 min 00 s left\n")
+
+
 def test_one_piece_of_work_follows_another(clock):
     progress, text = plain(clock)
     for what in ("first", "second"):

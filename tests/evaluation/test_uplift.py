@@ -1,6 +1,7 @@
 """Uplift: the rows, their budget, going on after a stop, and refusing to mix evaluations."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,6 +36,14 @@ def test_every_row_has_its_pairs_and_the_same_budget(work, tmp_path):
         assert row["metrics"]["pixel_auroc"] is not None and len(row["per_image"]) == 3
     record = json.loads((tmp_path / "out" / "uplift.json").read_text())
     assert len(record["split"]["test"]) == 3 and not set(record["split"]["test"]) & set(record["split"]["train"])
+
+
+def test_what_is_undefined_is_said_once(work, tmp_path, caplog, monkeypatch):
+    opened = module.open_material
+    monkeypatch.setattr(module, "open_material", lambda *given: replace(opened(*given), test_normals=[]))
+    rows = go(work, tmp_path / "out", rows=("real", "generated"))
+    assert all(row["metrics"]["image_auroc"] is None for row in rows)
+    assert caplog.text.count("undefined for") == 1 and "image_auroc, image_ap" in caplog.text
 
 
 def test_progress_names_the_row_and_how_many_there_are(work, tmp_path, stopper, monkeypatch):

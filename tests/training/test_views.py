@@ -53,7 +53,7 @@ def test_the_encoding_of_views_is_told(backbone, shots):
         backbone, {key: [mask for _, mask in of_one] for key, of_one in shots.items()},
         settings=MaskSettings(steps=1, batch=2, draws=1), progress=Listener(),
     )  # fmt: skip
-    views = [(3, "views of shots"), 2, 3, "end"]
+    views = [(3, "views of shots"), 0, 2, 3, "end"]
     assert told == [*views, (1, "anomaly embeddings"), 1, "end", *views, (1, "mask embeddings"), 1, "end"]
 
 
