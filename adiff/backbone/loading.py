@@ -185,8 +185,9 @@ def _of_today(name: str) -> str:
 
 
 def _open_part(folder: Path, stem: str) -> AbstractContextManager[Weights]:
-    """Open the weights of a part: float32 if it is there, else float16."""
-    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+    """Open the weights of a part: float32 if it is there, else float16; pickled ones (.bin) if there are no others."""
+    pickled = "pytorch_model" if stem == "model" else stem  # transformers and diffusers differ
+    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors", f"{pickled}.bin", f"{pickled}.fp16.bin"):
         if (folder / name).is_file():
             return open_weights(folder / name, f"{folder.name}/{name}")
     raise InputError(f"{folder} cannot be read: it needs its weights as {stem}.safetensors, in one file")

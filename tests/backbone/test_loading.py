@@ -338,6 +338,20 @@ def test_the_half_precision_of_a_folder_is_read_where_it_is_all_there_is(parts, 
     )
 
 
+def test_the_pickled_weights_of_a_folder_are_read_where_they_are_all_there_is(parts, text_encoder, folder):
+    """As in older downloads; nothing but weights is unpickled."""
+    for part, stem in (("unet", "diffusion_pytorch_model"), ("text_encoder", "pytorch_model")):
+        (path,) = (folder / part).glob("*.safetensors")
+        torch.save(load_file(path), folder / part / f"{stem}.bin")
+        path.unlink()
+    found = load_folder(folder)
+    assert all(torch.equal(found.unet.state_dict()[n], tensor) for n, tensor in parts.unet.state_dict().items())
+    torch.testing.assert_close(found.null_context, empty_prompt(text_encoder))
+    torch.save({"conv_in.weight": Path("x")}, folder / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(InputError, match="diffusion_pytorch_model.bin"):
+        load_folder(folder)
+
+
 def test_the_old_names_of_a_folders_autoencoder_are_read(parts, folder):
     """As the published SD 1.5 has them."""
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -410,9 +424,9 @@ def test_the_size_that_a_folder_was_trained_at(folder, given, cells):
     assert load_folder(folder).unet.config.sample_size == cells
 
 
-def test_a_folder_without_safetensors_is_refused(folder):
+def test_a_folder_without_weights_in_one_file_is_refused(folder):
     file = folder / "vae" / "diffusion_pytorch_model.safetensors"
-    file.rename(file.with_suffix(".bin"))
+    file.rename(file.with_name("diffusion_pytorch_model-00001-of-00002.safetensors"))
     with pytest.raises(
         InputError, match="vae cannot be read: it needs its weights as diffusion_pytorch_model.safetensors"
     ):
