@@ -23,17 +23,14 @@ SPECK = 4
 LEAST_SHARE = 0.02
 """Share of its mask below which it is too: a droplet beside one stain would let the sampler's noise through for all."""
 
-SOLID = 0.8
-"""Share of the least solid shot's solidity that a mask needs at least."""
-
 
 @dataclass(frozen=True, eq=False)
 class MaskRules:
     """What a mask must be to be used.
 
     min_area, max_area: shares of the image. max_components: number of parts. min_component: pixels of each part.
-    max_border: share of any one border line. min_solidity: the least `solidity`. foreground: (H, W) bool where the
-    object is, or None; min_foreground: share of the mask that must lie there.
+    max_border: share of any one border line. foreground: (H, W) bool where the object is, or None; min_foreground:
+    share of the mask that must lie there.
     """
 
     min_area: float = 0.0
@@ -41,7 +38,6 @@ class MaskRules:
     max_components: int = 10_000
     min_component: int = 1
     max_border: float = 1.0
-    min_solidity: float = 0.0
     foreground: np.ndarray | None = None
     min_foreground: float = 1.0
 
@@ -51,9 +47,8 @@ class MaskRules:
 
         Parts smaller than half the smallest real part are noise of the sampler (real parts below SPECK and LEAST_SHARE
         do not count).
-        The border rule is the release's, unless a shot itself covers more of a border line. Masks have to be nearly as
-        solid as the least solid shot, whatever the slack: a sampler makes crooked ones of straight strokes.
-        Raises InputError for an empty list or an empty mask.
+        The border rule is the release's, unless a shot itself covers more of a border line. Raises InputError for an
+        empty list or an empty mask.
         """
         if not len(masks):
             raise InputError("no masks to take rules from; expected at least one shot")
@@ -72,13 +67,12 @@ class MaskRules:
             max_components=math.ceil(parts * (1 + slack)),
             min_component=speck,
             max_border=max(MAX_BORDER, *(border_share(mask) for mask in masks)),
-            min_solidity=SOLID * min(solidity(mask) for mask in masks),
         )
 
     def record(self) -> dict[str, float | int | bool]:
         """The rules as plain numbers for a run's record; of the foreground only whether there is one."""
         numbers = {name: getattr(self, name) for name in ("min_area", "max_area", "max_components", "min_component",
-                                                          "max_border", "min_solidity", "min_foreground")}  # fmt: skip
+                                                          "max_border", "min_foreground")}  # fmt: skip
         return numbers | {"foreground": self.foreground is not None}
 
 
@@ -98,25 +92,8 @@ def border_share(mask: np.ndarray) -> float:
     return float(max(mask[0].mean(), mask[-1].mean(), mask[:, 0].mean(), mask[:, -1].mean()))
 
 
-def solidity(mask: np.ndarray) -> float:
-    """Share of the convex hulls of a mask's parts that the mask fills: 1 for a bar or a disc, less for what is crooked.
-
-    Raises InputError for an empty mask.
-    """
-    from scipy.spatial import ConvexHull  # late: ComfyUI's start does not wait for it
-
-    mask_box(mask)
-    labels, _ = ndimage.label(mask, structure=EIGHT)
-    hulls = 0.0
-    for number, box in enumerate(ndimage.find_objects(labels), 1):
-        corners = np.pad(labels[box] == number, 1)  # of pixels: a corner belongs to a part if any of its four does
-        corners = corners[1:, 1:] | corners[1:, :-1] | corners[:-1, 1:] | corners[:-1, :-1]
-        hulls += ConvexHull(np.argwhere(corners)).volume
-    return float(mask.sum() / hulls)
-
-
 def check_mask(mask: np.ndarray, rules: MaskRules) -> tuple[str, ...]:
-    """Names of the rules a mask breaks, () for none: empty, area too small, area too large, components, border, shape,
+    """Names of the rules a mask breaks, () for none: empty, area too small, area too large, components, border,
     foreground."""
     if not mask.any():
         return ("empty",)
@@ -126,7 +103,6 @@ def check_mask(mask: np.ndarray, rules: MaskRules) -> tuple[str, ...]:
         "area too large": area > rules.max_area,
         "components": len(sizes) > rules.max_components or int(sizes.min()) < rules.min_component,
         "border": border_share(mask) > rules.max_border,
-        "shape": rules.min_solidity > 0 and solidity(mask) < rules.min_solidity,
         "foreground": _foreground_share(mask, rules.foreground) < rules.min_foreground,
     }
     return tuple(name for name, is_broken in broken.items() if is_broken)

@@ -48,7 +48,7 @@ class GenerateMasks(io.ComfyNode):
                 ),
                 io.Image.Input("image", optional=True, tooltip="Masks take its size; else the model's own size"),
                 io.Float.Input(
-                    "denoise", default=0.6, min=0.05, max=1.0, step=0.05, optional=True,
+                    "denoise", default=1.0, min=0.05, max=1.0, step=0.05, optional=True,
                     tooltip="How far a real mask is made anew; 1: sampled from noise, as published",
                 ),
             ],
@@ -61,7 +61,7 @@ class GenerateMasks(io.ComfyNode):
     @classmethod
     def execute(
         cls, defect: LearnedDefect, model, vae, empty, count, seed, steps, cfg, threshold, tries, image=None,
-        denoise=0.6,
+        denoise=1.0,
     ) -> io.NodeOutput:  # fmt: skip
         """Sample with the engine on the graph's model."""
         from ..adiff.generation import MaskSampling, sample_masks  # takes seconds to import

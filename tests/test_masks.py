@@ -6,16 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adiff.errors import InputError
-from adiff.masks import (
-    MaskRules,
-    aligned_iou,
-    best_aligned_iou,
-    border_share,
-    check_mask,
-    clean_mask,
-    count_components,
-    solidity,
-)
+from adiff.masks import MaskRules, aligned_iou, best_aligned_iou, border_share, check_mask, clean_mask, count_components
 
 
 def drawn(*rows):
@@ -58,23 +49,6 @@ def test_areas_at_the_limits_pass():
     assert check_mask(block(5, 5, 4, 4), rules) == ()
     assert check_mask(block(5, 5, 3, 5), rules) == ("area too small",)
     assert check_mask(block(5, 1, 1, 17), rules) == ("area too large",)
-
-
-def test_solidity_by_hand():
-    """The L of 5 pixels: its hull is the square of 9 pixels less a triangle of half a square of side 2."""
-    assert solidity(block(5, 5, 1, 1)) == solidity(block(5, 5, 2, 9)) == 1.0
-    assert solidity(L_SHAPE) == pytest.approx(5 / (9 - 2))
-    assert solidity(block(1, 1, 2, 9) | block(15, 15, 3, 3)) == 1.0  # part by part
-    with pytest.raises(InputError, match="empty"):
-        solidity(blank())
-
-
-def test_a_mask_more_crooked_than_the_shots_breaks_the_rule_of_shape():
-    rules = MaskRules.from_shots([block(5, 5, 2, 10), block(5, 5, 3, 3) | block(12, 12, 2, 2)])
-    assert rules.min_solidity == pytest.approx(0.8)
-    bent = block(5, 5, 1, 8) | block(5, 5, 8, 1)
-    assert check_mask(bent, rules) == ("shape",) and check_mask(block(5, 5, 2, 8), rules) == ()
-    assert check_mask(bent, MaskRules.from_shots([bent, block(5, 5, 2, 10)])) == ()
 
 
 def test_the_foreground_rule_and_its_share():

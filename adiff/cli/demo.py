@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 DEFECTS = (("metal", "scratch"), ("tile", "stain"), ("wood", "hole"))
 """Withheld from the demo model: it has never seen one of these on this product."""
 SHOTS, IMAGES, SIZE = 5, 12, 128
+SHAPES = 0.6
+"""How far real masks are made anew: a demo is looked at, and this keeps to the real shapes."""
 ANOMALY: dict[str, Any] = {"steps": 60, "batch": 9, "early_stop": False}
 MASK: dict[str, Any] = {"steps": 70, "batch": 9, "early_stop": False}
 """What the demo, to take three minutes, learns with otherwise than `AnomalySettings` and `MaskSettings` say."""
@@ -157,8 +159,8 @@ class _Demo:
 
         normals, entry = list(list_images(self._normals(key))), library.defects[key]
         result = generate_run(
-            backbone, library, key, encoder, normals, mask_source(entry), count=count, out=self._run_of(key),
-            settings=GenerationSettings(), seed=self.seed, progress=progress,
+            backbone, library, key, encoder, normals, mask_source(entry, denoise=SHAPES), count=count,
+            out=self._run_of(key), settings=GenerationSettings(), seed=self.seed, progress=progress,
         )  # fmt: skip
         if result.cancelled:
             raise KeyboardInterrupt

@@ -6,6 +6,7 @@ import logging
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -17,7 +18,7 @@ from ..workers import join_run
 from .app import keeping
 from .command import given_command
 from .destination import Destination
-from .jobs import Given, Job, read_jobs
+from .jobs import Given, Job, mask_source, read_jobs
 from .limits import AutoFilter, Limits, MaxLikeness, MaxSeam, MinFill, MinNovelty, Refine, Tries, parse_limits
 from .normals import PLACES
 from .objects import Foreground, Found, OnObject, Place, Placed
@@ -28,6 +29,7 @@ from .options import (
     EncoderFile,
     LibraryFile,
     Loras,
+    MaskDenoise,
     Precision,
     PrecisionName,
     Resume,
@@ -107,6 +109,7 @@ def generate(
     per_defect: PerDefect = None,
     masks: Masks = None,
     vary_shots: VaryShots = False,
+    mask_denoise: MaskDenoise = 1.0,
     place: Placed = Place.stay,
     foreground: Foreground = None,
     find: Found = None,
@@ -161,8 +164,9 @@ def generate(
     limits = parse_limits(min_fill, max_seam, max_likeness, min_novelty, auto_filter, tries)
     if preview_decoder is not None:
         _check_decoder(preview_decoder)
+    source = partial(mask_source, vary=vary_shots, denoise=mask_denoise)
     on, target = OnObject(place, foreground, find, bool(masks)), Destination(ctx, out)
-    given = read_jobs(library, defects or [], normals, masks or [], vary_shots, on, encoder, target)
+    given = read_jobs(library, defects or [], normals, masks or [], source, on, encoder, target)
     references = read_references(given.library, given.keys, features, photos)
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
     from ..generation import GenerationSettings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ..generation import MaskSource
     from ..library import Defect, Key, Library
     from ..spatial_encoder import SpatialEncoder
+
+SourceOf = Callable[..., "MaskSource"]
+"""`mask_source` of a defect, the files of its masks or None, and the normal images."""
 
 
 class Job(NamedTuple):
@@ -59,12 +62,12 @@ class Given(NamedTuple):
 
 
 def read_jobs(
-    path: Path, defects: Sequence[str], normals: Path, masks: Sequence[Path], vary: bool, on: OnObject,
+    path: Path, defects: Sequence[str], normals: Path, masks: Sequence[Path], source: SourceOf, on: OnObject,
     encoder: Path | None, place: Destination,
 ) -> Given:  # fmt: skip
     """Open and check everything but the base model; raises InputError or FileNotFoundError. No defects: all.
 
-    vary: whether masks are the shots' own, varied. on: whether and how they are placed.
+    source: `mask_source`, with what was chosen of it. on: whether and how they are placed.
     """
     from ..datasets.readers import list_images
     from ..library import load_library
@@ -73,12 +76,12 @@ def read_jobs(
     if defects:
         entries = [library.get(name) for name in defects]
         files = [list_images(folder) for folder in masks] or [None] * len(entries)
-        jobs = [_job(entries, files, vary, on, normals, place.folder)]
+        jobs = [_job(entries, files, source, on, normals, place.folder)]
     else:
         jobs = []
         for entry, folder in _folders(library, place):
             try:
-                jobs.append(_job([entry], [None], vary, on, normals, folder))
+                jobs.append(_job([entry], [None], source, on, normals, folder))
             except NoObject as error:
                 lost[entry.name] = f"{entry.name}: {error}"
         if not jobs:
@@ -105,15 +108,16 @@ def _folders(library: Library, place: Destination) -> list[tuple[Defect, Path]]:
 
 
 def _job(
-    entries: list[Defect], files: Sequence[Sequence[Path] | None], vary: bool, on: OnObject, normals: Path, out: Path
-) -> Job:
+    entries: list[Defect], files: Sequence[Sequence[Path] | None], source: SourceOf, on: OnObject, normals: Path,
+    out: Path,
+) -> Job:  # fmt: skip
     """One run; files: the masks of each defect, None for learned ones."""
     for entry in entries:
         if entry.anomaly is None:
             raise InputError(f"the appearance of {entry.name} was not learned; `adiff train --what defects` adds it")
     paths = normals_of(entries[0].product, normals)
     sources = [
-        on.source(mask_source(entry, of_entry, paths, vary), entry, paths)
+        on.source(source(entry, of_entry, paths), entry, paths)
         for entry, of_entry in zip(entries, files, strict=True)
     ]
     return Job(entries, sources, paths, out)
@@ -143,10 +147,14 @@ def read_encoder(path: Path, library: Library, name: str, given: Path | None) ->
 
 
 def mask_source(
-    entry: Defect, files: Sequence[Path] | None = None, normals: Sequence[Path] = (), vary: bool = False
-) -> MaskSource:
-    """Masks from the files of a folder, the shots' own, varied, or sampled from the learned ones within their range."""
-    from ..generation import FolderMasks, LearnedMasks, ShotMasks
+    entry: Defect, files: Sequence[Path] | None = None, normals: Sequence[Path] = (), vary: bool = False,
+    denoise: float = 1.0,
+) -> MaskSource:  # fmt: skip
+    """Masks from the files of a folder, the shots' own, varied, or sampled from the learned ones within their range.
+
+    denoise: of `generation.MaskSampling`.
+    """
+    from ..generation import FolderMasks, LearnedMasks, MaskSampling, ShotMasks
     from ..masks import MaskRules
 
     if files is not None:
@@ -155,7 +163,7 @@ def mask_source(
         return ShotMasks(shot_masks_of(entry))
     check_has_masks(entry)
     shots = list(entry.shot_masks)
-    return LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots)
+    return LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots, MaskSampling(denoise=denoise))
 
 
 def placed_on(files: Sequence[Path], normals: Sequence[Path]) -> list[str | None]:

@@ -19,7 +19,18 @@ from ..storage import LOCK, TEMPORARY, clear_folder, read_json_object, run_lock,
 from .app import keeping
 from .normals import PLACES, normals_of
 from .objects import Find, Place, objects_in
-from .options import Base, DefectName, LibraryFile, Loras, Precision, PrecisionName, Seed, VaryShots, parse_loras
+from .options import (
+    Base,
+    DefectName,
+    LibraryFile,
+    Loras,
+    MaskDenoise,
+    Precision,
+    PrecisionName,
+    Seed,
+    VaryShots,
+    parse_loras,
+)
 from .progress import CliProgress
 
 if TYPE_CHECKING:
@@ -77,6 +88,7 @@ def masks(
     edge: Annotated[Edge, typer.Option("--edge", help="Where on the object, by its edge.")] = Edge.anywhere,
     margin: Annotated[int, typer.Option("--margin", metavar="PX", min=1, help="Pixels, for --edge.")] = 8,
     vary_shots: VaryShots = False,
+    mask_denoise: MaskDenoise = 1.0,
     base: Base = "demo",
     lora: Loras = None,
     precision: PrecisionName = Precision.auto,
@@ -103,7 +115,8 @@ def masks(
 
         backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
         check_base(opened, backbone)
-        settings["base"], draw = backbone.name, partial(_draw, entry, backbone)
+        settings |= {"base": backbone.name, "denoise": mask_denoise}
+        draw = partial(_draw, entry, backbone, mask_denoise)
     with run_lock(out), CliProgress() as progress, keeping(f"no mask is written to {out}"):
         _check_free(out)  # another process may have filled it since
         clear_folder(out)
@@ -273,15 +286,15 @@ def _vary(entry: Defect, count: int, seed: tuple[int, int], progress) -> list[Ge
     return found
 
 
-def _draw(entry: Defect, backbone, count: int, seed: tuple[int, int], progress) -> list[GeneratedMask]:
+def _draw(entry: Defect, backbone, denoise: float, count: int, seed: tuple[int, int], progress) -> list[GeneratedMask]:
     """Sample masks within the range of the shots."""
     from ..generation import MaskSampling, sample_masks
     from ..masks import MaskRules
 
     shots = list(entry.shot_masks)
     return sample_masks(
-        backbone, entry.mask, count, rules=MaskRules.from_shots(shots), shots=shots, settings=MaskSampling(),
-        seed=seed, progress=progress,
+        backbone, entry.mask, count, rules=MaskRules.from_shots(shots), shots=shots,
+        settings=MaskSampling(denoise=denoise), seed=seed, progress=progress,
     )  # fmt: skip
 
 

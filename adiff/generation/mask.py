@@ -1,7 +1,7 @@
 """Mask generation: sample a mask embedding with guidance, decode, threshold, keep what passes the rules (Eq. 10).
 
-By default sampling begins at a noised view of a real mask instead of noise alone (Meng et al. 2022, SDEdit): what comes
-out is a new shape with the strokes and the places of the real ones.
+It may begin at a noised view of a real mask instead of noise alone (Meng et al. 2022, SDEdit): few draws are empty or
+too large then, and new shapes keep to the real ones, the more the less noise.
 """
 
 from __future__ import annotations

@@ -74,13 +74,13 @@ class MaskSampling:
 
     guidance: the paper has 5, with which masks here come out larger than the shots' (benchmarks/README.md).
     denoise: share of the steps that are taken, from a view of a shot's mask that is noised so far; 1 begins at
-    noise, as published, from which a small model makes crooked and empty ones (benchmarks/README.md).
+    noise, as published. 0.6 keeps to the shots' shapes; a detector learns a little less of them (docs/evidence.md).
     tries: candidates drawn for each mask wanted, before giving up. batch: candidates at a time.
     """
 
     steps: int = 12
     guidance: float = 2.0
-    denoise: float = 0.6
+    denoise: float = 1.0
     threshold: float = 0.6
     tries: int = 24
     batch: int = 16

@@ -360,6 +360,11 @@ def test_two_defects_are_really_painted(start, many, tmp_path, data, listing):
     assert result.exit_code == 2 and "touch or overlap" in result.stderr and not (tmp_path / "run").exists()
 
 
+def test_how_far_the_shots_masks_are_made_anew_is_asked_for(start, runs):
+    assert start("--mask-denoise", "0.6").exit_code == 0
+    assert runs[0]["masks"].sampling.denoise == 0.6
+
+
 def test_the_shots_masks_are_varied_if_asked_for(start, runs, refused, run, library, data, tmp_path):
     assert start("--vary-shots").exit_code == 0
     (call,) = runs

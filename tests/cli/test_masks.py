@@ -21,13 +21,18 @@ from adiff.masks import best_aligned_iou
 from adiff.placement import EDGES
 
 
+class Calls(list):
+    """(count, seed) of each call; denoise: of the last one."""
+
+
 @pytest.fixture
 def sampled(monkeypatch):
     """Stand-in for the sampler: a 16 x 16 square whose place follows from the seed; counts the calls."""
-    calls = []
+    calls = Calls()
 
     def sample(backbone, embedding, count, *, rules, shots, settings, seed, progress):
         calls.append((count, seed))
+        calls.denoise = settings.denoise
         made = []
         for index in range(count):
             rng = np.random.default_rng((*seed, index))
@@ -53,6 +58,13 @@ def test_masks_and_their_record(run, library, sampled, tmp_path):
         assert about["area"] == pytest.approx((picture > 0).mean(), abs=1e-5)
         assert about["iou"] == pytest.approx(256 / 480, abs=1e-4)  # a 16 x 16 square in a shot's 20 x 24 rectangle
     assert f"{record['median_iou']:.2f}" in result.stdout
+
+
+def test_how_far_real_masks_are_made_anew_is_asked_for_and_recorded(run, library, sampled, tmp_path):
+    for name, given, denoise in (("noise", (), 1.0), ("near", ("--mask-denoise", "0.6"), 0.6)):
+        result = run("masks", library, "metal/scratch", "-n", "1", "--out", tmp_path / name, *given)
+        assert result.exit_code == 0 and sampled.denoise == denoise, result.stderr
+        assert json.loads((tmp_path / name / "masks.json").read_text())["settings"]["denoise"] == denoise
 
 
 def objects_of(folder):

@@ -123,12 +123,6 @@ def test_without_real_masks_sampling_begins_at_noise(backbone):
     assert (some == none).all()
 
 
-def test_how_far_a_mask_is_made_anew_is_checked():
-    for wrong in (0, 1.1, float("nan")):
-        with pytest.raises(InputError, match="denoise is .*above 0"):
-            MaskSampling(denoise=wrong)
-
-
 def test_pixels_above_the_threshold_are_on(backbone, monkeypatch):
     """Channels -1, 0, 1 and brighter: their mean in [0, 1] against 0.5 and 0.6 (Eq. 10)."""
     picture = torch.stack([torch.full((64, 64), v) for v in (-1.0, 0.2, 1.0)])[None]  # mean 0.0667 -> 0.533

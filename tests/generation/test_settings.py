@@ -30,7 +30,9 @@ def test_impossible_settings_are_refused(given, said):
         GenerationSettings(**given)
 
 
-@pytest.mark.parametrize("given", [{"steps": 1001}, {"steps": 0}, {"tries": 0}, {"batch": 0}, {"threshold": 1.0}])
+@pytest.mark.parametrize(
+    "given", [{"steps": 1001}, {"steps": 0}, {"tries": 0}, {"batch": 0}, {"threshold": 1.0}, {"denoise": 0}]
+)
 def test_impossible_mask_sampling_is_refused(given):
     with pytest.raises(InputError, match=next(iter(given))):
         MaskSampling(**given)

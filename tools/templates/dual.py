@@ -1,7 +1,7 @@
 """The graphs of the second method; the docstring of each is no more than the file's name."""
 
 from .graph import Graph
-from .painting import SIZE, load, paint
+from .painting import SHAPES, SIZE, load, paint
 
 PRODUCT, DEFECT = "metal", "scratch"
 FILE = f"{PRODUCT} {DEFECT}"
@@ -95,7 +95,9 @@ together suits defects that change the object's shape; its images are new as a w
     normal = graph.node("ADiffDrawSurface", product=PRODUCT, count=4, size=SIZE, seed=4)["image"]
     dual = graph.node("ADiffLoadDual", dual=f"{FILE}.safetensors")["dual"]
     graph.stage("2. AnomalyDiffusion")
-    made = graph.node("ADiffGenerateMasks", defect=defect, model=model, vae=vae, empty=empty, image=normal, seed=1)
+    made = graph.node(
+        "ADiffGenerateMasks", defect=defect, model=model, vae=vae, empty=empty, image=normal, seed=1, denoise=SHAPES
+    )
     mask = made["masks"]
     graph.column()
     painted = paint(

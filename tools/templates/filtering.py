@@ -1,7 +1,7 @@
 """The graph that sorts pairs by their measures; its docstring is no more than the file's name."""
 
 from .graph import Graph
-from .painting import load, paint, photos
+from .painting import SHAPES, load, paint, photos
 
 PRODUCT, DEFECT, COUNT = "wood", "hole", 6
 
@@ -29,7 +29,7 @@ were learned on it.
     model, vae, empty, defect, encoder = load(graph, PRODUCT, DEFECT)
     normal = photos(graph, PRODUCT, seed=4, count=COUNT, title="2. Normal photos")
     graph.stage("3. Masks")
-    given = {"defect": defect, "model": model, "vae": vae, "empty": empty, "image": normal}
+    given = {"defect": defect, "model": model, "vae": vae, "empty": empty, "image": normal, "denoise": SHAPES}
     mask = graph.node("ADiffGenerateMasks", count=COUNT, seed=4, **given)["masks"]
     graph.stage("4. Paint")
     samples = paint(

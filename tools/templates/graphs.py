@@ -5,7 +5,7 @@ from .dual import both_methods, generate_dual, train_a_dual_model
 from .evaluation import train_a_localizer
 from .filtering import filter_pairs
 from .graph import Graph
-from .painting import BUILT_IN, SIZE, complete, condition, drawn, finish, load, load_defect, photos
+from .painting import BUILT_IN, SHAPES, SIZE, complete, condition, drawn, finish, load, load_defect, photos
 from .placing import place_masks, vary_masks
 
 OWN_MODEL = """
@@ -64,7 +64,9 @@ leaves fewer masks, draw as many photos as are left.
     model, vae, empty, defect, encoder = load(graph, "wood", "hole")
     normal = photos(graph, "wood", seed=1, count=4)
     graph.stage("3. Masks")
-    made = graph.node("ADiffGenerateMasks", defect=defect, model=model, vae=vae, empty=empty, image=normal, seed=1)
+    made = graph.node(
+        "ADiffGenerateMasks", defect=defect, model=model, vae=vae, empty=empty, image=normal, seed=1, denoise=SHAPES
+    )
     graph.column()
     kept = graph.node("ADiffFilterMasks", masks=made["masks"], defect=defect)
     mask = kept["masks"]
@@ -263,7 +265,9 @@ learned. Raise `steps` to 500 or more. Photos should be 512 pixels or more.
     graph.stage("4. Masks")
     defect = graph.node("ADiffPickDefect", library=library)["defect"]
     graph.column()
-    made = graph.node("ADiffGenerateMasks", defect=defect, model=model, vae=vae, empty=empty, image=normal, seed=1)
+    made = graph.node(
+        "ADiffGenerateMasks", defect=defect, model=model, vae=vae, empty=empty, image=normal, seed=1, denoise=SHAPES
+    )
     mask = made["masks"]
     graph.stage("5. Paint")
     complete(

@@ -5,6 +5,8 @@ from .graph import Graph, Output
 BUILT_IN = "demo (built in)"
 SIZE = 128
 """Pixels of the demo model's pictures."""
+SHAPES = 0.6
+"""How far the graphs make real masks anew: people look at them, and this keeps to the real shapes."""
 
 
 def load(graph: Graph, product: str, defect: str) -> tuple[Output, ...]:

@@ -1,7 +1,7 @@
 """Graphs whose masks are made of others; their docstrings are no more than the files' names."""
 
 from .graph import Graph
-from .painting import SIZE, complete, drawn, load, photos
+from .painting import SHAPES, SIZE, complete, drawn, load, photos
 
 PRODUCT, DEFECT, COUNT = "wood", "hole", 4
 OBJECT = {"left": 48, "top": 24, "width": 32, "height": 80, "grow": 16}
@@ -31,7 +31,7 @@ were learned on it.
     model, vae, empty, defect, encoder = load(graph, PRODUCT, DEFECT)
     normal = photos(graph, PRODUCT, seed=1, count=COUNT, title="2. Normal photos")
     graph.stage("3. Masks")
-    given = {"defect": defect, "model": model, "vae": vae, "empty": empty, "image": normal}
+    given = {"defect": defect, "model": model, "vae": vae, "empty": empty, "image": normal, "denoise": SHAPES}
     made = graph.node("ADiffGenerateMasks", count=COUNT, seed=1, **given)["masks"]
     foreground = drawn(graph, SIZE, **OBJECT, title="4. The object", core="Where the object is")
     graph.stage("5. Place")
