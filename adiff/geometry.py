@@ -189,7 +189,8 @@ def _overlap(source: int, target: int) -> sparse.csc_array:
 def _shares(rows: sparse.csc_array, mask: np.ndarray, columns: sparse.csc_array) -> np.ndarray:
     """Share of each target cell that a mask covers; stripes of it, as floats, fit the processor's cache."""
     stripes = [mask[:, left : left + STRIPE].view(np.uint8) for left in range(0, mask.shape[1], STRIPE)]
-    return np.concatenate([rows @ stripe for stripe in stripes], axis=1) @ columns.T
+    # in the order of rows, which scipy's product is not: what is made of it goes into files and tensors
+    return np.ascontiguousarray(np.concatenate([rows @ stripe for stripe in stripes], axis=1) @ columns.T)
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:

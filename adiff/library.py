@@ -229,7 +229,7 @@ def _tensors_of(entry: Defect) -> dict[str, Tensor]:
     if entry.preview is not None:
         tensors["preview"] = _copied(entry.preview).cpu()
     if entry.shot_masks is not None:
-        tensors["shots"] = torch.from_numpy(np.packbits(entry.shot_masks, axis=-1))
+        tensors["shots"] = pack_masks(entry.shot_masks)
     return tensors
 
 
@@ -309,6 +309,13 @@ def _rebuild(metadata: Mapping[str, str], held: Iterable[str], tensors: Mapping[
         encoder_fingerprint=metadata["encoder_fingerprint"] or None,
         info=json.loads(metadata["info"]),
     )
+
+
+def pack_masks(masks: np.ndarray) -> Tensor:
+    """Masks (n, S, S) bool, however they lie in memory, with 8 pixels a byte: (n, S, ceil(S / 8)) uint8."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(np.packbits(masks, axis=-1)))
 
 
 def _unpack(packed: Tensor, size: int) -> np.ndarray:

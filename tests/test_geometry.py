@@ -224,6 +224,12 @@ def test_resize_mask_drops_the_thin_rim_of_a_large_part():
     assert small[:3, :3].all() and small.sum() == 9
 
 
+def test_resize_mask_gives_rows_in_order_as_files_and_tensors_ask():
+    mask = np.zeros((96, 80), bool)
+    mask[20:60, 30:50] = mask[5, 3:70] = True
+    assert all(resize_mask(mask, *size).flags.c_contiguous for size in ((64, 64), (48, 40), (128, 100)))
+
+
 def test_resize_mask_keeps_a_scratch_whole():
     mask = np.zeros((400, 400), dtype=bool)
     mask[np.arange(50, 350), np.arange(50, 350)] = True

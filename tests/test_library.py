@@ -59,6 +59,15 @@ def make_library(**changes) -> Library:
     return Library({d.key: d for d in (scratch, only_mask)}, **{**content, "info": {"author": "x"}, **changes})
 
 
+def test_masks_are_stored_however_they_lie_in_memory(tmp_path):
+    library, key = make_library(), ("metal", "scratch")
+    entry = library.defects[key]
+    turned = replace(entry, shot_masks=np.asfortranarray(entry.shot_masks[:1]))
+    save_library(tmp_path / "lib.safetensors", replace(library, defects={key: turned}))
+    loaded = load_library(tmp_path / "lib.safetensors").defects[key]
+    assert np.array_equal(loaded.shot_masks, entry.shot_masks[:1])
+
+
 def test_everything_comes_back(tmp_path):
     library = make_library()
     save_library(tmp_path / "new" / "lib.safetensors", library)

@@ -73,7 +73,7 @@ VaryShots = Annotated[
 MaskDenoise = Annotated[
     float,
     of_masks("--mask-denoise", min=0.05, max=1.0, help="How far a shot's mask, mirrored, turned and shifted, is made "
-             "anew: 1 samples masks from noise, 0.6 keeps to the shots' shapes in a quarter of the time."),
+             "anew: 1 samples masks from noise, 0.6 keeps to the shots' shapes in half the time."),
 ]  # fmt: skip
 
 

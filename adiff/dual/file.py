@@ -33,7 +33,7 @@ from torch import Tensor
 
 from ..backbone.attentions import EditableBackbone
 from ..errors import InputError
-from ..library import check_name
+from ..library import check_name, pack_masks
 from ..storage import write_whole
 from ..tensor_files import open_safetensors, tensors_of
 from .layers import bcm_of, check_weights
@@ -150,7 +150,7 @@ def save_dual(path: str | Path, model: DualModel) -> None:
         "shot_size": str(model.shot_masks.shape[-1]), "info": json.dumps(model.info, ensure_ascii=False),
     }  # fmt: skip
     tensors = _stored(model) | {
-        "shots": torch.from_numpy(np.packbits(model.shot_masks, axis=-1)),
+        "shots": pack_masks(model.shot_masks),
         "likeness": model.likeness.detach().to("cpu", torch.float32).contiguous(),
     }
     content = save(tensors, metadata)
