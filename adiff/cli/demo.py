@@ -35,7 +35,7 @@ SHAPES = 0.6
 """How far real masks are made anew: a demo is looked at, and this keeps to the real shapes."""
 ANOMALY: dict[str, Any] = {"steps": 60, "batch": 9, "early_stop": False}
 MASK: dict[str, Any] = {"steps": 70, "batch": 9, "early_stop": False}
-"""What the demo, to take three minutes, learns with otherwise than `AnomalySettings` and `MaskSettings` say."""
+"""What the demo, to take one or two minutes, learns with otherwise than `AnomalySettings` and `MaskSettings` say."""
 TITLE = "Defects from five photos each"
 LEAD = (
     "Three kinds of defect that the embedded model has never seen on these products, each learned from {shots} photos "
@@ -55,7 +55,7 @@ def demo(
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Pairs to make, over three defects.")] = 24,
     seed: Seed = 0,
 ) -> None:
-    """Show the whole method in two to three minutes: data, learning, masks, pairs, report."""
+    """Show the whole method in one to two minutes: data, learning, masks, pairs, report."""
     claim(out)
     run = _Demo(out, pairs, seed)
     with CliProgress() as progress, keeping(f"what is done is in {out}; the same command goes on from there"):
