@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from ..errors import listed
 
 if TYPE_CHECKING:
     from ..learning import Shots
@@ -29,7 +31,7 @@ def say_what_is_learned(
     taken = sum(len(opened[key].files) for key in now)
     there = taken + sum(len(opened[key].held_out) for key in now)
     names = ["/".join(key) for key in now]
-    what = some_of(names) if len(names) <= 4 else f"{len(names)} defects ({some_of(names)})"
+    what = listed(names, 4) if len(names) <= 4 else f"{len(names)} defects ({listed(names, 4)})"
     typer.echo(f"learning {what} from {taken} of {there} shots", err=True)
 
 
@@ -64,8 +66,3 @@ def _why_stopped(about: dict[str, Any]) -> str:
         return ""
     best = f"step {about['best']}, the lowest loss of the held-out shots, is kept"
     return f"stopped early at step {about['steps']}, as nothing got better; {best}" if about["stopped"] else best
-
-
-def some_of(names: Sequence[str]) -> str:
-    """The first names of many, and how many others there are."""
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} others" if len(names) > 4 else "")

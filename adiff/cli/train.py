@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, listed
 from ..storage import remove_leftovers, run_lock
 from . import options
 from .app import keeping
@@ -33,7 +33,7 @@ from .begun import (
     state_folder,
     what_is_left,
 )
-from .learned import say_what_is_learned, say_what_was_learned, some_of
+from .learned import say_what_is_learned, say_what_was_learned
 from .options import Base, Data, Loras, Precision, PrecisionName, Resume, Seed, What, of_model, of_training, parse_loras
 from .progress import CliProgress
 
@@ -388,7 +388,7 @@ def _encoder(task: _Task, library: Library, path: Path | None, freeze: bool) -> 
     if belongs is not None and (not freeze or fingerprint(network) != belongs):
         there = [entry.name for entry in library.defects.values() if entry.anomaly is not None]
         raise InputError(
-            f"{some_of(there)} in {task.out} belong to spatial encoder {belongs[:8]}; learn with that encoder and "
+            f"{listed(there, 4)} in {task.out} belong to spatial encoder {belongs[:8]}; learn with that encoder and "
             "--freeze-encoder, give another --out, or learn all of them anew with --restart"
         )
     if not freeze:
