@@ -66,7 +66,7 @@ def encoder_path(name: str) -> Path:
 
 def defect_labels() -> list[str]:
     """Return every learned defect as "library / product / defect @fingerprint"; damaged libraries are left out."""
-    return [label for source in _sources() for label in _labels_of(source)]
+    return [label_of(source, entry) for source in _sources() for entry in _entries_of(source)]
 
 
 def find_defect(label: str) -> LearnedDefect:
@@ -88,10 +88,10 @@ def find_defect(label: str) -> LearnedDefect:
             log.warning("%s holds %s / %s @%s as %s now", source, product, defect, mark, renamed[0].name)
             return LearnedDefect(source, library, renamed[0])
     for other in _sources():
-        if mark and label.partition(BETWEEN)[2] in [known.partition(BETWEEN)[2] for known in _labels_of(other)]:
+        entries = {(entry.product, entry.defect, _mark(entry)): entry for entry in _entries_of(other)}
+        if (entry := entries.get((product, defect, mark))) is not None:
             log.warning("library %s is not there; %s / %s @%s is taken from %s", source, product, defect, mark, other)
-            library = _open(other)
-            return LearnedDefect(other, library, library.defects[product, defect])
+            return LearnedDefect(other, _open(other), entry)
     there = ", ".join(name for name in _sources())
     raise InputError(
         f"no library holds {product[:80]}/{defect[:80]}{f' with fingerprint {mark[:8]}' if mark else ''}; the graph "
@@ -100,8 +100,9 @@ def find_defect(label: str) -> LearnedDefect:
 
 
 def label_of(source: str, entry: Defect) -> str:
-    """Return what a defect is called in the list of all defects."""
-    return f"{source}{BETWEEN}{entry.product}{BETWEEN}{entry.defect}{MARK}{_mark(entry)}"
+    """Return what a defect is called in the list of all defects; the pack's own have no fingerprint, in any version."""
+    name = f"{source}{BETWEEN}{entry.product}{BETWEEN}{entry.defect}"
+    return name if source == BUILT_IN else f"{name}{MARK}{_mark(entry)}"
 
 
 def library_path(name: str) -> Path:
@@ -249,13 +250,13 @@ def _read(path: Path, _changed: int, _size: int) -> Library:
     return load_library(path)
 
 
-def _labels_of(source: str) -> list[str]:
+def _entries_of(source: str) -> list[Defect]:
+    """A library's defects; none if it is damaged."""
     try:
-        library = _open(source)
+        return list(_open(source).defects.values())
     except (InputError, OSError) as error:
         log.warning("left out of the list: %s", error)
         return []
-    return [label_of(source, entry) for entry in library.defects.values()]
 
 
 def _mark(entry: Defect) -> str:

@@ -4,41 +4,31 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
-const MARGIN = 10; // pixels around the picture
-const SIDE = 128; // pixels, at least
+const SIDE = 148; // pixels, at least
 
 function addPicture(node, chosen) {
-  const picture = new Image();
-  let shown = false;
-  picture.onload = () => {
-    shown = true;
+  const element = document.createElement("div"); // an <img> would make the node as large as the picture
+  Object.assign(element.style, { background: "center / contain no-repeat", pointerEvents: "none" });
+  let side = 0;
+  const widget = node.addDOMWidget("adiff_picture", "adiff_picture", element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => side,
+  });
+  widget.serialize = false;
+
+  const show = (url) => {
+    side = url ? SIDE : 0;
+    element.style.backgroundImage = url ? `url("${url}")` : "none";
+    element.style.minHeight = `${side}px`; // what counts in a node that is no drawing
     const [width, height] = node.computeSize();
     node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
     node.setDirtyCanvas(true, true);
   };
-  picture.onerror = () => {
-    shown = false; // the defect has no picture, or its library is not there
-    node.setDirtyCanvas(true, true);
-  };
 
-  node.addCustomWidget({
-    name: "adiff_picture",
-    type: "custom",
-    value: "",
-    serialize: false,
-    options: { serialize: false },
-    y: 0,
-    computeLayoutSize: () => ({ minHeight: shown ? SIDE + 2 * MARGIN : 0, minWidth: 1 }),
-    draw(context, owner, width, y) {
-      if (!shown) return;
-      const room = [width - 2 * MARGIN, owner.size[1] - y - 2 * MARGIN];
-      const scale = Math.min(room[0] / picture.naturalWidth, room[1] / picture.naturalHeight);
-      if (scale <= 0) return;
-      const size = [picture.naturalWidth * scale, picture.naturalHeight * scale];
-      context.drawImage(picture, (width - size[0]) / 2, y + MARGIN, ...size);
-    },
-  });
-
+  const picture = new Image();
+  picture.onload = () => show(picture.src);
+  picture.onerror = () => show(null); // the defect has no picture, or its library is not there
   return () => {
     picture.src = api.apiURL(`/adiff/preview?defect=${encodeURIComponent(chosen.value)}`);
   };

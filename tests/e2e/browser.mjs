@@ -1,7 +1,7 @@
 // What a browser shows of the pack, as JSON: node tests/e2e/browser.mjs URL PACK PICTURES
 //
-// Opens every template as the template browser offers it, runs one, and opens one in other languages; leaves a picture of
-// each in the folder PICTURES.
+// Opens every template as the template browser offers it, runs one, and opens one in other languages and all in Nodes 2.0,
+// where the front end has them; leaves a picture of each in the folder PICTURES.
 
 import path from "node:path";
 
@@ -10,9 +10,10 @@ import { load, open, run, withPage } from "../../tools/templates/page.mjs";
 const [BASE, PACK, PICTURES] = process.argv.slice(2);
 const RUN = "Generate from a drawn mask";
 const LANGUAGES = ["ko", "ja"];
+const MODERN = "Comfy.VueNodes.Enabled"; // "Nodes 2.0": elements of the page instead of a drawing
 const VIEW = { width: 1700, height: 1000 };
 
-const seen = { templates: {}, languages: {}, pictures: [] };
+const seen = { templates: {}, languages: {}, pictures: [], modern: {} };
 
 async function json(page, url) {
   const answer = await page.request.get(BASE + url);
@@ -63,6 +64,30 @@ async function watched(page) {
   }));
 }
 
+function set(page, name, value) {
+  return page.evaluate(([key, chosen]) => window.app.extensionManager.setting.set(key, chosen), [name, value]);
+}
+
+// Nodes whose elements are taller than the graph says, in pixels, and the pictures of Load Defect.
+function elements(page, graph) {
+  return page.evaluate((saved) => {
+    const { scale } = window.app.canvas.ds;
+    const boxes = saved.nodes.map((node) => [node, document.querySelector(`[data-node-id="${node.id}"]`)]);
+    return {
+      missing: boxes.filter(([, box]) => !box).map(([node]) => node.type),
+      grown: boxes.filter(([, box]) => box).map(([node, box]) => [
+        node.type, Math.round(box.getBoundingClientRect().height / scale - window.LiteGraph.NODE_TITLE_HEIGHT - node.size[1]),
+      ]).filter(([, more]) => more > 10), // less lies within the group's margin
+      invalid: [...document.querySelectorAll("[data-node-id] [aria-invalid=true], [data-node-id] .p-invalid")].length,
+      pictures: window.app.graph.nodes.filter((node) => node.type === "ADiffLoadDefect").map((node) => {
+        const { element } = node.widgets.find((widget) => widget.name === "adiff_picture");
+        const { height } = element.getBoundingClientRect();
+        return [element.style.backgroundImage.startsWith("url("), Math.round(height / scale)];
+      }),
+    };
+  }, graph);
+}
+
 await withPage(VIEW, async (page) => {
   page.on("response", (answer) => {
     if (answer.url().includes("/adiff/preview")) {
@@ -82,12 +107,23 @@ await withPage(VIEW, async (page) => {
     await shoot(page, name);
   }
   for (const language of LANGUAGES) {
-    await page.evaluate((chosen) => window.app.extensionManager.setting.set("Comfy.Locale", chosen), language);
+    await set(page, "Comfy.Locale", language);
     await load(page, BASE);
     await open(page, graphs[RUN]);
     seen.languages[language] = await named(page);
     await shoot(page, `${RUN} (${language})`);
   }
-  await page.evaluate(() => window.app.extensionManager.setting.set("Comfy.Locale", "en"));
+  await set(page, "Comfy.Locale", "en");
+  const known = await page.evaluate((key) => window.app.extensionManager.setting.get(key) !== undefined, MODERN);
+  if (known) {
+    await load(page, BASE);
+    await set(page, MODERN, true);
+    for (const [name, graph] of Object.entries(graphs)) {
+      await open(page, graph);
+      await shoot(page, `${name} (Nodes 2.0)`);
+      seen.modern[name] = await elements(page, graph);
+    }
+    await set(page, MODERN, false);
+  }
 });
 console.log(JSON.stringify(seen));

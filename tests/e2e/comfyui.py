@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -133,7 +134,7 @@ class Server:
             "--cpu", "--use-pytorch-cross-attention", "--disable-auto-launch", "--disable-api-nodes",
             "--preview-method", "latent2rgb", "--listen", "127.0.0.1", "--port", self.url.rpartition(":")[2],
             "--base-directory", str(self.base), "--database-url", "sqlite:///:memory:",
-            "--extra-model-paths-config", str(self._paths),
+            "--extra-model-paths-config", str(self._paths), *shlex.split(os.environ.get("COMFYUI_ARGUMENTS", "")),
         ]  # fmt: skip
         # no other PYTHONPATH: the pack might find itself outside its folder
         own = {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(self._without)}

@@ -54,7 +54,7 @@ async function shoot(page, name) {
 function opened(page) {
   return page.evaluate(async () => {
     const start = performance.now();
-    document.querySelector(".adiff-library-tab-button").click();
+    document.querySelector(".side-bar-button .pi-bullseye").closest("button").click();
     while (!document.querySelector(".adiff-row")) await new Promise(requestAnimationFrame);
     return performance.now() - start;
   });
@@ -169,14 +169,14 @@ async function look(page) {
 async function place(page) {
   await find(page, LIBRARY);
   const canvas = page.locator("#graph-canvas");
-  await row(page, "bottle/crack 1").dragTo(canvas, { targetPosition: { x: 800, y: 300 } });
+  await row(page, "bottle/crack 1").dragTo(canvas, { force: true, targetPosition: { x: 800, y: 300 } });
   await page.waitForTimeout(300);
   seen.dragged = await loaders(page);
   seen.where = await page.evaluate(() => {
     const [x, y] = window.app.graph.nodes[0].pos;
     return window.app.canvas.ds.convertOffsetToCanvas([x, y - window.LiteGraph.NODE_TITLE_HEIGHT]);
   });
-  await row(page, "bottle/crack 2").dragTo(canvas, { targetPosition: { x: 830, y: 350 } });
+  await row(page, "bottle/crack 2").dragTo(canvas, { force: true, targetPosition: { x: 830, y: 350 } });
   await page.waitForTimeout(300);
   seen.dropped = await loaders(page);
   await find(page, "metal scratch");

@@ -190,6 +190,10 @@ def blending_is_unknown(server, scene):
     return scene.ours(blending="fresh")
 
 
+CHOOSE = "is not in this ComfyUI; choose one of"
+NOT_IN_LIST = r"^(sampler_name|scheduler|blending): '\w+' not in "
+"""What a newer ComfyUI says itself, before the node is asked."""
+
 CASES = {
     defect_is_gone: r"no library holds metal/dent with fingerprint 0123abcd.*gone\.safetensors.*models/adiff_libraries",
     defect_is_no_label: r"names no defect; expected 'library / product / defect'",
@@ -218,9 +222,9 @@ CASES = {
     vae_is_missing: r"distance 'vae' needs the vae input",
     normal_of_another_size: r"the normal latent is \(6, 8\), the sampled one \(8, 8\); encode the same image",
     mode_is_unknown: r"'strong'",
-    sampler_of_another_pack: r"sampler 'res_2s_of_elsewhere' is not in this ComfyUI; choose one of euler, ",
-    scheduler_of_another_pack: r"scheduler 'bong_tangent' is not in this ComfyUI; choose one of simple,",
-    blending_is_unknown: r"blending 'fresh' is not in this ComfyUI; choose one of fixed noise, fresh noise",
+    sampler_of_another_pack: rf"sampler 'res_2s_of_elsewhere' {CHOOSE} euler, |{NOT_IN_LIST}",
+    scheduler_of_another_pack: rf"scheduler 'bong_tangent' {CHOOSE} simple,|{NOT_IN_LIST}",
+    blending_is_unknown: rf"blending 'fresh' {CHOOSE} fixed noise, fresh noise|{NOT_IN_LIST}",
     no_mask_passes: r"none of 1 masks passes: \w+",
     two_foregrounds_for_one_mask: r"2 foregrounds for 1 masks; connect one for all or one for each",
     no_mask_is_found: r"only 0 of 1 masks passed in \d+ tries; .* or use drawn masks$",

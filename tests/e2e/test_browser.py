@@ -13,6 +13,8 @@ from tests.e2e.convert import ui_to_api
 
 TEMPLATES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 RUN = "Generate from a drawn mask"
+OWN = {"Defect appended to a prompt with a LoRA", "Generate with a dual model", "The two methods side by side"}
+"""Templates that want a file of the user's own: there is none to choose."""
 LIMIT = 600
 """Seconds."""
 
@@ -60,7 +62,7 @@ def test_a_template_opens_whole_and_queues_what_the_tests_run(server, seen, name
     assert opened["missing"] == []
     queued = {key: as_the_server_reads(server, node) for key, node in opened["prompt"].items()}
     assert queued == ui_to_api(saved, server.object_info())
-    kept = {node["id"]: (node["type"], node.get("widgets_values")) for node in opened["workflow"]["nodes"]}
+    kept = {node["id"]: (node["type"], node.get("widgets_values") or []) for node in opened["workflow"]["nodes"]}
     for node in saved["nodes"]:
         assert kept[node["id"]] == (node["type"], node["widgets_values"])
     links = ({tuple(link[:6]) for link in graph["links"]} for graph in (opened["workflow"], saved))
@@ -76,6 +78,17 @@ def test_load_defect_shows_the_library_s_picture(seen):
     fresh, unchanged = [200, "image/png"], [304, None]
     assert [one for one in seen["pictures"] if one[1:] not in (fresh, unchanged)] == []
     assert any(one[1:] == fresh for one in seen["pictures"])
+
+
+def test_nodes_that_are_elements_of_the_page_fit_and_show_the_picture(seen):
+    if not seen["modern"]:
+        pytest.skip("this front end has no Nodes 2.0")
+    assert sorted(seen["modern"]) == TEMPLATES
+    assert {name: one["grown"] for name, one in seen["modern"].items() if one["grown"]} == {}
+    assert all(one["missing"] == [] for one in seen["modern"].values())
+    assert {name for name, one in seen["modern"].items() if one["invalid"]} <= OWN
+    pictures = [picture for one in seen["modern"].values() for picture in one["pictures"]]
+    assert pictures and all(there and height >= 128 for there, height in pictures)
 
 
 def test_a_run_shows_its_progress_and_its_pairs(seen):

@@ -61,8 +61,8 @@ class Listener:
         return [data["value"] for data in told if (data["node"], data["max"]) == (node.node, total)]
 
     def wait_for_step(self, node, step, total):
-        """Wait until a node's bar has shown a step."""
-        self.wait_for(lambda *_: step in self.steps(node, total))
+        """Wait until a node's bar has come to a step; a newer ComfyUI shows ten changes a second at most."""
+        self.wait_for(lambda *_: any(shown >= step for shown in self.steps(node, total)))
 
     def _listen(self):
         while len(start := self._file.read(2)) == 2:
@@ -152,7 +152,7 @@ def test_from_photos_to_a_library_to_a_pair(server, graph):
     with Listener(server.url) as events:
         result = server.run(graph)
         events.wait_for_step(both, 4, 4)
-    assert set(events.steps(learned, 4)) == {1, 2, 3, 4}
+    assert {1, 4} <= set(events.steps(learned, 4)) <= {1, 2, 3, 4}
     pictures = [data for kind, data in events.seen if kind == "preview"]
     assert len(pictures) >= 2 and all(min(one.size) >= 128 for one in pictures)
     sizes = [one.size for one in pictures if one.size != (512, 512)]  # which the samplers' own are

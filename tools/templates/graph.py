@@ -7,8 +7,10 @@ from typing import Any
 
 from .schema import Definition, Input
 
-TITLE, SLOT, WIDGET, BORDER = 30, 20, 24, 14
-"""Pixels of a node's title, of a row of slots, of a widget, and of what is around the widgets (LiteGraph)."""
+TITLE, SLOT, WIDGET, BORDER = 30, 20, 28, 38
+"""Pixels of a node's title, of a row of slots, of a widget, and of what is around the widgets: those of Nodes 2.0 (with
+the pack's name below them); LiteGraph's nodes need less.
+"""
 WIDTH, GAP, PADDING, HEADER = 300, 60, 20, 60
 """Pixels of a node, between columns and between nodes, around a stage's nodes, and of a stage's title."""
 WIDE = {"ADiffLoadDefect": 380, "CLIPTextEncode": 380, "ADiffSavePairs": 440, "PreviewImage": 440, "PreviewAny": 380,
@@ -20,7 +22,7 @@ PREVIEW = {
     "ADiffSavePairs": 260, "PreviewImage": 230, "PreviewAny": 180, "CLIPTextEncode": 80, "ADiffLoadDefectDataset": 230,
     "ADiffTrainDefects": 250, "ADiffTrainMasks": 250, "ADiffTrainLocalizer": 250, "ADiffPasteBaseline": 240,
     "ADiffLocalize": 240, "ADiffScoreDataset": 230, "ADiffTrainDual": 250, "ADiffKSampler": 230, "KSampler": 230,
-    "ADiffDualSampler": 230,
+    "ADiffDualSampler": 230, "ADiffEditLibrary": 48, "ADiffLoadDual": 24,
 }  # fmt: skip
 """Pixels that a node needs below its widgets for pictures or text."""
 NOTE_WIDTH, NOTE_LINE, NOTE_CHARACTERS = 960, 20, 120
