@@ -52,7 +52,12 @@ def test_a_library_is_listed_without_torch(tmp_path):
     defects = {("metal", name): Defect("metal", name, mask=torch.zeros(2, 4)) for name in ("rust", "dent")}
     save_library(library, Library(defects, "f" * 64, "demo", 4))
     none = tmp_path / "none.safetensors"
-    for arguments, told in ((["list", str(library)], "metal/rust\nmetal/dent\n"), (["show", str(none)], "")):
+    shown = "metal/dent\n  shapes\n    mask                2 x 4\n"
+    for arguments, told in (
+        (["list", str(library)], "metal/rust\nmetal/dent\n"),
+        (["show", str(library), "metal/dent"], shown),
+        (["show", str(none)], ""),
+    ):
         code = (
             "import sys\n"
             "from adiff.cli import main\n"
