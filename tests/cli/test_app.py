@@ -203,3 +203,12 @@ def test_the_device_is_said_before_the_command(monkeypatch):
     behind = CliRunner().invoke(app, [*command, "--device", "cpu"])
     assert behind.exit_code == 2
     assert behind.stderr == "error: --device belongs before the command (adiff --device ...)\n"
+
+
+def test_a_command_that_works_in_one_process_refuses_a_launcher_s_several(run, refused, monkeypatch, tmp_path):
+    given = ("masks", tmp_path / "none.safetensors", "metal/dent", "--out", tmp_path / "masks")
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert "2 processes were started for adiff masks, which works in one; start one" in refused(*given)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert "no library at" in refused(*given)
