@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .errors import InputError
-from .system import DEVICE
+from .system import DEVICE, launched
 
 GPUS = ("cuda", "xpu", "mps")
 """NVIDIA's or AMD's, Intel's, Apple's, as torch calls them; the first one that is there is taken."""
@@ -19,17 +19,40 @@ OUT_OF_MEMORY = ("MPS backend out of memory", "DefaultCPUAllocator")
 
 
 def best_device() -> torch.device:
-    """The device that ADIFF_DEVICE names, else the GPU if there is one. Raises InputError for one that is not there."""
+    """The device that ADIFF_DEVICE names, else the GPU if there is one.
+
+    Of the processes of a launcher each takes its own GPU, by LOCAL_RANK, which it sets; `accelerate launch --cpu` says
+    so in ACCELERATE_USE_CPU. Raises InputError for a device that is not there, where there are too few GPUs, and where
+    one was named for several processes.
+    """
     counts = {kind: backend.device_count() for kind, backend in _backends().items()}
-    asked = os.environ.get(DEVICE) or next(iter(counts), "cpu")
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    asked = "cpu" if on_cpu else os.environ.get(DEVICE) or next(iter(counts), "cpu")
     try:
         device = torch.device(asked)
     except RuntimeError:  # no name of a device
         device = torch.device("meta")
-    if device.type == "cpu" or (device.index or 0) < counts.get(device.type, 0):
+    if device.type == "cpu":
         return device
+    if (device.index or 0) < counts.get(device.type, 0):
+        return device if launched() == 1 else _own_gpu(device, counts[device.type])
     there = ["cpu", *(f"{kind}:{number}" for kind, count in counts.items() for number in range(count))]
     raise InputError(f"there is no device {asked!r} on this machine; there: {', '.join(there)}")
+
+
+def _own_gpu(asked: torch.device, gpus: int) -> torch.device:
+    """The GPU of the kind asked for, of which there are some, of this one of a machine's processes."""
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    if asked.index is not None:
+        raise InputError(
+            f"{asked} is a single GPU, and each process takes its own; give --device {asked.type}, or start one process"
+        )
+    if place >= gpus:
+        raise InputError(
+            f"process {place + 1} on this machine has no GPU of its own, of {gpus} GPU{'s' * (gpus != 1)}; start as "
+            "many processes as there are GPUs"
+        )
+    return torch.device(asked.type, place)
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -197,13 +197,14 @@ def load_library(path: str | Path) -> Library:
         return _rebuild(metadata, file.keys(), tensors_of(file))
 
 
-def names_in(path: str | Path) -> list[str]:
-    """The names of a library's defects, in its order, of its header alone: without torch, which takes seconds.
+def read_header(path: str | Path) -> tuple[Library, dict[str, list[int]]]:
+    """A library with no tensors, and the shapes of those in its file, by name: without torch, which takes seconds.
 
     Raises what `load_library` does, but for tensors of another shape or with values that are not finite.
     """
     with _opened(Path(path), "numpy") as (file, metadata):
-        return [entry.name for entry in _rebuild(metadata, file.keys(), {}).defects.values()]
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
+        return _rebuild(metadata, shapes, {}), shapes
 
 
 @contextmanager

@@ -31,6 +31,11 @@ NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, *([errno.EIN
 """What a file system without locks says."""
 
 
+def launched() -> int:
+    """How many processes a launcher, `torchrun` or `accelerate launch`, has started for this command; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
 def lock(file: IO[bytes], shared: bool = False, wait: bool = False) -> bool:
     """Lock an open file for itself alone, or together with others that share it; what it had on it is given up first.
 

@@ -9,11 +9,11 @@ import torch
 from comfy_api.latest import io
 
 from ..adiff.crops import PARTS, Crop, blend_weight, crops_of, join_measures
+from ..adiff.datasets.images import name_of
 from ..adiff.errors import InputError
 from ..adiff.geometry import CONTEXT, resize_image, resize_mask
 from .finish import measures_of
 from .host import levels_of, mask_batch, masks_at, to_batch
-from .provenance import name_of
 from .sockets import CATEGORY, CroppedPhotos, CropSocket
 
 

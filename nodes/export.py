@@ -11,12 +11,11 @@ import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
-from ..adiff.datasets.images import write_png
+from ..adiff.datasets.images import name_of, write_png
 from ..adiff.errors import InputError
 from ..adiff.export import FORMATS, Exported, Run, TakenError, export_runs, read_saved
 from .finish import output_folder
 from .host import GraphProgress, levels_of
-from .provenance import name_of
 from .sockets import CATEGORY
 from .written import Written
 

@@ -12,6 +12,7 @@ import torch
 from comfy.cli_args import args
 from comfy_api.latest import io, ui
 
+from ..adiff.datasets.images import name_of
 from ..adiff.datasets.writers import write_mvtec_pair
 from ..adiff.errors import InputError
 from ..adiff.geometry import feather
@@ -20,7 +21,7 @@ from ..adiff.refinement import refined
 from ..adiff.versions import versions
 from .compare import Comparison
 from .host import DOWNSCALE, levels_of, mask_batch, masks_at, masks_of, to_batch
-from .provenance import made_from, name_of
+from .provenance import made_from
 from .sockets import CATEGORY, DefectSocket, LearnedDefect
 from .written import Written
 

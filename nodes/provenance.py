@@ -1,26 +1,15 @@
-"""What a graph says of how a pair was made: the defect's library, the seed it was painted with, the normal image."""
+"""What a graph says of how a pair was made: the defect's library, the seed it was painted with."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-import numpy as np
 
 LEARNED = {"ADiffLoadDefect": "defect", "ADiffLoadDual": "dual"}
 """Nodes that load what was learned, and their widget that names it."""
 SAMPLERS = ("sampler_name", "noise_seed", "method")
 """Inputs that only nodes have whose seed decides how a defect looks: samplers, sources of noise, paste baselines."""
 SEEDS = ("seed", "noise_seed")
-
-
-def name_of(normal: np.ndarray) -> str:
-    """Return the name that a normal image (H, W, 3) uint8 has in pairs and in exports: its pixels' digest, as a file.
-
-    An export keeps the pairs of one normal image together, and with it where that is added.
-    """
-    return f"{hashlib.sha256(normal.tobytes()).hexdigest()[:16]}.png"
 
 
 def made_from(hidden) -> dict[str, Any]:

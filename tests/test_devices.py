@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from adiff import devices
+from adiff.backbone import load_backbone
 from adiff.devices import best_device, free_cache, is_out_of_memory
 from adiff.errors import InputError
 
@@ -61,6 +62,33 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(there, monkey
     monkeypatch.setenv("ADIFF_DEVICE", asked)
     with pytest.raises(InputError, match=f"no device '{asked}' on this machine; there: cpu, cuda:0, cuda:1, mps:0$"):
         best_device()
+
+
+@pytest.mark.parametrize(("rank", "asked"), [("0", ""), ("1", ""), ("1", "cuda")])
+def test_each_process_of_a_launcher_computes_on_its_own_gpu(there, monkeypatch, rank, asked):
+    """Whatever the command: all load the base model in one way."""
+    there(cuda=2)
+    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "ADIFF_DEVICE": asked}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("adiff.backbone.diffusers_host.DiffusersBackbone", lambda name, parts, device, *_: device)
+    assert load_backbone("demo") == torch.device(f"cuda:{rank}")
+    monkeypatch.setenv("ADIFF_DEVICE", "cpu")
+    assert best_device() == torch.device("cpu")
+    monkeypatch.setenv("ADIFF_DEVICE", "cuda:1")
+    with pytest.raises(InputError, match="cuda:1 is a single GPU, .* give --device cuda"):
+        best_device()
+    there(cuda=1)
+    monkeypatch.setenv("ADIFF_DEVICE", "cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(InputError, match="process 2 on this machine has no GPU of its own, of 1 GPU;"):
+        best_device()
+
+
+@pytest.mark.parametrize(("wanted", "device"), [("True", "cpu"), ("False", "cuda")])
+def test_the_launcher_may_want_the_cpu(there, monkeypatch, wanted, device):
+    there(cuda=1)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", wanted)
+    assert best_device() == torch.device(device)
 
 
 def test_cached_memory_is_given_back_on_every_gpu(there):

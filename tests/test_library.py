@@ -23,8 +23,8 @@ from adiff.library import (
     check_encoder,
     check_name,
     load_library,
-    names_in,
     parse_name,
+    read_header,
     save_library,
 )
 from adiff.library_edit import merge, rename, split
@@ -231,7 +231,7 @@ def test_a_truncated_file_is_refused(tmp_path, share):
     save_library(path, make_library())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    for read in (load_library, names_in):
+    for read in (load_library, read_header):
         with pytest.raises(InputError, match="not a whole safetensors file"):
             read(path)
 
@@ -279,7 +279,7 @@ def test_a_damaged_library_is_refused(tmp_path, metadata, tensors, said):
     assert str(path) in str(caught.value)
     if "expected" not in said and "finite" not in said and "shot_sizes" not in (metadata or {}):
         with pytest.raises(InputError) as of_header:  # it does not take the tensors to see it
-            names_in(path)
+            read_header(path)
         assert str(of_header.value) == str(caught.value)
 
 

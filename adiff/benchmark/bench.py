@@ -37,6 +37,7 @@ class Bench:
         self.turns = Turns(out)
         self.workshop = Workshop(backbone, encoder, budget, out / LEARNED, self.turns, foreground)
         self.real_look = RealLook(backbone)
+        self._tested: set[str] = set()  # units of which it was said what is undefined
 
     def measure(self, cell: Cell, progress: Progress) -> dict[str, Any]:
         """Make and measure a cell; returns its line. Raises Busy if another process is making what it needs."""
@@ -50,7 +51,9 @@ class Bench:
         if recipe.detect:
             with _taken(seconds, "detector"):
                 real = self._real(cell) if recipe.real else []
-                found = detect(runs, real, unit, self.budget.detector, cell.seed, progress)
+                of = None if unit.name in self._tested else unit.name
+                found = detect(runs, real, unit, self.budget.detector, cell.seed, progress, of)
+                self._tested.add(unit.name)
             measures |= found.tested.metrics
             line |= {"per_image": list(found.tested.per_image), "pairs": dict(found.pairs), "step": found.step}
         if recipe.whole:

@@ -116,9 +116,13 @@ class Detected:
 
 
 def detect(
-    runs: Sequence[Run], real: Sequence[Example], unit: Unit, settings: LocalizerSettings, seed: int, progress: Progress
-) -> Detected:
-    """Train a detector on pairs of runs, real shots and normal images, and test it on the unit's test images."""
+    runs: Sequence[Run], real: Sequence[Example], unit: Unit, settings: LocalizerSettings, seed: int,
+    progress: Progress, of: str | None,
+) -> Detected:  # fmt: skip
+    """Train a detector on pairs of runs, real shots and normal images, and test it on the unit's test images.
+
+    of: what to call these where metrics are undefined, None where that was said before (`measure`).
+    """
     opened = [open_pairs(run, unit.split, settings.size) for run in runs]
     pairs = [pair for of_run, _ in opened for pair in of_run]
     names = [name for _, of_run in opened for name in of_run]
@@ -127,7 +131,7 @@ def detect(
         pairs, StoredImages(unit.split.train_normals), names=names, real=real, settings=settings, seed=seed,
         progress=progress,
     )  # fmt: skip
-    tested = measure(partial(score, trained), test, StoredImages(unit.split.test_normals))
+    tested = measure(partial(score, trained), test, StoredImages(unit.split.test_normals), of=of)
     counts = {"real": len(real), "synthetic": len(pairs) - aside, "validation": aside}
     return Detected(tested, counts, trained.step)
 

@@ -24,7 +24,7 @@ from typer.core import TyperGroup
 
 from ..errors import InputError
 from ..progress import Cancelled
-from ..system import DEVICE, WINDOWS
+from ..system import DEVICE, WINDOWS, launched
 
 BAD_INPUT, STOPPED = 2, 130
 WAYS_OUT = {
@@ -39,6 +39,8 @@ WAYS_OUT = {
     errno.EISDIR: "a folder stands where a file is wanted; give another place",
 }
 """What to do about an error of the system's own."""
+ALONE = ("demo", "evaluate", "generate-dual", "masks", "surfaces", "train-dual")
+"""Commands whose output one process writes: a launcher ends all when a second one finds it taken."""
 NO_ROOM = (
     "out of memory; end what else takes memory of the device, take smaller batches or a smaller base model, or compute "
     "elsewhere: adiff --device cpu ..."
@@ -115,6 +117,11 @@ def root(
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
         raise typer.Exit()
+    if (processes := launched()) > 1 and ctx.invoked_subcommand in ALONE:
+        raise InputError(
+            f"{processes} processes were started for adiff {ctx.invoked_subcommand}, which works in one; start one, as "
+            "only train, generate and benchmark divide their work"
+        )
     if device:
         os.environ[DEVICE] = device
     _set_up_logging(debug)

@@ -65,7 +65,11 @@ Out = Annotated[
                  "storage, as in s3://BUCKET/RUN."),
 ]  # fmt: skip
 Count = Annotated[int | None, typer.Option("-n", min=1, help=f"Pairs to make.  [dim]default: {PAIRS}[/dim]")]
-Every = Annotated[bool, typer.Option("--all", help="Every defect of the library, in a run of its own.")]
+Every = Annotated[
+    bool,
+    typer.Option("--all", help="Every defect of the library, in a run of its own; [b]--restart[/b] begins all of these "
+                 "anew, finished ones too."),
+]  # fmt: skip
 PerDefect = Annotated[
     int | None,
     typer.Option("--per-defect", metavar="N", min=1, help=f"With --all: pairs of each.  [dim]default: {PAIRS}[/dim]"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,11 +49,11 @@ def root(ctx: typer.Context) -> None:
 @library.command("list", epilog="Example:  adiff library list holes.safetensors")
 def list_(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Library files.")]) -> None:
     """Print the names of a library's defects, one a line."""
-    from ..library import names_in
+    from ..library import read_header
 
-    for names in [names_in(file) for file in files]:
-        for name in names:
-            typer.echo(name)
+    for opened, _ in [read_header(file) for file in files]:
+        for entry in opened.defects.values():
+            typer.echo(entry.name)
 
 
 @library.command(epilog="Example:  adiff library show holes.safetensors wood/hole")
@@ -64,17 +65,17 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print what a library holds and how it was learned."""
-    from ..library import load_library
+    from ..library import read_header
 
-    opened = load_library(file)
+    opened, shapes = read_header(file)
     entries = list(opened.defects.values()) if name is None else [opened.get(name)]
     if as_json:
-        about = about_library(opened) | {"defects": {entry.name: about_defect(entry) for entry in entries}}
+        about = about_library(opened) | {"defects": {entry.name: about_defect(entry, shapes) for entry in entries}}
         typer.echo(json.dumps(about, indent=1))
         return
     lines = [] if name is not None else [*_lines(about_library(opened))]
     for entry in entries:
-        about = about_defect(entry)
+        about = about_defect(entry, shapes)
         about["shapes"] = {kind: shape and " x ".join(map(str, shape)) for kind, shape in about["shapes"].items()}
         lines += [*([""] if lines else []), entry.name, *_lines(about, "  ")]
     for line in lines:
@@ -260,11 +261,11 @@ def about_library(opened: Library) -> dict[str, Any]:
     }
 
 
-def about_defect(entry: Defect) -> dict[str, Any]:
-    """What a defect holds, as shapes, and its record."""
-    parts = {"anomaly": entry.anomaly, "mask": entry.mask, "preview": entry.preview, "shot_masks": entry.shot_masks}
-    shapes = {kind: None if part is None else list(part.shape) for kind, part in parts.items()}
-    return {"shapes": shapes, "info": entry.info}
+def about_defect(entry: Defect, shapes: Mapping[str, list[int]]) -> dict[str, Any]:
+    """What a defect holds, as shapes, and its record. shapes: of the file's tensors."""
+    held = {kind: shapes.get(f"{kind}/{entry.name}") for kind in ("anomaly", "mask", "preview")}
+    packed = shapes.get(f"shots/{entry.name}")  # 8 pixels a byte
+    return {"shapes": {**held, "shot_masks": packed and packed[:2] + packed[1:2]}, "info": entry.info}
 
 
 def _count(opened: Library) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import struct
 import warnings
@@ -126,6 +127,14 @@ def read_photo(path: Path | str) -> Photo:
         logger.warning("%s: 16-bit grey, brightest %d of 65535: it is used as dark as it is, and so are others like it "
                        "in its folder", path, pixels.max())  # fmt: skip
     return Photo(pixels, path, turned)
+
+
+def name_of(normal: np.ndarray) -> str:
+    """Return the name that a normal image (H, W, 3) uint8 has in a graph's pairs: its pixels' digest, as a file.
+
+    An export keeps the pairs of one normal image together, and with it where that is added.
+    """
+    return f"{hashlib.sha256(normal.tobytes()).hexdigest()[:16]}.png"
 
 
 def opens(path: Path) -> bool:

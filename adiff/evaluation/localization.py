@@ -38,13 +38,13 @@ class Measured:
 
 
 def measure(
-    scorer: Scorer, defective: Sequence[Example], normals: Sequence[np.ndarray], *, warn: bool = True
+    scorer: Scorer, defective: Sequence[Example], normals: Sequence[np.ndarray], *, of: str | None
 ) -> Measured:
     """Score images and compare with their masks, at each image's own size.
 
     The image's score is taken at the detector's own size (`metrics.image_score`), so that it means the same for photos
     of any size. normals: (H, W, 3) uint8; so is an image whose mask is empty. Metrics that have one class only are
-    None, and said so in a warning, unless `warn` is off as it was said of the same images before.
+    None, and a warning says so by the name `of` the images, unless that is None as it was said before.
     """
     scores, masks, of_images = [], [], []
     good = (Example(image, np.zeros(image.shape[:2], bool)) for image in normals)
@@ -56,8 +56,8 @@ def measure(
     labels = [bool(mask.any()) for mask in masks]
     metrics = pixel_metrics(scores, masks) | image_metrics(of_images, labels)
     undefined = [name for name in METRICS if metrics[name] is None]
-    if undefined and warn:
-        logger.warning("undefined for %d defective and %d normal images: %s", sum(labels), labels.count(False),
+    if undefined and of is not None:
+        logger.warning("%s: undefined for %d defective and %d normal images: %s", of, sum(labels), labels.count(False),
                        ", ".join(undefined))  # fmt: skip
     alone = [average_precision(s.ravel(), m.ravel()) for s, m in zip(scores, masks, strict=True)]
     return Measured({name: metrics[name] for name in METRICS}, tuple(alone[: len(defective)]))
@@ -84,8 +84,8 @@ def measure_localization(
     scorer, by_defect = partial(score, trained), {}
     for defect in dict.fromkeys(shot.defect for shot in split.test):
         of_defect = [example for shot, example in zip(split.test, test, strict=True) if shot.defect == defect]
-        by_defect[defect] = measure(scorer, of_defect, normals).metrics
-    whole = by_defect[split.test[0].defect] if len(by_defect) == 1 else measure(scorer, test, normals).metrics
+        by_defect[defect] = measure(scorer, of_defect, normals, of=f"{runs[0].key[0]}/{defect}").metrics
+    whole = by_defect[split.test[0].defect] if len(by_defect) == 1 else measure(scorer, test, normals, of=None).metrics
     return trained, {
         "metrics": whole, "by_defect": by_defect, "pairs": {"synthetic": len(pairs) - aside, "validation": aside},
         "images": {"defective": len(test), "normal": len(normals)}, "seed": seed, "step": trained.step,

@@ -40,7 +40,8 @@ def score_sets(
         masks = [example.mask for example in examples]
         told[name] = {"images": len(examples), "masks": _of_masks(masks, shots)}
         if scorer is not None:
-            told[name] |= {"normals": len(normals), "metrics": measure(scorer, examples, normals).metrics}
+            of = None if name == ALL else name  # of all is undefined what is so of each
+            told[name] |= {"normals": len(normals), "metrics": measure(scorer, examples, normals, of=of).metrics}
     return told
 
 

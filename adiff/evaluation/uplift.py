@@ -122,21 +122,21 @@ def measure_uplift(
         _open(out, identity)
         if painted:
             material = replace(material, painter=(painter, _tokens(out, painter, material.real, progress)))
-        warn = True  # once: all rows are tested on the same images
+        of = "/".join(run.key)  # said once: all rows are tested on the same images
         for number, (seed, row) in enumerate(product(range(seeds), rows), 1):
             path = _row_path(out, row, seed)
             if not path.exists():
                 told = Prefixed(progress, f"{number} of {seeds * len(rows)}, {row}, seed {seed}")
-                write_json(path, _measure_row(row, seed, count, material, settings, told, warn))
-                warn = False
+                write_json(path, _measure_row(row, seed, count, material, settings, told, of))
+                of = None
     again = "remove it to make it again"
     return [read_json_object(_row_path(out, row, seed), again) for row in rows for seed in range(seeds)]
 
 
 def _measure_row(
-    row: str, seed: int, count: int, material: Material, settings: LocalizerSettings, progress: Progress, warn: bool
+    row: str, seed: int, count: int, material: Material, settings: LocalizerSettings, progress: Progress, of: str | None
 ) -> dict[str, Any]:
-    """Train and test one row; its record. warn: whether to say which metrics are undefined."""
+    """Train and test one row; its record. of: what to call the test images where metrics are undefined."""
     began = time.monotonic()
     synthetic, groups = _synthetic(row, seed, count, material, settings.size)
     order = range(len(synthetic))
@@ -145,7 +145,7 @@ def _measure_row(
         material.real if REAL in row else [], [synthetic[i] for i in rest], material.normals,
         [synthetic[i] for i in aside], settings=settings, seed=seed, progress=progress,
     )  # fmt: skip
-    tested: Measured = measure(partial(score, trained), material.test, material.test_normals, warn=warn)
+    tested: Measured = measure(partial(score, trained), material.test, material.test_normals, of=of)
     return {
         "row": row, "seed": seed, "metrics": tested.metrics, "per_image": list(tested.per_image),
         "pairs": {"real": len(material.real) if REAL in row else 0, "synthetic": len(rest), "validation": len(aside)},

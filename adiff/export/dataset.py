@@ -87,8 +87,11 @@ def export_runs(
         "normals": {product: [path.name for path in paths] for product, paths in normals.items()},
     }  # fmt: skip
     parted = runs if validation and format != "mvtec" else ()  # MVTec's defects are all for testing
-    photos, settled = photos_of(parted, normals), _limits_at(out, asked)
-    splits = Splits({photo for photo in photos if photo[1] is not None}, validation, seed, settled)
+    (named, saved), settled = photos_of(parted, normals), _limits_at(out, asked)
+    # one that is taken out later makes another export, which goes elsewhere
+    files = check_normals(normals, progress) if any(normals.values()) else {}
+    told = {(product, name) for product, name in saved if name is not None}
+    splits = Splits(named | told, validation, seed, settled, files)
     of_pairs = splits if parted else Splits((), 0.0, seed)
     parts = {run.name: parts_of(run, of_pairs) for run in runs}
     pairs = {name: sum(len(of_run[name]) for of_run in parts.values()) for name in SPLITS}
@@ -105,24 +108,25 @@ def export_runs(
             for run in runs
         },
     }
-    _warn_of_photos(parted, sorted(product for product, name in photos if name is None))
-    if good_in_all := sum(good.values()):
-        check_normals(normals, progress)  # one that is taken out later makes another export, which goes elsewhere
+    _warn_of_photos(sorted(product for product, name in saved - told), bool(named and told - files.keys()))
     with run_lock(out):
         _claim(out, settings, origin, extend)
         samples = chain(pairs_of(runs, of_pairs), normals_of_products(normals, splits))
-        _write_all(writer, samples, sum(pairs.values()) + good_in_all, progress)
+        _write_all(writer, samples, sum(pairs.values()) + sum(good.values()), progress)
     return Exported(out, format, pairs, good, categories)
 
 
-def _warn_of_photos(runs: Sequence[Run], untold: Sequence[str]) -> None:
-    """Warn of pairs that are split while it is not known which of them show one photo. untold: products of such."""
+def _warn_of_photos(untold: Sequence[str], unlike: bool) -> None:
+    """Warn of pairs that are split while it is not known which of them show one photo.
+
+    untold: products of those that tell none. unlike: whether some are known by their pixels alone, beside files.
+    """
     if untold:
         logger.warning("pairs of %s tell no normal image, as Save Pairs got no measures of Finish Pair: they are split "
                        "by their numbers, and one photo may be behind pairs of both parts", untold[0])  # fmt: skip
-    if 0 < sum(run.is_saved for run in runs) < len(runs):
-        logger.warning("Save Pairs tells normal images by what they show, a run by their files' names: one that pairs "
-                       "of both were painted into may be behind pairs of both parts")  # fmt: skip
+    if unlike:
+        logger.warning("Save Pairs tells normal images by their pixels, and some are none of those added: a photo "
+                       "that is also among these in another size, or in a run, may be in both parts")  # fmt: skip
 
 
 def _write_all(writer: Writer, samples: chain[Sample], total: int, progress: Progress) -> None:

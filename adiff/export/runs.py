@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..datasets.images import Photo, read_mask, read_photo
+from ..datasets.images import Photo, name_of, read_mask, read_photo
 from ..errors import InputError
 from ..library import check_name
 from ..progress import Progress
@@ -167,14 +167,17 @@ def _read_run(folder: Path, name: str) -> Run:
     return Run(folder, name, names[0], tuple(names[1:]), ids, plan, *parts)
 
 
-def photos_of(runs: Sequence[Run], normals: Mapping[str, Sequence[Path]]) -> set[tuple[str, str | None]]:
+def photos_of(
+    runs: Sequence[Run], normals: Mapping[str, Sequence[Path]]
+) -> tuple[set[tuple[str, str]], set[tuple[str, str | None]]]:
     """(product, name) of every normal photo that pairs of these runs are painted into, or that is added.
 
-    A run's plan names them; of what a graph saved each pair does, by their pixels, or None stands for its photo.
+    Those that a run's plan names, and those added, by their files; then those of what a graph saved, where each pair
+    tells its photo by the pixels, or None stands for it.
     """
-    shown = {(run.product, str(name)) for run in runs for name in run.plan.get("normals") or ()}
-    shown |= {(run.product, name) for run in runs if run.is_saved for name in _saved_photos(run)}
-    return shown | {(product, path.name) for product, paths in normals.items() for path in paths}
+    named = {(run.product, str(name)) for run in runs for name in run.plan.get("normals") or ()}
+    named |= {(product, path.name) for product, paths in normals.items() for path in paths}
+    return named, {(run.product, name) for run in runs if run.is_saved for name in _saved_photos(run)}
 
 
 def _saved_photos(run: Run) -> Iterator[str | None]:
@@ -221,14 +224,17 @@ def pairs_of(runs: Sequence[Run], splits: Splits) -> Iterator[Sample]:
             yield Sample(stem, run.product, run.defect, split, photo, mask, instances, about)
 
 
-def check_normals(normals: Mapping[str, Sequence[Path]], progress: Progress) -> None:
-    """Open normal images to see whether they open; InputError with how many do not, and the first. As for the next."""
-    paths = [path for of_product in normals.values() for path in of_product]
-    broken = []
+def check_normals(normals: Mapping[str, Sequence[Path]], progress: Progress) -> dict[tuple[str, str], str]:
+    """Open normal images; (product, name by its pixels, as a graph's pairs tell it) -> file name of each.
+
+    normals: product -> files. Raises InputError with how many do not open, and the first.
+    """
+    paths = [(product, path) for product, of_product in normals.items() for path in of_product]
+    broken, names = [], {}
     progress.start(len(paths), "checking normal images")
-    for number, path in enumerate(paths, 1):
+    for number, (product, path) in enumerate(paths, 1):
         try:
-            read_photo(path)
+            names[product, name_of(read_photo(path).rgb)] = path.name
         except InputError as error:
             broken.append(str(error))
         progress.update(number)
@@ -236,6 +242,7 @@ def check_normals(normals: Mapping[str, Sequence[Path]], progress: Progress) -> 
     if broken:
         raise InputError(f"normal images that do not open: {len(broken)}, the first as {broken[0]}; put them right or "
                          "take them out of their folder, then give the same command again")  # fmt: skip
+    return names
 
 
 def normals_of_products(normals: Mapping[str, Sequence[Path]], splits: Splits) -> Iterator[Sample]:

@@ -19,15 +19,16 @@ class Splits:
 
     share: of the photos, and of the pairs without one, that validate. Of two photos or more of a product at least one
     is in each split, whatever the share. limits: product -> place below which photos validate, where that is settled;
-    photos that come later move none then.
+    photos that come later move none then. files: (product, another name of a photo) -> its file's, which counts.
     """
 
     def __init__(
-        self, photos: Iterable[tuple[str, str]], share: float, seed: int, limits: Mapping[str, float] | None = None
-    ):
-        self.share, self._seed = share, seed
+        self, photos: Iterable[tuple[str, str]], share: float, seed: int, limits: Mapping[str, float] | None = None,
+        files: Mapping[tuple[str, str], str] | None = None,
+    ):  # fmt: skip
+        self.share, self._seed, self._files = share, seed, files or {}
         places: dict[str, list[float]] = {}
-        for product, name in set(photos):
+        for product, name in {(product, self._file(product, name)) for product, name in photos}:
             places.setdefault(product, []).append(self._place(product, name))
         found = {product: _limit(sorted(of_one), share) for product, of_one in places.items()} if share else {}
         self.limits = {**found, **(limits or {})}
@@ -44,8 +45,12 @@ class Splits:
         """Where a pair goes. normal: its photo's name, if its record tells one."""
         return self.of_photo(product, normal) if isinstance(normal, str) else self.of_number(number)
 
+    def _file(self, product: str, name: str) -> str:
+        return self._files.get((product, name), name)
+
     def _place(self, product: str, name: str) -> float:
-        digest = hashlib.sha256(f"{self._seed}/{product}/{name}".encode("utf-8", "backslashreplace")).digest()
+        text = f"{self._seed}/{product}/{self._file(product, name)}"
+        digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).digest()
         return int.from_bytes(digest[:4], "big") / WORD
 
 

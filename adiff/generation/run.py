@@ -42,6 +42,8 @@ from .worker import Worker
 logger = logging.getLogger("adiff")
 
 References = Mapping[Key, ShotReference]
+BEFORE = {"denoise": 1.0}
+"""Settings that run.json of older versions does not tell, as they were then."""
 TRIES = 4
 """Paintings of a pair that breaks a limit, unless told otherwise."""
 
@@ -230,7 +232,7 @@ def open_run(
     other = _differences(identity, there)
     if other:
         remedy = "choose another folder or --restart"
-        if [key for key, value in identity.items() if there.get(key) != value] == ["count"]:
+        if [one.split()[0] for one in other] == ["count"]:
             remedy = "choose another folder, and another seed for other pairs, or --restart"
         raise InputError(f"{name} holds another run ({'; '.join(other)}); {remedy}")
     begun = there.get("environment")
@@ -250,10 +252,17 @@ def _differences(asked: dict[str, Any], there: dict[str, Any], under: str = "") 
     """Name what differs from a run's record: settings one by one, with both values where they are short."""
     found = []
     for name, value in asked.items():
-        other = there.get(name)
+        value, other = _by_name(value), _by_name(there.get(name, BEFORE.get(name)))
         if isinstance(value, dict) and isinstance(other, dict):
             found += _differences(value, other, f"{under}{name}.")
         elif value != other:
             both = f" {other}, now {value}"
             found.append(f"{under}{name}{both if len(both) < 60 else ' differs'}")
     return found
+
+
+def _by_name(value: Any) -> Any:
+    """A list of tables, one for each of several defects, as a table by their places; anything else as it is."""
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        return {str(place): one for place, one in enumerate(value)}
+    return value

@@ -7,7 +7,6 @@ samples, the gradients are summed, and all take the same step. The first process
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..devices import best_device
 from ..errors import InputError
+from ..system import launched
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl"}
 """What processes speak by, on each kind of device that several can train on."""
@@ -26,43 +26,24 @@ def joined() -> Iterator[str | None]:
     """Join the processes that a launcher's environment tells of, for a while; yields this one's device, None for any.
 
     RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are what both launchers set; without them nothing is
-    joined. `accelerate launch --cpu` says so in ACCELERATE_USE_CPU. Raises InputError where there are too few GPUs, or
-    one was named for all, and for GPUs that processes cannot share a training on.
+    joined. Raises InputError as `best_device` does, and for GPUs that processes cannot share a training on.
     """
-    device = "cpu" if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" else None
-    processes = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
-    if processes < 2:
-        yield device
+    if launched() == 1:
+        yield None
         return
-    asked = best_device() if device is None else torch.device(device)
+    asked = best_device()
     if asked.type not in BACKENDS or not dist.is_backend_available(BACKENDS[asked.type]):
         raise InputError(
-            f"{processes} processes cannot train together on {asked.type} with this torch; start one, or all of them "
+            f"{launched()} processes cannot train together on {asked.type} with this torch; start one, or all of them "
             "with --device cpu"
         )
     if asked.type != "cpu":
-        asked = torch.device(_own_gpu(asked, int(os.environ.get("LOCAL_RANK", "0"))))
         getattr(torch, asked.type).set_device(asked)
     dist.init_process_group(BACKENDS[asked.type])
     try:
         yield str(asked)
     finally:
         dist.destroy_process_group()
-
-
-def _own_gpu(asked: torch.device, place: int) -> str:
-    """The GPU of the kind asked for of this machine's process number `place`, from 0."""
-    if asked.index is not None:
-        raise InputError(
-            f"{asked} is a single GPU, and each process takes its own; give --device {asked.type}, or start one process"
-        )
-    gpus = getattr(torch, asked.type).device_count()
-    if place >= gpus:
-        raise InputError(
-            f"process {place + 1} on this machine has no GPU of its own, of {gpus} GPU{'s' * (gpus != 1)}; start as "
-            "many processes as there are GPUs"
-        )
-    return f"{asked.type}:{place}"
 
 
 def count() -> int:

@@ -68,6 +68,14 @@ class Killer:
         pass
 
 
+def test_what_is_undefined_is_said_once_a_unit(work, caplog):
+    (unit,) = work.units
+    unit = replace(unit, split=replace(unit.split, test_normals=()))
+    wanted = [replace(cell, unit=unit) for cell in cells(work, REAL, PASTED, seeds=2)]
+    assert run_matrix(work.bench(), "metal", wanted) == Failures(4, 0)
+    assert [line.split(" for ")[0] for line in caplog.messages] == ["metal/scratch: undefined"]
+
+
 def test_a_stopped_matrix_goes_on_with_the_cells_left(work):
     wanted = cells(work, REAL, PASTED, OURS)
     run_matrix(work.bench("whole"), "metal", wanted)

@@ -52,7 +52,12 @@ def test_a_library_is_listed_without_torch(tmp_path):
     defects = {("metal", name): Defect("metal", name, mask=torch.zeros(2, 4)) for name in ("rust", "dent")}
     save_library(library, Library(defects, "f" * 64, "demo", 4))
     none = tmp_path / "none.safetensors"
-    for arguments, told in ((["list", str(library)], "metal/rust\nmetal/dent\n"), (["show", str(none)], "")):
+    shown = "metal/dent\n  shapes\n    mask                2 x 4\n"
+    for arguments, told in (
+        (["list", str(library)], "metal/rust\nmetal/dent\n"),
+        (["show", str(library), "metal/dent"], shown),
+        (["show", str(none)], ""),
+    ):
         code = (
             "import sys\n"
             "from adiff.cli import main\n"
@@ -198,3 +203,12 @@ def test_the_device_is_said_before_the_command(monkeypatch):
     behind = CliRunner().invoke(app, [*command, "--device", "cpu"])
     assert behind.exit_code == 2
     assert behind.stderr == "error: --device belongs before the command (adiff --device ...)\n"
+
+
+def test_a_command_that_works_in_one_process_refuses_a_launcher_s_several(run, refused, monkeypatch, tmp_path):
+    given = ("masks", tmp_path / "none.safetensors", "metal/dent", "--out", tmp_path / "masks")
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert "2 processes were started for adiff masks, which works in one; start one" in refused(*given)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert "no library at" in refused(*given)

@@ -295,13 +295,19 @@ def test_a_defect_whose_object_is_not_found_costs_itself_alone(run, refused, man
     assert result.exit_code == 2 and [call["key"] for call in runs] == [("wood", "knot")]
     assert "runs that were not made: 2 of 3: metal/scratch: " in said and "; metal/hole: " in said
     assert "--foreground DIR" in said and "3 pairs in 1 run in" in result.stdout
+    old = tmp_path / "runs/metal-scratch/run.json"
+    old.parent.mkdir(parents=True)
+    old.write_text("{}")
+    run(*given, "--out", tmp_path / "runs", "--restart")
+    assert old.exists()  # what cannot be made anew is not removed
     shutil.rmtree(tmp_path / "set" / "wood")
     shutil.copytree(tmp_path / "set" / "metal", tmp_path / "set" / "wood")
     assert "metal/scratch: " in refused(*given, "--out", tmp_path / "none") and not (tmp_path / "none").exists()
 
 
 def test_restart_of_all_removes_nothing_if_one_run_holds_more(run, many, runs, data, tmp_path):
-    for name in ("metal-scratch/run.json", "metal-hole/run.json", "metal-hole/notes.txt"):
+    other = tmp_path / "runs/metal-other/run.json"  # of a defect that this library does not hold
+    for name in ("metal-scratch/run.json", "metal-hole/run.json", "metal-hole/notes.txt", other):
         (tmp_path / "runs" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "runs" / name).write_text("{}")
     normals = data / "metal/train/good"
@@ -310,7 +316,7 @@ def test_restart_of_all_removes_nothing_if_one_run_holds_more(run, many, runs, d
     assert result.exit_code == 2 and "notes.txt" in result.stderr and not runs
     assert (tmp_path / "runs/metal-scratch/run.json").exists()
     (tmp_path / "runs/metal-hole/notes.txt").unlink()
-    assert run(*given).exit_code == 0 and not list((tmp_path / "runs").iterdir())
+    assert run(*given).exit_code == 0 and list((tmp_path / "runs").iterdir()) == [other.parent] and other.exists()
 
 
 def test_several_defects_go_into_each_image(start, many, runs, data):

@@ -1,6 +1,7 @@
 """The localizer: its loss, what it learns, which state it keeps, and its file."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from adiff.errors import InputError
-from adiff.evaluation.localization import measure
+from adiff.evaluation.localization import measure, measure_localization
 from adiff.evaluation.localizer import Example, LocalizerSettings, focal_loss, score, train_localizer
 from adiff.evaluation.localizer_file import load_localizer, save_localizer
+from adiff.evaluation.material import read_run
 from adiff.evaluation.metrics import average_precision
+from adiff.evaluation.splits import read_split
 from adiff.progress import Cancelled
 
 TINY = LocalizerSettings(size=16, width=8, steps=40, batch=4, lr=1e-2, check_every=10)
@@ -46,7 +49,8 @@ def test_focal_loss_by_hand():
 
 
 def test_it_finds_what_it_was_shown(trained):
-    tested = measure(lambda image: score(trained, image), [bright(i) for i in (20, 21, 22)], [grey(7), grey(8)])
+    defective, normals = [bright(i) for i in (20, 21, 22)], [grey(7), grey(8)]
+    tested = measure(lambda image: score(trained, image), defective, normals, of="metal/scratch")
     assert tested.metrics["pixel_auroc"] > 0.95 and tested.metrics["pixel_ap"] > 0.5
     assert len(tested.per_image) == 3 and all(0 < ap <= 1 for ap in tested.per_image)
 
@@ -100,7 +104,7 @@ def test_images_of_any_size_are_scored_at_their_own(trained, size):
 def test_an_image_whose_mask_is_empty_counts_as_normal(trained):
     empty = Example(grey(7), np.zeros((16, 16), bool))
     with_normals, with_empty = (
-        measure(lambda image: score(trained, image), [bright(20), *one], normals)
+        measure(lambda image: score(trained, image), [bright(20), *one], normals, of=None)
         for one, normals in (([], [grey(7)]), ([empty], []))
     )
     assert with_empty.metrics == with_normals.metrics and with_empty.metrics["image_auroc"] is not None
@@ -109,9 +113,18 @@ def test_an_image_whose_mask_is_empty_counts_as_normal(trained):
 
 def test_undefined_metrics_are_none_and_said(trained, caplog):
     with caplog.at_level("WARNING", logger="adiff"):
-        tested = measure(lambda image: score(trained, image), [bright(1)], [])
+        tested = measure(lambda image: score(trained, image), [bright(1)], [], of="metal/scratch")
     assert tested.metrics["image_auroc"] is None and tested.metrics["pixel_ap"] is not None
-    assert "undefined for 1 defective and 0 normal images: image_auroc" in caplog.text
+    assert "metal/scratch: undefined for 1 defective and 0 normal images: image_auroc" in caplog.text
+
+
+def test_localization_says_once_of_each_defect_what_is_undefined(work, caplog):
+    runs, settings = [read_run(work.run), read_run(work.holes)], LocalizerSettings(size=16, width=8, steps=1, batch=2)
+    split = replace(read_split(work.data, "metal", {"scratch": 2, "hole": 2}), test_normals=())
+    _, record = measure_localization(runs, split, settings=settings)
+    assert record["metrics"]["image_auroc"] is None
+    said = [line.split(" for ")[0] for line in caplog.messages if "undefined" in line]
+    assert sorted(said) == ["metal/hole: undefined", "metal/scratch: undefined"]
 
 
 def test_the_file_comes_back_and_others_are_refused(trained, tmp_path):

@@ -59,6 +59,11 @@ def test_without_good_images_the_image_scores_are_undefined(caplog):
     assert "image_auroc" in caplog.text
 
 
+def test_what_is_undefined_is_said_of_each_set_and_not_again_of_all(caplog):
+    score_sets({"dent": [example((4, 4))], "stain": [example((2, 2))]}, scorer=see_bright)
+    assert [line.split(":")[0] for line in caplog.messages] == ["dent", "stain"]
+
+
 def test_what_taught_is_told_by_its_content():
     first, second = example((4, 4)), example((2, 2))
     copy = Example(first.image.copy(), first.mask.copy())

@@ -43,7 +43,8 @@ def test_what_is_undefined_is_said_once(work, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(module, "open_material", lambda *given: replace(opened(*given), test_normals=[]))
     rows = go(work, tmp_path / "out", rows=("real", "generated"))
     assert all(row["metrics"]["image_auroc"] is None for row in rows)
-    assert caplog.text.count("undefined for") == 1 and "image_auroc, image_ap" in caplog.text
+    assert caplog.text.count("metal/scratch: undefined for") == 1 and "image_auroc, image_ap" in caplog.text
+    assert len(caplog.messages) == 1
 
 
 def test_progress_names_the_row_and_how_many_there_are(work, tmp_path, stopper, monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from adiff.datasets.images import name_of, write_png
 from adiff.datasets.writers import write_mvtec_pair
 from adiff.errors import InputError
 from adiff.export import TakenError, export_runs, read_runs, read_saved
@@ -117,6 +118,37 @@ def test_pairs_of_one_normal_image_go_into_one_part_and_stay_there(tmp_path, cap
     export_runs(read_runs([root]), out, **options | {"extend": False})  # it is the same one
     with pytest.raises(TakenError, match="differs in seed"):
         export_runs(read_runs([root]), out, **options, seed=1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_photo_goes_where_its_saved_pairs_go(make_run, tmp_path, caplog, seed):
+    """A file is known by its pixels: Save Pairs tells no name."""
+    root, out, good = tmp_path / "adiff", tmp_path / "out", tmp_path / "good"
+    names = {}  # by the pixels: by the file
+    for number in range(7):  # as many as the run was painted into, under their names
+        pixels = np.full((8, 10, 3), 90 + number, np.uint8)
+        write_png(good / f"{number}.png", pixels)
+        names[name_of(pixels)] = f"{number}.png"
+        save(root, number, normal=name_of(pixels))
+    normals = {"metal": sorted(good.iterdir())}
+    runs = read_runs([root, make_run(pairs=7)])
+    export_runs(runs, out, "folder", normals=normals, validation=0.4, seed=seed)
+    parts = {}
+    for path, about in json.loads((out / "provenance.json").read_text())["images"].items():
+        name = about.get("file") or names.get(about["normal"], about["normal"])
+        parts.setdefault(name, []).append(path.split("/")[0])
+    assert len(parts) == 7 and all(len(of_photo) == 3 and len(set(of_photo)) == 1 for of_photo in parts.values())
+    assert sum(of_photo[0] == "val" for of_photo in parts.values()) == 3 and caplog.text == ""
+
+
+def test_a_saved_photo_that_is_none_of_the_normals_is_warned_of(normals, tmp_path, caplog):
+    for number in range(4):
+        save(tmp_path / "adiff", number, normal=f"{number:016x}.png")
+    options = {"format": "folder", "normals": {"metal": normals}}
+    export_runs(read_runs([tmp_path / "adiff"]), tmp_path / "all", **options)
+    assert caplog.text == ""
+    export_runs(read_runs([tmp_path / "adiff"]), tmp_path / "parted", **options, validation=0.5)
+    assert "some are none of those added" in caplog.text
 
 
 def test_one_normal_image_cannot_be_split(tmp_path):

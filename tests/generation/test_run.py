@@ -554,6 +554,26 @@ def test_a_run_from_before_there_were_limits_goes_on(start):
     }
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_run_from_before_there_was_denoise_goes_on(start, make_mask, dents, monkeypatch, several):
+    """Its masks were sampled from noise, as those of a denoise of 1 are."""
+    source = Sampler(monkeypatch, make_mask(4), {}).source
+    given = {"masks": source, "also": [(DENT, FolderMasks(dents.paths[:1]))] if several else []}
+    out = start(**given).out
+    about = json.loads((out / "run.json").read_text())
+    of_source = about["masks"][0] if several else about["masks"]
+    assert of_source["sampling"].pop("denoise") == 1
+    (out / "run.json").write_text(json.dumps(about))
+    (out / "pairs" / "000003.json").unlink()
+    assert len(start(**given).pairs) == 5
+    other = replace(source, sampling=replace(source.sampling, denoise=0.6))
+    named = f"masks.{'0.' * several}sampling.denoise 1.0, now 0.6"
+    with pytest.raises(InputError, match=rf"another run \({named}\); choose another folder or"):
+        start(**{**given, "masks": other})
+    with pytest.raises(InputError, match=r"\(count 5, now 6\); choose another folder, and another seed"):
+        start(**given, count=6)
+
+
 def test_workers_share_a_run_and_end_with_the_files_of_one(start, tmp_path, monkeypatch):
     alone = listing(start(out=tmp_path / "alone", count=11).out)
     painted, whole = [], Task.make

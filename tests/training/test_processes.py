@@ -158,14 +158,6 @@ def test_a_device_that_processes_cannot_share_a_training_on_is_refused(two_gpus,
         pass
 
 
-@pytest.mark.parametrize("wanted, device", [("True", "cpu"), ("False", None)])
-def test_the_launcher_may_want_the_cpu(monkeypatch, wanted, device):
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.setenv("ACCELERATE_USE_CPU", wanted)
-    with joined() as chosen:
-        assert chosen == device
-
-
 def test_shares_are_the_whole_batch(monkeypatch):
     monkeypatch.setattr("adiff.training.processes.count", lambda: 3)
     shares = []
