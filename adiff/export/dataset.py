@@ -18,7 +18,7 @@ from ..storage import LOCK, read_json_object, remove_leftovers, run_lock, write_
 from .coco import CocoWriter
 from .folders import FolderWriter, MvtecWriter
 from .layout import Target, Writer
-from .runs import Run, Sample, check_normals, normals_of_products, pairs_of, parts_of, photos_of
+from .runs import Run, Sample, again_among, check_normals, normals_of_products, pairs_of, parts_of, photos_of
 from .splits import SPLITS, VALIDATION, Splits
 from .voc import VocWriter
 from .yolo import SEEN, YoloWriter
@@ -105,6 +105,9 @@ def export_runs(
             for run in runs
         },
     }
+    for one, other, pair in again_among(runs):
+        logger.warning("%s holds the pairs of %s again (%s is one image in both), as of one seed: leave one out, or "
+                       "make it anew with another --seed", other.folder, one.folder, pair)  # fmt: skip
     _warn_of_photos(parted, sorted(product for product, name in photos if name is None))
     if good_in_all := sum(good.values()):
         check_normals(normals, progress)  # one that is taken out later makes another export, which goes elsewhere
