@@ -265,7 +265,7 @@ def _run_all(
             continue
         if result.cancelled:
             raise KeyboardInterrupt
-        if result.pairs and not place.remote:
+        if (result.pairs or result.rejected) and not place.remote:  # of rejects alone it shows why
             with join_run(job.out):  # one that is killed here leaves its mark, and what it wrote is removed next time
                 try:
                     reports.append(report_of_run(job.out, normals=job.normals[0].parent))

@@ -18,7 +18,7 @@ from ..storage import LOCK, read_json_object, remove_leftovers, run_lock, write_
 from .coco import CocoWriter
 from .folders import FolderWriter, MvtecWriter
 from .layout import Target, Writer
-from .runs import Run, Sample, check_normals, normals_of_products, pairs_of, parts_of, photos_of
+from .runs import Run, Sample, again_among, check_normals, normals_of_products, pairs_of, parts_of, photos_of
 from .splits import SPLITS, VALIDATION, Splits
 from .voc import VocWriter
 from .yolo import SEEN, YoloWriter
@@ -109,6 +109,9 @@ def export_runs(
         },
     }
     _warn_of_photos(sorted(product for product, name in saved - told), bool(named and told - files.keys()))
+    for one, other, pair in again_among(runs):
+        logger.warning("%s holds the pairs of %s again (%s is one image in both), as of one seed: leave one out, or "
+                       "make it anew with another --seed", other.folder, one.folder, pair)  # fmt: skip
     with run_lock(out):
         _claim(out, settings, origin, extend)
         samples = chain(pairs_of(runs, of_pairs), normals_of_products(normals, splits))

@@ -5,12 +5,14 @@ What `ADiffSavePairs` wrote counts as a run for each defect; its records need no
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,18 @@ def _read_run(folder: Path, name: str) -> Run:
                          "says if none can be made")  # fmt: skip
     parts = (folder / part for part in ("image", "mask", "pairs"))
     return Run(folder, name, names[0], tuple(names[1:]), ids, plan, *parts)
+
+
+def again_among(runs: Sequence[Run]) -> Iterator[tuple[Run, Run, str]]:
+    """Pairs of runs whose first common pair is one image, and its id: made with one seed, their pairs are the same."""
+    for one, other in combinations(runs, 2):
+        if (one.categories, one.plan.get("seed")) != (other.categories, other.plan.get("seed")):
+            continue
+        there = set(one.ids)
+        shared = next((name for name in other.ids if name in there), None)
+        files = [run.images / f"{shared}.png" for run in (one, other)]
+        if shared and all(path.is_file() for path in files) and filecmp.cmp(*files, shallow=False):
+            yield one, other, shared
 
 
 def photos_of(

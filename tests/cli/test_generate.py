@@ -85,7 +85,10 @@ def test_pairs_that_are_missing_are_told(start, data, tmp_path):
     """No stand-in here: a limit that nothing keeps, and a normal image that does not open."""
     masks = ("--masks", data / "metal/ground_truth/hole", "-n", "2", "--steps", "1")
     result = start(*masks, "--min-fill", "1", "--max-seam", "0", "--tries", "2")
-    assert result.exit_code == 0 and result.stdout == f"0 pairs of metal/scratch in {tmp_path / 'run'}\n"
+    report = tmp_path / "run" / "report.html"
+    assert result.exit_code == 0
+    assert result.stdout == f"0 pairs of metal/scratch in {report.parent}; report: {report}\n"
+    assert "4 tries that broke a limit; 2 pairs given up" in report.read_text(encoding="utf-8")
     assert "2 of 2 pairs broke the limits in all 2 tries" in result.stderr.replace("\n", " ")
     assert len(list((tmp_path / "run" / "rejects" / "image").iterdir())) == 4
     for path in (data / "metal" / "train" / "good").iterdir():

@@ -35,6 +35,14 @@ def test_one_run_keeps_its_ids_and_several_get_their_names(make_run, tmp_path):
     assert names["two"] == ["a-000000.png", "a-000001.png", "b-000000.png", "b-000001.png"]
 
 
+def test_a_run_made_again_with_the_same_seed_is_warned_of(make_run, tmp_path, caplog):
+    runs = [make_run("a", pairs=2), make_run("b", pairs=3), make_run("c", "metal", "dent"), make_run("d", pairs=2)]
+    write_png(runs[3] / "image" / "000000.png", np.zeros((12, 16, 3), np.uint8))
+    export_runs(read_runs(runs), tmp_path / "out", "folder")
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith(f"{runs[1]} holds the pairs of {runs[0]} again (000000 is one image in both)")
+
+
 def test_categories_of_several_runs_are_counted_once(make_run, tmp_path):
     runs = read_runs([make_run("a", "metal", "dent"), make_run("b", "metal", "scratch", "dent"), make_run("c", "wood")])
     made = export_runs(runs, tmp_path / "out", "coco")
