@@ -17,7 +17,7 @@ from ..progress import NullProgress, Progress
 from ..storage import LOCK, read_json_object, remove_leftovers, run_lock, write_json
 from .coco import CocoWriter
 from .folders import FolderWriter, MvtecWriter
-from .layout import Target, Writer
+from .layout import Target, Writer, is_deep
 from .runs import Run, Sample, again_among, check_normals, normals_of_products, pairs_of, parts_of, photos_of
 from .splits import SPLITS, VALIDATION, Splits
 from .voc import VocWriter
@@ -134,11 +134,16 @@ def _warn_of_photos(untold: Sequence[str], unlike: bool) -> None:
 
 def _write_all(writer: Writer, samples: chain[Sample], total: int, progress: Progress) -> None:
     progress.start(total, "exporting images")
+    deep = 0
     for done, sample in enumerate(samples, 1):
         writer.add(sample)
+        deep += is_deep(sample.photo)
         progress.update(done)
     writer.finish()
     progress.finish()
+    if deep:
+        logger.warning("%d image%s of 16 bits: written with 8, as most readers of data sets would show them white; the "
+                       "originals stay where they are", deep, "s" * (deep > 1))  # fmt: skip
 
 
 def _number(counts: dict[str, int], what: str) -> str:

@@ -13,7 +13,7 @@ from ..datasets.readers import MASK_ENDING, NORMAL_FOLDERS
 from ..datasets.writers import write_mvtec_good, write_mvtec_pair
 from ..errors import InputError
 from ..storage import write_json
-from .layout import PROVENANCE, Target, copy_image
+from .layout import PROVENANCE, Target, copy_image, readable
 from .runs import Sample
 from .splits import TRAIN
 
@@ -31,7 +31,7 @@ class MvtecWriter:
 
     def add(self, sample: Sample) -> None:
         """Write a pair, or a normal image."""
-        out, pixels = self.target.out, sample.photo.pixels
+        out, pixels = self.target.out, readable(sample.photo)
         if sample.defect is None:
             split = "train" if sample.split == TRAIN else "test"
             write_mvtec_good(out, sample.product, split, sample.stem, pixels)

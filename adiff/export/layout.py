@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from PIL import Image
 
-from ..datasets.images import write_png
+from ..datasets.images import Photo, write_png
 from ..storage import write_whole
 from .runs import Sample
 
@@ -45,18 +46,29 @@ class Writer(Protocol):
 def copy_image(sample: Sample, folder: Path, suffix: str | None = None) -> Path:
     """Copy an image's file, byte for byte, to folder/stem, unless it is there; returns its path.
 
-    A photo that is upright only by its EXIF tag, which not every reader heeds, becomes an upright PNG. suffix: of the
-    name there, the file's own by default.
+    A photo that is upright only by its EXIF tag, which not every reader heeds, becomes an upright PNG, and one of 16
+    bits one of 8 (`readable`). suffix: of the name there, the file's own by default.
     """
     source = sample.photo.path
-    if sample.defect is None and _is_turned(source):  # a pair's image has no such tag
+    turned = sample.defect is None and _is_turned(source)  # a pair's image has no such tag
+    if turned or is_deep(sample.photo):
         path = folder / f"{sample.stem}{suffix or '.png'}"
-        write_png(path, sample.photo.pixels)
+        write_png(path, readable(sample.photo))
         return path
     path = folder / f"{sample.stem}{suffix or source.suffix.lower()}"
     if not path.exists() or not filecmp.cmp(source, path, shallow=False):
         write_whole(path, lambda temporary: shutil.copyfile(source, temporary))
     return path
+
+
+def readable(photo: Photo) -> np.ndarray:
+    """A photo's pixels as readers of data sets take them: Pillow's `convert`, which most use, makes 16 bits white."""
+    return photo.rgb[:, :, 0] if is_deep(photo) else photo.pixels
+
+
+def is_deep(photo: Photo) -> bool:
+    """Whether a photo has 16 bits."""
+    return photo.pixels.dtype == np.uint16
 
 
 def _is_turned(photo: Path) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 
+from adiff.datasets.images import write_png
 from adiff.datasets.readers import read_dataset, read_shot
 from adiff.errors import InputError
 from adiff.export import FORMATS, export_runs, read_runs
@@ -189,6 +190,24 @@ def test_a_photo_that_its_exif_tag_turns_lies_upright_for_every_reader(make_run,
     (path,) = (path for path in (tmp_path / "out").rglob("normal_000000.*") if path.suffix in (".png", ".jpg")
                if "Segmentation" not in str(path))  # fmt: skip
     assert np.array_equal(pixels_of(path), np.rot90(turned, -1))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_images_of_16_bits_are_what_pillow_shows(make_run, tmp_path, format, caplog):
+    grey = np.linspace(0, 65535, 12 * 16).reshape(12, 16).astype(np.uint16)
+    run = make_run(pairs=1)
+    write_png(run / "image" / "000000.png", grey)
+    write_png(tmp_path / "normals" / "n.png", grey)
+    export_runs(read_runs([run]), tmp_path / "out", format, normals={"metal": [tmp_path / "normals" / "n.png"]})
+    stems = ("000000", "normal_000000")
+    paths = [path for path in (tmp_path / "out").rglob("*") if path.stem in stems and path.suffix in (".png", ".jpg")
+             and not {"masks", "ground_truth"} & {part.name for part in path.parents}
+             and "Segmentation" not in str(path)]  # fmt: skip
+    assert len(paths) == 2
+    for path in paths:
+        with Image.open(path) as image:
+            assert np.array_equal(np.asarray(image.convert("RGB"))[:, :, 0], np.rint(grey / 257))
+    assert "2 images of 16 bits" in caplog.text
 
 
 def test_folders_with_a_validation_share(make_run, tmp_path):
