@@ -110,6 +110,7 @@ def _content(report: Report, limit: int) -> dict[str, Any]:
         "comparable": any("normal" in pair["pictures"] for pair in shown),
         "whole": all(pair["is_whole"] for pair in shown),
         "columns": COLUMNS,
+        "filled": overall["fill"] is not None,
         "orders": [(name, way) for name, way in ORDERS if overall[name] is not None],
         "total_seconds": total,
         "phases": [

@@ -140,6 +140,7 @@ def test_a_dual_run_is_told_as_one(folder, read_page):
     page = read_page(report_of_run(folder, normals=folder.parent / "normals"))
     assert "Whole images, made with their defects by the base model demo" in page.words
     assert "None" not in page.text and "No comparison" not in page.words and "median fill" not in page.words
+    assert not page.all("input", class_="by-fill") and page.all("input", class_="by-text")  # it would hide every pair
     words = shlex.split(rebuilt_command(plan))
     made = typer.main.get_command(app).commands["generate-dual"].make_context("generate-dual", words[2:])
     assert (made.params["count"], made.params["steps"], made.params["guidance"]) == (5, 20, 1.5)
