@@ -82,7 +82,8 @@ def _model(parts: SingleFile, vae: DemoVAE):
     config.set_inference_dtype(torch.float32, None)
     offload = comfy.model_management.unet_offload_device()
     model = config.get_model(parts.tensors, UNET, device=offload)
-    model.load_model_weights(dict(parts.tensors), UNET)
+    # a newer ComfyUI takes some layers' weights as they come, half precision, and computes in float32 all the same
+    model.load_model_weights({name: tensor.float() for name, tensor in parts.tensors.items()}, UNET)
     model.adiff_native_size = parts.about["native_size"]
     device = comfy.model_management.get_torch_device()
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=offload)

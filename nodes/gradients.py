@@ -16,6 +16,7 @@ import comfy.model_management
 import torch
 from torch import Tensor, nn
 
+from ..adiff.errors import InputError
 from ..adiff.progress import Cancelled
 from .host import ComfyBackbone, GraphProgress
 
@@ -48,9 +49,9 @@ class TrainableBackbone(ComfyBackbone):
 
     def __init__(self, model, vae, empty: list, batch: int, name: str):
         """batch: samples of a training step, for which memory is made free. name: of the model, for records."""
-        super().__init__(model, vae, empty)
+        super().__init__(_held(model), vae, empty)
         self.name, self._batch = name, batch
-        self._applied = _Applied(model.model)
+        self._applied = _Applied(self._model.model)
         self._alphas_cumprod, self.null_context = self.alphas_cumprod.clone(), self.null_context.clone()
 
     def encode(self, images: Tensor) -> Tensor:
@@ -132,6 +133,30 @@ def normal_forward(block: nn.Module) -> Callable[..., Tensor]:
     """Return what a block does at present, through normal tensors: for when it runs again outside its model."""
     called = _Block(block)
     return lambda *args, **kwargs: torch.func.functional_call(called, _normal_weights(called), args, kwargs)
+
+
+def _held(model):
+    """Return a MODEL whose weights stay where they are from a step's way there to its way back.
+
+    Those of a newer ComfyUI do not ("dynamic VRAM", the default on NVIDIA's cards): a layer's are taken back after its
+    call, and autograd would read what lies there by then. For such a MODEL its checkpoint is read again, as long as it
+    is learned on; patches, as of LoRAs, come along. Raises InputError for one whose loader does not tell its file.
+    """
+    if not (hasattr(model, "is_dynamic") and model.is_dynamic()):
+        return model
+    try:
+        held = model.clone(disable_dynamic=True)
+    except RuntimeError as error:
+        raise InputError(
+            "the MODEL's weights are lent to the card layer by layer (dynamic VRAM), which cannot be trained on, and "
+            "its loader does not say where to read it again; use Load Checkpoint, or start ComfyUI with "
+            "--disable-dynamic-vram"
+        ) from error
+    for module in held.model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            meant = getattr(module, f"{name}_comfy_model_dtype", weight.dtype)  # where the file's kind was kept
+            weight.data = weight.data.to(meant)
+    return held
 
 
 class _Block(nn.Module):

@@ -119,8 +119,10 @@ class Server:
     modules: names of all Python modules in the order of their import, before any graph has run.
     """
 
-    def __init__(self, folder: Path, python: str, base: Path) -> None:
+    def __init__(self, folder: Path, python: str, base: Path, *more: str) -> None:
+        """more: files of this folder that are custom nodes too."""
         self.folder, self.python, self.base = folder, python, base
+        self._probes = ("probe.py", *more)
         self.elsewhere = base / "elsewhere"
         self.url = f"http://127.0.0.1:{_free_port()}"
         self._log, self._paths = base / "server.log", base / "extra_model_paths.yaml"
@@ -249,7 +251,8 @@ class Server:
         for name in clone_files():
             (self.pack / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.pack / name)
-        shutil.copy(Path(__file__).with_name("probe.py"), self.pack.with_name("probe.py"))
+        for name in self._probes:
+            shutil.copy(Path(__file__).with_name(name), self.pack.with_name(name))
         ours = [str(self.pack / name) for name in ("__init__.py", "nodes", "adiff")]
         subprocess.run([self.python, "-m", "compileall", "-q", *ours], check=True)  # as after anyone's first start
 
