@@ -4,6 +4,8 @@ from .graph import Graph
 from .painting import SHAPES, load, paint, photos
 
 PRODUCT, DEFECT, COUNT = "wood", "hole", 6
+FILL = 0.6
+"""What a mask must be filled to: one of the six that are painted first is not."""
 
 
 def filter_pairs(schema: dict) -> Graph:
@@ -42,7 +44,7 @@ were learned on it.
     graph.column()
     sorted_pairs = graph.node(
         "ADiffFilterPairs", images=pairs["image"], masks=pairs["mask"], measures=pairs["measures"],
-        change=pairs["change"],
+        change=pairs["change"], min_fill=FILL,
     )  # fmt: skip
     graph.stage("6. Save and look")
     saved = graph.node(

@@ -153,6 +153,7 @@ await withPage(VIEW, async (page) => {
   for (const [name, graph] of Object.entries(GRAPHS)) {
     if (process.env.ONLY && !process.env.ONLY.split(",").includes(name)) continue;
     const thumbnail = path.join(ROOT, "workflows", `${name}.jpg`);
+    await page.evaluate(() => window.app.refreshComboInNodes()); // a graph before this one may have written a file
     const missing = await open(page, JSON.parse(fs.readFileSync(path.join(ROOT, "workflows", `${name}.json`))));
     if (missing.length) throw new Error(`${name}: missing ${missing}`);
     if (graph.rows || graph.run) await run(page, BASE);
