@@ -10,6 +10,8 @@ class InputError(ValueError):
     message built from somebody else's text stays one line.
     """
 
+    __module__ = "adiff.errors"  # in ComfyUI it were the pack's path, with which the page would begin the line
+
     def __init__(self, message: str):
         super().__init__(" ".join(str(message).split()))
 

@@ -8,7 +8,8 @@ const SIDE = 148; // pixels, at least
 
 function addPicture(node, chosen) {
   const element = document.createElement("div"); // an <img> would make the node as large as the picture
-  Object.assign(element.style, { background: "center / contain no-repeat", pointerEvents: "none" });
+  element.className = "adiff-chosen";
+  element.style.background = "center / contain no-repeat";
   let side = 0;
   const widget = node.addDOMWidget("adiff_picture", "adiff_picture", element, {
     serialize: false,

@@ -88,6 +88,17 @@ function elements(page, graph) {
   }, graph);
 }
 
+// The zoom before and after a turn of the wheel over Load Defect's picture.
+async function zoomed(page) {
+  const box = await page.locator(".adiff-chosen").first().boundingBox();
+  const zoom = () => page.evaluate(() => window.app.canvas.ds.scale);
+  await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+  const before = await zoom();
+  await page.mouse.wheel(0, -120);
+  await page.waitForTimeout(500);
+  return [before, await zoom()];
+}
+
 await withPage(VIEW, async (page) => {
   page.on("response", (answer) => {
     if (answer.url().includes("/adiff/preview")) {
@@ -105,6 +116,7 @@ await withPage(VIEW, async (page) => {
     seen.templates[name] = { missing, prompt: output, workflow };
     if (name === RUN) seen.run = await watched(page);
     await shoot(page, name);
+    if (name === RUN) seen.zoom = [await zoomed(page)];
   }
   for (const language of LANGUAGES) {
     await set(page, "Comfy.Locale", language);
@@ -123,6 +135,9 @@ await withPage(VIEW, async (page) => {
       await shoot(page, `${name} (Nodes 2.0)`);
       seen.modern[name] = await elements(page, graph);
     }
+    await open(page, graphs[RUN]);
+    await shoot(page, `${RUN} (to be zoomed)`);
+    seen.zoom.push(await zoomed(page));
     await set(page, MODERN, false);
   }
 });

@@ -246,6 +246,14 @@ def test_the_node_says_what_is_wrong_and_the_queue_goes_on(server, graph, build)
     assert server.run(after).text(shown) == "on"
 
 
+def test_an_error_is_named_by_the_pack_not_by_its_folder(server, graph):
+    """The page begins its report with that name."""
+    graph("PreviewAny", source=encoder_of_another_library(server, make_scene(server, graph)))
+    events = server.wait(server.queue(graph)).events
+    (told,) = [data["exception_type"] for event, data in events if event == "execution_error"]
+    assert told == "adiff.errors.InputError"
+
+
 def test_without_any_library_the_list_is_empty_and_the_message_says_where_files_go(server, graph):
     defect = graph("ADiffLoadDefect", defect="demo (built in) / metal / scratch")
     graph("PreviewAny", source=defect)

@@ -91,6 +91,11 @@ def test_nodes_that_are_elements_of_the_page_fit_and_show_the_picture(seen):
     assert pictures and all(there and height >= 128 for there, height in pictures)
 
 
+def test_the_wheel_zooms_over_the_picture(seen):
+    assert len(seen["zoom"]) == (2 if seen["modern"] else 1)
+    assert all(after > before for before, after in seen["zoom"])
+
+
 def test_a_run_shows_its_progress_and_its_pairs(seen):
     told = seen["run"]
     assert told["progress"] >= 20 and told["previews"] >= 5
