@@ -5,6 +5,22 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 const SIDE = 148; // pixels, at least
+const left = new Map(); // pictures of nodes that were removed while they were seen
+
+// Undoing makes a node anew under its id; Nodes 2.0 goes on showing what it had put into the page for the one before.
+function keepPlace(node, element) {
+  const place = () => `${node.graph?.id} ${node.id}`;
+  const { onRemoved } = node;
+  node.onRemoved = function (...given) {
+    if (element.isConnected) left.set(place(), element);
+    onRemoved?.apply(this, given);
+  };
+  return () => {
+    const before = left.get(place());
+    left.delete(place());
+    if (before?.isConnected) before.replaceWith(element);
+  };
+}
 
 function addPicture(node, chosen) {
   const element = document.createElement("div"); // an <img> would make the node as large as the picture
@@ -30,9 +46,10 @@ function addPicture(node, chosen) {
   const picture = new Image();
   picture.onload = () => show(picture.src);
   picture.onerror = () => show(null); // the defect has no picture, or its library is not there
-  return () => {
+  const update = () => {
     picture.src = api.apiURL(`/adiff/preview?defect=${encodeURIComponent(chosen.value)}`);
   };
+  return { element, update };
 }
 
 app.registerExtension({
@@ -41,7 +58,8 @@ app.registerExtension({
     if (node.comfyClass !== "ADiffLoadDefect") return;
     const chosen = node.widgets?.find((widget) => widget.name === "defect");
     if (!chosen) return;
-    const update = addPicture(node, chosen);
+    const { element, update } = addPicture(node, chosen);
+    const settle = keepPlace(node, element);
 
     const { callback } = chosen; // called when another defect is chosen
     chosen.callback = function (...given) {
@@ -51,6 +69,7 @@ app.registerExtension({
     const { onConfigure } = node; // called when a saved graph has set the value
     node.onConfigure = function (...given) {
       onConfigure?.apply(this, given);
+      settle();
       update();
     };
     if (chosen.value) update();

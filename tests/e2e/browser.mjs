@@ -9,6 +9,7 @@ import { load, open, run, withPage } from "../../tools/templates/page.mjs";
 
 const [BASE, PACK, PICTURES] = process.argv.slice(2);
 const RUN = "Generate from a drawn mask";
+const [CHOSEN, OTHER] = ["demo (built in) / metal / scratch", "demo (built in) / tile / stain"]; // RUN's, and another
 const LANGUAGES = ["ko", "ja"];
 const MODERN = "Comfy.VueNodes.Enabled"; // "Nodes 2.0": elements of the page instead of a drawing
 const VIEW = { width: 1700, height: 1000 };
@@ -99,6 +100,26 @@ async function zoomed(page) {
   return [before, await zoom()];
 }
 
+// The defects whose pictures are to be seen.
+function pictured(page) {
+  return page.$$eval(".adiff-chosen", (all) => all.filter((one) => one.getBoundingClientRect().height).map(
+    (one) => new URL(one.style.backgroundImage.slice(5, -2)).searchParams.get("defect"),
+  ));
+}
+
+// The pictures before and after choosing another defect in Nodes 2.0, and once that is taken back.
+async function undone(page) {
+  const pictures = [await pictured(page)];
+  await page.locator("[data-node-id]").getByText(CHOSEN).first().click();
+  await page.getByText(OTHER).last().click();
+  await page.waitForTimeout(1500);
+  pictures.push(await pictured(page));
+  await page.mouse.click(VIEW.width / 2, VIEW.height - 60);
+  await page.keyboard.press("Control+z");
+  await page.waitForTimeout(2000);
+  return [...pictures, await pictured(page)];
+}
+
 await withPage(VIEW, async (page) => {
   page.on("response", (answer) => {
     if (answer.url().includes("/adiff/preview")) {
@@ -137,7 +158,8 @@ await withPage(VIEW, async (page) => {
       seen.modern[name] = await elements(page, graph);
     }
     await open(page, graphs[RUN]);
-    await shoot(page, `${RUN} (to be zoomed)`);
+    await shoot(page, `${RUN} (to be changed)`);
+    seen.undone = await undone(page);
     seen.zoom.push(await zoomed(page));
     await set(page, MODERN, false);
   }

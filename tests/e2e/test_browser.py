@@ -91,6 +91,13 @@ def test_nodes_that_are_elements_of_the_page_fit_and_show_the_picture(seen):
     assert pictures and all(there and height >= 128 for there, height in pictures)
 
 
+def test_the_picture_follows_a_choice_that_is_taken_back(seen):
+    if not seen["modern"]:
+        pytest.skip("this front end has no Nodes 2.0")
+    first, other = "demo (built in) / metal / scratch", "demo (built in) / tile / stain"
+    assert seen["undone"] == [[first], [other], [first]]
+
+
 def test_the_wheel_zooms_over_the_picture(seen):
     assert len(seen["zoom"]) == (2 if seen["modern"] else 1)
     assert all(after > before for before, after in seen["zoom"])
