@@ -51,6 +51,7 @@ def test_files_are_what_the_code_writes(schema):
 def test_names_are_files_everywhere():
     for path in WORKFLOWS:
         assert re.fullmatch(r"[A-Za-z][A-Za-z -]*\.json", path.name)
+        assert len(path.stem) <= 30  # the template browser's cards cut longer ones
 
 
 def test_links_agree_with_both_ends(graph):

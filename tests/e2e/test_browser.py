@@ -13,7 +13,7 @@ from tests.e2e.convert import ui_to_api
 
 TEMPLATES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 RUN = "Generate from a drawn mask"
-OWN = {"Defect appended to a prompt with a LoRA", "Generate with a dual model", "The two methods side by side"}
+OWN = {"Defect in a prompt with a LoRA", "Generate with a dual model", "The two methods side by side"}
 """Templates that want a file of the user's own: there is none to choose."""
 LIMIT = 600
 """Seconds."""

@@ -9,7 +9,7 @@ PHOTO = 512
 
 
 def large_photo(schema: dict) -> Graph:
-    """Paint a small defect into a large photo."""
+    """Small defect in a large photo."""
     graph = Graph(
         schema,
         """

@@ -87,7 +87,7 @@ leaves fewer masks, draw as many photos as are left.
 
 
 def stock_sampler(schema: dict) -> Graph:
-    """Stock KSampler with Apply Re-weighting."""
+    """Stock KSampler re-weighted."""
     graph = Graph(
         schema,
         f"""
@@ -176,7 +176,7 @@ really changed; the higher, the less of the mask is left normal. Runs as it is.
 
 
 def prompt_and_lora(schema: dict) -> Graph:
-    """Defect appended to a prompt with a LoRA."""
+    """Defect in a prompt with a LoRA."""
     graph = Graph(
         schema,
         """

@@ -30,7 +30,7 @@ const GRAPHS = {
   "Generate with learned masks": {
     help: ["ADiffGenerateMasks", "ADiffFilterMasks"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
   },
-  "Stock KSampler with Apply Re-weighting": {
+  "Stock KSampler re-weighted": {
     help: ["ADiffApplyReweighting"], columns: 3, rows: [["ADiffSavePairs", "strip"]],
   },
   "Compare re-weighting modes": { help: [], columns: 4, rows: [["PreviewImage", "whole"]] },
@@ -49,7 +49,7 @@ const GRAPHS = {
   "Vary the real masks": {
     help: ["ADiffVaryShotMasks"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
   },
-  "Paint a small defect into a large photo": {
+  "Small defect in a large photo": {
     help: ["ADiffCropToMask", "ADiffStitch"], columns: 2, rows: [["ADiffSavePairs", 0], ["PreviewImage", "whole"]],
   },
   "Train and test a localizer": {
@@ -65,7 +65,7 @@ const GRAPHS = {
   },
   "The two methods side by side": { help: [], columns: 4, rows: [["PreviewImage", "whole"]] },
   // runs with the user's files only: a picture of these stages
-  "Defect appended to a prompt with a LoRA": { help: [], stages: ["4. Condition", "5. Paint"] },
+  "Defect in a prompt with a LoRA": { help: [], stages: ["4. Condition", "5. Paint"] },
 };
 
 // Puts a box of the graph (left, top, width, height) into view; returns where it is on the page.
