@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import comfy.model_management
 import torch
+from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
 
 from ..adiff.errors import InputError
@@ -25,6 +26,9 @@ ACTIVATIONS = 2**20
 
 LEAST = 2
 """Rows of the least part of a step that is taken at once: a dual model's pair."""
+
+DIFFERENTIABLE = frozenset(f"attention_{kind}" for kind in ("basic", "pytorch", "split", "sub_quad", "xformers"))
+"""ComfyUI's attentions that have a gradient; those for sampling alone (Sage, Flash) lose it, or stop with an error."""
 
 LIFT = 2**10
 """Factor on gradients within the U-Net, which in float16 would vanish; a power of two changes no other digit."""
@@ -83,6 +87,7 @@ class TrainableBackbone(ComfyBackbone):
 
     def _differentiable(self, x: Tensor, sigma: Tensor, context: Tensor, options: dict) -> Tensor:
         """As `_apply`, through normal tensors."""
+        options = {**options, "optimized_attention_override": _with_gradient}  # which may be Sage's, from another pack
         given = {"c_crossattn": context, "transformer_options": options}
         return torch.func.functional_call(self._applied, _normal_weights(self._applied), (x, sigma), given)
 
@@ -133,6 +138,11 @@ def normal_forward(block: nn.Module) -> Callable[..., Tensor]:
     """Return what a block does at present, through normal tensors: for when it runs again outside its model."""
     called = _Block(block)
     return lambda *args, **kwargs: torch.func.functional_call(called, _normal_weights(called), args, kwargs)
+
+
+def _with_gradient(attention: Callable[..., Tensor], *args, **kwargs) -> Tensor:
+    """An attention as the server would do it, or PyTorch's in the place of one that has no gradient."""
+    return (attention if attention.__name__ in DIFFERENTIABLE else attention_pytorch)(*args, **kwargs)
 
 
 def _held(model):
