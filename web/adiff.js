@@ -5,21 +5,13 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 const SIDE = 148; // pixels, at least
-const left = new Map(); // pictures of nodes that were removed while they were seen
 
-// Undoing makes a node anew under its id; Nodes 2.0 goes on showing what it had put into the page for the one before.
-function keepPlace(node, element) {
-  const place = () => `${node.graph?.id} ${node.id}`;
-  const { onRemoved } = node;
-  node.onRemoved = function (...given) {
-    if (element.isConnected) left.set(place(), element);
-    onRemoved?.apply(this, given);
-  };
-  return () => {
-    const before = left.get(place());
-    left.delete(place());
-    if (before?.isConnected) before.replaceWith(element);
-  };
+// The elements that the page may show for a node: undoing makes it anew under its id, and Nodes 2.0 goes on showing
+// what it had put into the page for the one before.
+function elementsOf(node, element) {
+  element.dataset.node = `${node.graph?.id} ${node.id}`;
+  const others = [...document.querySelectorAll(".adiff-chosen")];
+  return [element, ...others.filter((other) => other !== element && other.dataset.node === element.dataset.node)];
 }
 
 function addPicture(node, chosen) {
@@ -36,8 +28,10 @@ function addPicture(node, chosen) {
 
   const show = (url) => {
     side = url ? SIDE : 0;
-    element.style.backgroundImage = url ? `url("${url}")` : "none";
-    element.style.minHeight = `${side}px`; // what counts in a node that is no drawing
+    for (const { style } of elementsOf(node, element)) {
+      style.backgroundImage = url ? `url("${url}")` : "none";
+      style.minHeight = `${side}px`; // what counts in a node that is no drawing
+    }
     const [width, height] = node.computeSize();
     node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
     node.setDirtyCanvas(true, true);
@@ -46,10 +40,9 @@ function addPicture(node, chosen) {
   const picture = new Image();
   picture.onload = () => show(picture.src);
   picture.onerror = () => show(null); // the defect has no picture, or its library is not there
-  const update = () => {
+  return () => {
     picture.src = api.apiURL(`/adiff/preview?defect=${encodeURIComponent(chosen.value)}`);
   };
-  return { element, update };
 }
 
 app.registerExtension({
@@ -58,8 +51,7 @@ app.registerExtension({
     if (node.comfyClass !== "ADiffLoadDefect") return;
     const chosen = node.widgets?.find((widget) => widget.name === "defect");
     if (!chosen) return;
-    const { element, update } = addPicture(node, chosen);
-    const settle = keepPlace(node, element);
+    const update = addPicture(node, chosen);
 
     const { callback } = chosen; // called when another defect is chosen
     chosen.callback = function (...given) {
@@ -69,7 +61,6 @@ app.registerExtension({
     const { onConfigure } = node; // called when a saved graph has set the value
     node.onConfigure = function (...given) {
       onConfigure?.apply(this, given);
-      settle();
       update();
     };
     if (chosen.value) update();

@@ -78,7 +78,7 @@ function elements(page, graph) {
       missing: boxes.filter(([, box]) => !box).map(([node]) => node.type),
       grown: boxes.filter(([, box]) => box).map(([node, box]) => [
         node.type, Math.round(box.getBoundingClientRect().height / scale - window.LiteGraph.NODE_TITLE_HEIGHT - node.size[1]),
-      ]).filter(([, more]) => more > 10), // less lies within the group's margin
+      ]).filter(([, more]) => more >= 20), // less lies within the group's margin
       invalid: [...document.querySelectorAll("[data-node-id] [aria-invalid=true], [data-node-id] .p-invalid")].length,
       pictures: window.app.graph.nodes.filter((node) => node.type === "ADiffLoadDefect").map((node) => {
         const { element } = node.widgets.find((widget) => widget.name === "adiff_picture");
@@ -109,15 +109,21 @@ function pictured(page) {
 
 // The pictures before and after choosing another defect in Nodes 2.0, and once that is taken back.
 async function undone(page) {
-  const pictures = [await pictured(page)];
+  const seenNow = async () => ({
+    pictures: await pictured(page),
+    values: await page.evaluate(() => window.app.graph.nodes.filter((node) => node.type === "ADiffLoadDefect").map(
+      (node) => node.widgets.find((widget) => widget.name === "defect").value,
+    )),
+  });
+  const steps = [await seenNow()];
   await page.locator("[data-node-id]").getByText(CHOSEN).first().click();
   await page.getByText(OTHER).last().click();
   await page.waitForTimeout(1500);
-  pictures.push(await pictured(page));
+  steps.push(await seenNow());
   await page.mouse.click(VIEW.width / 2, VIEW.height - 60);
   await page.keyboard.press("Control+z");
   await page.waitForTimeout(2000);
-  return [...pictures, await pictured(page)];
+  return [...steps, await seenNow()];
 }
 
 await withPage(VIEW, async (page) => {

@@ -94,8 +94,9 @@ def test_nodes_that_are_elements_of_the_page_fit_and_show_the_picture(seen):
 def test_the_picture_follows_a_choice_that_is_taken_back(seen):
     if not seen["modern"]:
         pytest.skip("this front end has no Nodes 2.0")
-    first, other = "demo (built in) / metal / scratch", "demo (built in) / tile / stain"
-    assert seen["undone"] == [[first], [other], [first]]
+    before, chosen, after = seen["undone"]
+    assert before["values"] != chosen["values"] == ["demo (built in) / tile / stain"]
+    assert all(step["pictures"] == step["values"] for step in (before, chosen, after)), seen["undone"]
 
 
 def test_the_wheel_zooms_over_the_picture(seen):
