@@ -7,7 +7,7 @@ from .crop import CropToMask, Stitch
 from .dataset import LoadDefectDataset
 from .demo import DrawSurface, LoadDemoModel
 from .describe import DescribeShots
-from .dual import DualSampler, LoadDual, TrainDual
+from .dual import DualSampler, LoadDual
 from .evaluate import LoadLocalizer, Localize, ScoreDataset, TrainLocalizer
 from .export import ExportPairs
 from .filter import FilterPairs
@@ -19,6 +19,7 @@ from .paste import PasteBaseline
 from .place import PlaceMasks
 from .sample import AnomalyKSampler, ApplyReweighting
 from .train import TrainDefects, TrainMasks
+from .train_dual import TrainDual
 
 
 class AnomalyDiffusion(ComfyExtension):

@@ -136,13 +136,13 @@ def check_context(conditioning: list, batch: int, what: str) -> None:
 
 
 def check_sampling(sampler_name: str, scheduler: str) -> None:
-    """Raise InputError for a sampler or scheduler that is not there: ComfyUI would take its first one instead."""
+    """Raise InputError for a sampler or scheduler that is not there: an older ComfyUI takes its first one instead."""
     check_choice("sampler", sampler_name, KSampler.SAMPLERS)
     check_choice("scheduler", scheduler, KSampler.SCHEDULERS)
 
 
 def check_choice(what: str, given: str, known: Sequence[str]) -> None:
-    """Raise InputError for what is none of a list: ComfyUI checks no choice of these nodes."""
+    """Raise InputError for what is none of a list: an older ComfyUI checks no choice of these nodes."""
     if given not in known:
         raise InputError(f"{what} {given[:80]!r} is not in this ComfyUI; choose one of {', '.join(known)}")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,6 +16,7 @@ from adiff.backbone.layout import TEXT, UNET, VAE, unet_names
 from adiff.embedding import random_embedding
 from adiff.library import Defect, Library, save_library
 from adiff.spatial_encoder import SpatialEncoder, fingerprint, save_encoder
+from tests.e2e.comfyui import Server
 
 SD15_SCALE = 0.18215
 HINT = (3, 16, 16, 32, 32, 96, 96, 256, 320)
@@ -22,6 +26,17 @@ SHARPER = 4
 """Factor on the cross-attention's queries and keys: as drawn, all tokens would get nearly the same share."""
 LOUDER = 10
 """Factor on its values and its output: as drawn, a weight of 2 would hardly show in the result."""
+
+
+@contextmanager
+def running(comfyui: tuple[Path, str], *more: str) -> Iterator[Server]:
+    """A server in a folder of its own, with all these models, for a while. comfyui, more: as `Server` takes them."""
+    with tempfile.TemporaryDirectory(prefix="adiff-e2e-") as base:
+        server = Server(*comfyui, Path(base), *more)
+        write_models(server.base / "models", server.elsewhere)
+        server.start()
+        yield server
+        server.stop()
 
 
 def write_models(folder: Path, elsewhere: Path) -> None:

@@ -1,13 +1,11 @@
 """A running ComfyUI with the pack, test models and a graph to fill; skipped where there is none to run."""
 
 import os
-import tempfile
-from pathlib import Path
 
 import pytest
 
-from tests.e2e.checkpoints import write_models
-from tests.e2e.comfyui import Graph, NotThere, Server, find_comfyui
+from tests.e2e.checkpoints import running
+from tests.e2e.comfyui import Graph, NotThere, find_comfyui
 
 
 @pytest.fixture(scope="session")
@@ -24,12 +22,8 @@ def comfyui():
 @pytest.fixture(scope="session")
 def server(comfyui):
     """One server for all tests; its folder goes when they are done."""
-    with tempfile.TemporaryDirectory(prefix="adiff-e2e-") as base:
-        server = Server(*comfyui, Path(base))
-        write_models(server.base / "models", server.elsewhere)
-        server.start()
+    with running(comfyui) as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+NODE_CLASS_MAPPINGS = {}
 apply_model = comfy.model_base.BaseModel.apply_model
 
 
@@ -52,21 +53,3 @@ comfy_aimdo.host_buffer.HostBuffer = HostBuffer
 comfy_aimdo.model_vbar.vbar_unpin = lambda *_: None
 comfy_aimdo.model_vbar.vbars_analyze = lambda *_: 0
 comfy_aimdo.model_vbar.vbars_reset_watermark_limits = lambda *_: None
-
-
-class Untold:
-    """A MODEL as another pack's loader gives it, which does not tell where it was read."""
-
-    CATEGORY, FUNCTION, RETURN_TYPES = "probe", "run", ("MODEL",)
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"model": ("MODEL",)}}
-
-    def run(self, model):
-        model = model.clone()
-        model.cached_patcher_init = None
-        return (model,)
-
-
-NODE_CLASS_MAPPINGS = {"ProbeUntold": Untold}

@@ -197,5 +197,33 @@ class Loads(Probe):
         return (model,)
 
 
-PROBES = (Tokens, Normal, Masks, OtherPack, Swapped, LittleMemory, Inputs, Weights, Loads)
+class Untold(Probe):
+    """A MODEL as another pack's loader gives it, which does not tell where it was read."""
+
+    RETURN_TYPES = ("MODEL",)
+    required: ClassVar[dict] = {"model": "MODEL"}
+
+    def run(self, model):
+        model = model.clone()
+        model.cached_patcher_init = None
+        return (model,)
+
+
+class NoGradient(Probe):
+    """A MODEL whose attention another pack has replaced by one for sampling alone, as Sage's is."""
+
+    RETURN_TYPES = ("MODEL",)
+    required: ClassVar[dict] = {"model": "MODEL"}
+
+    def run(self, model):
+        model = model.clone()
+        model.model_options["transformer_options"]["optimized_attention_override"] = self.attend
+        return (model,)
+
+    @torch.no_grad()
+    def attend(self, attention, *args, **kwargs):
+        return attention(*args, **kwargs)
+
+
+PROBES = (Tokens, Normal, Masks, OtherPack, Swapped, LittleMemory, Inputs, Weights, Loads, Untold, NoGradient)
 NODE_CLASS_MAPPINGS = {f"Probe{kind.__name__}": kind for kind in PROBES}
