@@ -32,8 +32,8 @@ class Recipe:
     of each defect, a number, a share of all its images, or None for all that may teach. tokens: k. spatial_tokens: n of
     an E learned from scratch; None: the benchmark's own E. mask_tokens: k'. dual: how a dual model is learned, but
     for its steps and rate; its pairs take the steps of `generation`. varied: whether masks are the shots' own, varied,
-    instead of learned ones. detect: whether a detector is trained. whole: also what only a whole product has, the
-    classifier of its defects.
+    instead of learned ones. filtered: whether pairs must keep the limits that the shots set (`auto_filter`). detect:
+    whether a detector is trained. whole: also what only a whole product has, the classifier of its defects.
     """
 
     source: str | None = GENERATED
@@ -47,16 +47,21 @@ class Recipe:
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     dual: DualSettings = field(default_factory=DualSettings)
     varied: bool = False
+    filtered: bool = False
     detect: bool = True
     whole: bool = False
 
     def record(self) -> dict[str, Any]:
-        """The recipe as JSON holds it."""
-        return asdict(self)
+        """The recipe as JSON holds it, without what older benchmarks did not know and this one does not use."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("filtered", False)}
 
     def learning(self) -> dict[str, Any]:
         """What of it decides which e_a and E are learned."""
         return {name: getattr(self, name) for name in ("spatial", "masked", "shots", "tokens", "spatial_tokens")}
+
+    def painting(self) -> list[Any]:
+        """What of it decides how they are painted, and which pairs are kept."""
+        return [asdict(self.generation), *(["filtered"] if self.filtered else [])]
 
     def masks(self) -> dict[str, Any]:
         """What of it decides which masks are sampled."""

@@ -15,10 +15,12 @@ from ..datasets.images import read_photo, write_png
 from ..errors import InputError
 from ..evaluation.material import Run, StoredImages, read_run
 from ..generation import generate_run
+from ..generation.run import references_of
 from ..generation.sources import Batch
 from ..geometry import resize_mask
 from ..learning import Shots
 from ..library import Key, Library
+from ..pair_filter import auto_filter
 from ..progress import Cancelled, Progress
 from ..run_record import FORMAT, record_path
 from ..scoring import ShotReference, describe, measure_pair
@@ -43,14 +45,16 @@ def make_runs(workshop: Workshop, unit: Unit, recipe: Recipe, seed: int, out: Pa
     learned = workshop.learn(unit, recipe, seed, progress)
     masks = workshop.masks(unit, recipe, seed, progress)
     digest = digest_of(
-        unit.record(), recipe.learning(), recipe.masks(), recipe.record()["generation"], *workshop.budget.places()
+        unit.record(), recipe.learning(), recipe.masks(), *recipe.painting(), *workshop.budget.places()
     )
     runs = []
     for key, library in _alone(learned.library):
         folder = out / f"{'-'.join(key)}-{seed}-{digest}"
+        limits = auto_filter(references_of(library, [key], workshop.backbone)) if recipe.filtered else None
         result = generate_run(
             workshop.backbone, library, key, learned.encoder, unit.split.train_normals, masks[key],
-            count=workshop.budget.pairs, out=folder, settings=recipe.generation, seed=seed, progress=progress,
+            count=workshop.budget.pairs, out=folder, settings=recipe.generation, limits=limits, seed=seed,
+            progress=progress,
         )  # fmt: skip
         if result.cancelled:
             raise Cancelled(f"stopped after {len(result.pairs)} pairs of {'/'.join(key)}")

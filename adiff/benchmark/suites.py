@@ -7,6 +7,7 @@
 | adaptivity | what makes adaptivity add something to that uniform weight | |
 | steps | where more sampling steps stop helping | |
 | uplift | whether synthetic pairs help a detector, against real shots alone and against pasting | |
+| curation | whether a detector learns more from refined masks, or from pairs that keep the shots' limits | |
 | shots | how many real shots are needed | |
 | shares | the same by share of all images | Table 7 |
 | tokens | how many tokens e_a, e_s and e_m need | Table 8 |
@@ -146,6 +147,19 @@ def _uplift() -> tuple[Variant, ...]:
     return tuple(Variant(name, recipe, None if name == REAL else REAL) for name, recipe in recipes.items())
 
 
+def _curation() -> tuple[Variant, ...]:
+    """Generated pairs as they come, with masks of what changed, and those that pass; beside real shots and alone."""
+    changed = {
+        "refined masks": {"generation": replace(GenerationSettings(), refine=True)},
+        "filtered": {"filtered": True},
+    }
+    found = []
+    for name, recipe in ((f"{REAL}{WITH}{GENERATED}", Recipe(real=True)), (GENERATED, Recipe())):
+        found.append(Variant(name, recipe))
+        found += [Variant(f"{name}, {kind}", replace(recipe, **change), name) for kind, change in changed.items()]
+    return tuple(found)
+
+
 def _shots(numbers: Sequence[int | float]) -> tuple[Variant, ...]:
     found = []
     for number in numbers:
@@ -216,6 +230,10 @@ SUITES = {
     "steps": Suite("Where do more sampling steps stop helping?", _steps(), PAIRS, "gap"),
     "uplift": Suite(
         "Do synthetic pairs help a detector?", _uplift(), (*PIXELS, *IMAGES, "fill", "gap"), "pixel_ap"
+    ),
+    "curation": Suite(
+        "Does a detector learn more from refined masks, or from pairs that keep the shots' limits?", _curation(),
+        (*PIXELS, *IMAGES, "fill", "gap"), "pixel_ap",
     ),
     "shots": Suite("How many real shots are needed?", _shots(NUMBERS_OF_SHOTS), (*PIXELS, *PAIRS), "pixel_ap"),
     "shares": Suite("Which share of the images is needed?", _shots(SHARES), (*PIXELS, *PAIRS), "pixel_ap"),

@@ -41,6 +41,7 @@ class Suites(str, Enum):
     adaptivity = "adaptivity"
     steps = "steps"
     uplift = "uplift"
+    curation = "curation"
     shots = "shots"
     shares = "shares"
     tokens = "tokens"

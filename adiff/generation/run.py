@@ -197,7 +197,7 @@ def _layers(
 
 
 def references_of(
-    library: Library, keys: Sequence[Key], backbone: Backbone, references: References | None
+    library: Library, keys: Sequence[Key], backbone: Backbone, references: References | None = None
 ) -> list[ShotReference]:
     """What the pairs of each defect are compared with; references: as for `generate_run`."""
     return [(references or {}).get(key) or ShotReference.of(library, key, backbone) for key in keys]

@@ -51,6 +51,17 @@ def test_cells_end_to_end(work):
     assert ours["spent"] >= sum(ours["seconds"].values()) - 0.2
 
 
+def test_filtered_pairs_keep_the_shots_limits(work):
+    filtered = Variant("filtered", replace(OURS.recipe, filtered=True, detect=False), "generated")
+    bench = work.bench()
+    run_matrix(bench, "metal", cells(work, OURS, filtered))
+    made = {row["variant"]: row for row in read_rows(bench.out)}
+    assert "filtered" not in made["generated"]["recipe"]  # lines of older benchmarks stay those of the same cells
+    plans = [json.loads((bench.out / "runs" / row["runs"][0] / "run.json").read_text()) for row in made.values()]
+    assert [plan["filter"] is not None for plan in plans] == [False, True]
+    assert set(plans[1]["filter"]["limits"]) == {"min_fill", "max_likeness", "min_novelty"}
+
+
 class Killer:
     """A listener that stops the work at the second piece whose name holds a word."""
 

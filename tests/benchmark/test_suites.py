@@ -91,6 +91,15 @@ def test_the_uplift_has_the_rows_of_adiff_evaluate():
     assert recipe("uplift", "real + cutpaste").source == "cutpaste" and not recipe("uplift", "generated").real
 
 
+def test_curated_pairs_are_compared_with_the_same_as_they_come():
+    by_name = {variant.name: variant for variant in SUITES["curation"].variants}
+    for name, real in (("real + generated", True), ("generated", False)):
+        refined, filtered = by_name[f"{name}, refined masks"], by_name[f"{name}, filtered"]
+        assert {refined.control, filtered.control} == {name} and by_name[name].control is None
+        assert refined.recipe.generation.refine and filtered.recipe.filtered
+        assert {one.recipe.real for one in (by_name[name], refined, filtered)} == {real}
+
+
 def test_dual_is_compared_with_the_other_method_and_its_parts_with_itself():
     by_name = {variant.name: variant for variant in SUITES["dual"].variants}
     assert {name: variant.control for name, variant in by_name.items()} == {
