@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -186,7 +185,9 @@ def generate(
     for reference in references.values():
         reference.eye.to(backbone.device)
     plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, target), limits, references or None)
-    _check_jobs(given, backbone, plan)
+    given = _checked(given, backbone, plan)
+    for reason in given.lost.values():
+        logger.warning("left out: %s", reason)
     if not resume:
         target.clear([job.out for job in given.jobs])
     with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):
@@ -251,17 +252,16 @@ def _run_all(
     for job in given.jobs:
         (key, masks), *also = job.wanted
         try:
-            with _naming(job, given):
-                result = generate_run(
-                    backbone, given.library, key, given.encoder, job.normals, masks, also=also, count=plan.count,
-                    out=job.out, settings=plan.settings, seed=plan.seed, command=plan.command, progress=progress,
-                    limits=plan.limits.of(given.library, job.keys, backbone, plan.references),
-                    tries=plan.limits.tries, references=plan.references, shared=place.run(job.out),
-                )  # fmt: skip
+            result = generate_run(
+                backbone, given.library, key, given.encoder, job.normals, masks, also=also, count=plan.count,
+                out=job.out, settings=plan.settings, seed=plan.seed, command=plan.command, progress=progress,
+                limits=plan.limits.of(given.library, job.keys, backbone, plan.references),
+                tries=plan.limits.tries, references=plan.references, shared=place.run(job.out),
+            )  # fmt: skip
         except InputError as error:
             if given.runs == 1:
                 raise
-            failed[job.name] = str(error)
+            failed[job.name] = f"{job.name}: {error}"
             continue
         if result.cancelled:
             raise KeyboardInterrupt
@@ -290,25 +290,15 @@ def _work_on_cluster(
     )  # fmt: skip
 
 
-def _check_jobs(given: Given, backbone: Backbone, plan: _Plan) -> None:
-    """Raise InputError for a run that cannot be made, before one is begun or an old one removed."""
+def _checked(given: Given, backbone: Backbone, plan: _Plan) -> Given:
+    """The runs that can be made, told before one is begun or an old one removed."""
     from ..generation import check_run
 
-    for job in given.jobs:
-        with _naming(job, given):
-            limits = plan.limits.of(given.library, job.keys, backbone, plan.references), plan.limits.tries
-            check_run(
-                backbone, given.library, job.wanted, given.encoder, job.normals, plan.count, *limits, plan.references
-            )
+    def check(job: Job) -> None:
+        limits = plan.limits.of(given.library, job.keys, backbone, plan.references), plan.limits.tries
+        check_run(backbone, given.library, job.wanted, given.encoder, job.normals, plan.count, *limits, plan.references)
 
-
-@contextmanager
-def _naming(job: Job, given: Given) -> Iterator[None]:
-    """Say of bad input which of many runs it stops."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{job.name}: {error}" if given.runs > 1 else str(error)) from error
+    return given.checked(check)
 
 
 def _tell(

@@ -12,7 +12,7 @@ from .begun import encoder_beside
 from .destination import Destination
 from .masks import RECORD, check_has_masks, shot_masks_of
 from .normals import normals_of
-from .objects import NoObject, OnObject
+from .objects import OnObject
 
 if TYPE_CHECKING:
     from ..generation import MaskSource
@@ -45,7 +45,7 @@ class Job(NamedTuple):
 
 
 class Given(NamedTuple):
-    """The command's input, opened. lost: name -> reason of runs that masks cannot be placed for, with --all."""
+    """The command's input, opened. lost: name -> reason of runs that cannot be made, with --all."""
 
     library: Library
     jobs: list[Job]
@@ -59,6 +59,28 @@ class Given(NamedTuple):
     @property
     def keys(self) -> list[Key]:
         return [key for job in self.jobs for key in job.keys]
+
+    def checked(self, check: Callable[[Job], None]) -> Given:
+        """The same with those jobs alone that pass; InputError, of the first that does not, if none does.
+
+        With --all each of the others costs itself alone, and is told before the work on the rest begins.
+        """
+        kept, lost = [], dict(self.lost)
+        for job in self.jobs:
+            try:
+                check(job)
+                kept.append(job)
+            except InputError as error:
+                if self.runs == 1:
+                    raise
+                lost[job.name] = f"{job.name}: {error}"
+        return self._replace(jobs=kept, lost=lost).with_some()
+
+    def with_some(self) -> Given:
+        """Itself; InputError, of the first that is lost, if there is no job."""
+        if not self.jobs:
+            raise InputError(next(iter(self.lost.values())))
+        return self
 
 
 def read_jobs(
@@ -82,11 +104,10 @@ def read_jobs(
         for entry, folder in _folders(library, place):
             try:
                 jobs.append(_job([entry], [None], source, on, normals, folder))
-            except NoObject as error:
+            except InputError as error:
                 lost[entry.name] = f"{entry.name}: {error}"
-        if not jobs:
-            raise InputError(next(iter(lost.values())))
-    return Given(library, jobs, read_encoder(path, library, jobs[0].name, encoder), lost)
+    given = Given(library, jobs, None, lost).with_some()
+    return given._replace(encoder=read_encoder(path, library, jobs[0].name, encoder))
 
 
 def _folders(library: Library, place: Destination) -> list[tuple[Defect, Path]]:

@@ -55,10 +55,6 @@ Found = Annotated[
 ]
 
 
-class NoObject(InputError):
-    """The object is found in none of a product's normal images."""
-
-
 class OnObject:
     """What a command was told of placing masks; the objects of the same normal images are looked for once.
 
@@ -96,7 +92,7 @@ class OnObject:
 
 
 def objects_in(normals: Sequence[Path], find: Find) -> FoundObjects:
-    """`generation.placing.find_objects`; raises NoObject, which says which options help."""
+    """`generation.placing.find_objects`; raises InputError that says which options help."""
     from ..foreground import HINT
     from ..generation.placing import find_objects
 
@@ -104,4 +100,4 @@ def objects_in(normals: Sequence[Path], find: Find) -> FoundObjects:
         return find_objects(normals, find.way)
     except InputError as error:
         options = f"mark it with --foreground DIR, or give --find {Find.whole_picture.value} if the surface fills them"
-        raise NoObject(str(error).replace(HINT, options)) from None
+        raise InputError(str(error).replace(HINT, options)) from None

@@ -244,24 +244,55 @@ def test_all_defects_are_runs_of_their_own(run, many, runs, data, tmp_path):
     assert {(len(call["normals"]), call["count"]) for call in runs} == {(2, 16)}
 
 
+def test_what_cannot_be_made_costs_itself_alone(run, refused, library, data, tmp_path, runs, tiny, monkeypatch):
+    given = ("generate", library, "--all", "--normals", data, "--out", tmp_path / "runs")
+    held = load_library(library)
+    both = held.defects["metal", "scratch"]
+
+    def saved(*defects):
+        save_library(library, dataclasses.replace(held, defects={defect.key: defect for defect in defects}))
+
+    def left_out(*options):
+        runs.clear()
+        result = run(*given, *options)
+        said = " ".join(result.stderr.split())
+        assert result.exit_code == 2 and [call["key"] for call in runs] == [("metal", "scratch")]
+        (_, reason), told = said.split("left out: metal/hole: ", 1), "runs that were not made: 1 of 2: metal/hole: "
+        assert reason.count("metal/hole: ") == 1 and told in reason  # before the work, and after it
+        return reason
+
+    assert "appearance of metal/hole was not learned" in left_out()
+    unmasked = dataclasses.replace(both, defect="hole", anomaly=both.anomaly.clone(), mask=None)
+    saved(both, unmasked)
+    assert "masks of metal/hole were not learned; `adiff train --what masks` adds them, and --vary" in left_out()
+    imported = dataclasses.replace(unmasked, shot_masks=None)
+    saved(both, imported)
+    assert "--vary-shots does without" not in left_out()
+    assert "does not hold the shots' masks of metal/hole" in left_out("--vary-shots")
+    saved(both, dataclasses.replace(unmasked, mask=both.mask))
+
+    def check_run(backbone, library, wanted, *_):
+        if wanted[0][0] == ("metal", "hole"):
+            raise InputError("the likeness cannot be measured")
+
+    monkeypatch.setattr(adiff.generation, "check_run", check_run)
+    assert "likeness cannot be measured" in left_out()
+    runs.clear()
+    saved(imported)
+    assert "masks of metal/hole were not learned" in refused(*given) and not runs
+
+
 def test_all_is_refused_as_a_whole(refused, library, data, tmp_path, runs, tiny):
     given = ("generate", library, "--all", "--normals", data, "--out", tmp_path / "runs")
-    assert "appearance of metal/hole was not learned" in refused(*given)
     held = load_library(library)
     both = held.defects["metal", "scratch"]
 
     def now(*keys):
         save_library(library, dataclasses.replace(held, defects=filed_as(both, *keys)))
 
-    unmasked = dataclasses.replace(both, defect="hole", anomaly=both.anomaly.clone(), mask=None)
-    save_library(library, dataclasses.replace(held, defects={both.key: both, unmasked.key: unmasked}))
-    assert "masks of metal/hole were not learned; `adiff train --what masks` adds them, and --vary" in refused(*given)
-    imported = dataclasses.replace(unmasked, shot_masks=None)
-    save_library(library, dataclasses.replace(held, defects={both.key: both, imported.key: imported}))
-    assert "--vary-shots" not in refused(*given)
     now(("metal-a", "b"), ("metal", "a-b"))
     assert "metal-a/b and metal/a-b would share the folder metal-a-b" in refused(*given)
-    now(("metal", "a"), ("wood", "b"))
+    now(("wood", "a"), ("wood", "b"))
     assert "normal images of wood: no images in" in refused(*given)
     now(("metal", "a"))
     (tmp_path / "one").mkdir()
