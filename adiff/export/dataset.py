@@ -55,6 +55,8 @@ class Exported:
         text = f"{pairs}{good} in {where or self.out}, as {self.format}"
         if self.format == "yolo" and not self.pairs[VALIDATION]:
             text += f"; in data.yaml, {SEEN}"
+        if self.format == "mvtec" and not any(self.normals.values()):
+            text += "; without normal images there is no train/good, which most readers of this layout ask for"
         return text
 
 

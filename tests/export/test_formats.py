@@ -52,6 +52,13 @@ def test_coco(several, labels_of, normals, polygons, capsys):
     assert seen == 5
 
 
+def test_an_mvtec_layout_without_normal_images_says_what_it_lacks(several, normals):
+    runs, out = several
+    assert "there is no train/good" in export_runs(runs, out, "mvtec").told()
+    whole = export_runs(runs, out.with_name("whole"), "mvtec", normals={"metal": normals})
+    assert "train/good" not in whole.told() and "train/good" not in export_runs(runs, out.with_name("v"), "voc").told()
+
+
 def test_yolo(several, labels_of, normals):
     yaml = pytest.importorskip("yaml")
     runs, out = several
