@@ -145,7 +145,10 @@ def _job(
 
 
 def read_encoder(path: Path, library: Library, name: str, given: Path | None) -> SpatialEncoder | None:
-    """The spatial encoder that a defect was learned with: the one given, beside the library, or the demo's own."""
+    """The spatial encoder that a defect was learned with: the one given, beside the library, or the demo's own.
+
+    Beside it also those of other libraries are looked through: a merged library, or a part of one, has theirs.
+    """
     from ..backbone import demo_encoder_path
     from ..library import check_encoder
     from ..spatial_encoder import load_encoder
@@ -157,14 +160,23 @@ def read_encoder(path: Path, library: Library, name: str, given: Path | None) ->
     wanted = library.encoder_fingerprint
     if wanted is None:
         return None
-    places = [encoder_beside(path), path.with_name("encoder.safetensors"), demo_encoder_path()]
-    for place in places:
-        if place.is_file():
+    own = encoder_beside(path)
+    others = sorted(path.parent.glob(encoder_beside(path.with_stem("*")).name))
+    for place in dict.fromkeys([own, path.with_name("encoder.safetensors"), demo_encoder_path(), *others]):
+        try:
             network, about = load_encoder(place)
-            if about["fingerprint"] == wanted:
-                return network
-    looked = " or ".join(str(place) for place in places[:2])
-    raise InputError(f"{name} was learned with encoder {wanted[:8]}, not at {looked}; give it with --encoder")
+        except FileNotFoundError:
+            continue
+        except InputError:
+            if place == own:
+                raise
+            continue  # what is not this library's does not stop it
+        if about["fingerprint"] == wanted:
+            return network
+    raise InputError(
+        f"{name} was learned with encoder {wanted[:8]}, which is not beside the library, as {own.name} or another "
+        "library's; give it with --encoder"
+    )
 
 
 def mask_source(

@@ -132,12 +132,13 @@ def test_ctrl_c_says_where_the_pairs_are(start, runs, monkeypatch, tmp_path):
     assert result.exit_code == 130 and result.stderr.startswith(f"stopped: finished pairs are in {tmp_path / 'run'}")
 
 
-@pytest.mark.parametrize("place", ["lib.encoder.safetensors", "encoder.safetensors"])
+@pytest.mark.parametrize("place", ["lib.encoder.safetensors", "encoder.safetensors", "merged.encoder.safetensors"])
 def test_the_encoder_beside_the_library_is_found_by_its_fingerprint(start, runs, library, place, tmp_path):
     own = SpatialEncoder("small", dim=load_library(library).context_dim, seed=7)
     save_library(library, dataclasses.replace(load_library(library), encoder_fingerprint=fingerprint(own)))
     result = start()
     assert result.exit_code == 2 and "--encoder" in result.stderr and not runs
+    (tmp_path / "damaged.encoder.safetensors").write_text("of another library")
     save_encoder(tmp_path / place, own, {})
     assert start().exit_code == 0
     assert fingerprint(runs[0]["encoder"]) == fingerprint(own)
