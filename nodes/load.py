@@ -24,7 +24,7 @@ class LoadDefect(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "defect", options=defect_labels(),
-                    tooltip="library / product / defect, with the first digits of its fingerprint",
+                    tooltip="library / product / defect; of your own ones with the first digits of the fingerprint",
                 )
             ],
             outputs=[DefectSocket.Output("DEFECT", display_name="defect", tooltip="The learned defect")],

@@ -77,7 +77,7 @@ def sample_masks(
             reasons = ", ".join(f"{rule} ({n})" for rule, n in broken.most_common())
             raise TooFewMasks(
                 f"only {len(found)} of {count} masks passed in {drawn} tries; broken: {reasons}; train it longer, "
-                "from more varied shots, or use drawn masks",
+                "from more varied shots, or use the shots' own masks, varied, or drawn ones",
                 found,
             )
 

@@ -227,7 +227,7 @@ CASES = {
     blending_is_unknown: rf"blending 'fresh' {CHOOSE} fixed noise, fresh noise|{NOT_IN_LIST}",
     no_mask_passes: r"none of 1 masks passes: \w+",
     two_foregrounds_for_one_mask: r"2 foregrounds for 1 masks; connect one for all or one for each",
-    no_mask_is_found: r"only 0 of 1 masks passed in \d+ tries; .* or use drawn masks$",
+    no_mask_is_found: r"only 0 of 1 masks passed in \d+ tries; .* or use the shots' own masks, varied, or drawn ones$",
     masks_from_a_library_of_another_width: r"the model is SD20",
     schedule_of_fifty_levels: r"noise schedule has 50 levels, not 1000; connect the model from before the node",
 }
