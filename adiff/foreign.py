@@ -5,9 +5,11 @@
 | .pt | string_to_param: {"*": (k, D)}, a dict or a torch ParameterDict | A1111, the first textual inversion |
 | .safetensors | emb_params: (k, D), or one tensor of any name | A1111 |
 | .bin, .safetensors | "<token>": (D,) or (k, D) | diffusers (learned_embeds) |
+| .safetensors | emb_params: (k, D), metadata adiff_export | `write_embedding`: a library's own, back again |
 
-These vectors stand in front of the text encoder, a library's behind it (METHOD 2, "e is appended ... after the text
-encoder"): they fit by width, but do not mean the same. A conversion is a start for experiments, and callers say so.
+But for the last, these vectors stand in front of the text encoder, a library's behind it (METHOD 2, "e is appended ...
+after the text encoder"): they fit by width, but do not mean the same. A conversion is a start for experiments, and
+callers say so.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ MAX_WIDTH = 8192
 """D beyond that of any text encoder; a damaged file may claim any."""
 BERT_WIDTH = 1280
 """D of LDM's BERT text encoder, on which the released AnomalyDiffusion was trained."""
+EXPORT, OWN = "adiff_export", "adiff"
+"""Metadata of an embedding that a library wrote, and what its format is called."""
 RELEASED_EMBEDDING = (
     "{path} is of the released AnomalyDiffusion: tokens 1280 wide, for LDM's BERT as text encoder and another spatial "
     "encoder than ours; it cannot be used on SD 1.x: learn the defect anew with `adiff train`"
@@ -121,7 +125,7 @@ def write_embedding(path: str | Path, library: Library, name: str, what: str) ->
     about = {"defect": entry.name, "what": what, "base": library.base_name, "fingerprint": library.base_fingerprint}
     about |= {field: entry.info[field] for field in ("author", "licence") if field in record}
     tensors = {"emb_params": vectors.detach().to("cpu", torch.float32).contiguous()}
-    content = save(tensors, {"adiff_export": json.dumps(about)})
+    content = save(tensors, {EXPORT: json.dumps(about)})
     write_whole(path, lambda temporary: temporary.write_bytes(content))
     return tensors["emb_params"]
 
@@ -133,10 +137,11 @@ def _article(what: str) -> str:
 def _read_safetensors(path: Path) -> tuple[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            kind = (file.metadata() or {}).get("kind")
+            metadata = file.metadata() or {}
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-            name = _chosen(shapes, path, kind)
-            return ("a1111" if name == "emb_params" else "diffusers"), file.get_tensor(name)
+            name = _chosen(shapes, path, metadata.get("kind"))
+            layout = OWN if EXPORT in metadata else "a1111" if name == "emb_params" else "diffusers"
+            return layout, file.get_tensor(name)
     except BROKEN as error:
         if isinstance(error, InputError):
             raise

@@ -229,7 +229,7 @@ def test_an_export_is_what_a1111_and_diffusers_read_and_comes_back(tmp_path):
     write_embedding(path, library(), "metal/rust", "anomaly")
     stored = load_file(path)
     assert set(stored) == {"emb_params"} and torch.equal(stored["emb_params"], VECTORS)
-    assert torch.equal(read_embedding(path).vectors, VECTORS)
+    assert torch.equal(read_embedding(path).vectors, VECTORS) and read_embedding(path).source["format"] == "adiff"
 
 
 def test_what_is_not_there_is_not_exported(tmp_path):

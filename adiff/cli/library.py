@@ -197,7 +197,7 @@ def import_(
 ) -> None:
     """Add a textual inversion of A1111's or diffusers' to a library; nothing in the file is run."""
     from ..curation import edit_library
-    from ..foreign import OTHER_SPACE, add_foreign, read_embedding
+    from ..foreign import OTHER_SPACE, OWN, add_foreign, read_embedding
     from ..learning import open_library
     from ..library import load_library, parse_name, save_library
 
@@ -220,7 +220,8 @@ def import_(
         edit_library(to, added)
     else:
         save_library(to, added(begun))
-    logging.getLogger("adiff").warning(OTHER_SPACE)
+    if foreign.source["format"] != OWN:
+        logging.getLogger("adiff").warning(OTHER_SPACE)
     count = foreign.vectors.shape[0]
     typer.echo(f"{to}: {name}, {count} {'token' if count == 1 else 'tokens'} from {source}")
 
