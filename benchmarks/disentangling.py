@@ -10,6 +10,7 @@ against the same image from the same noise under the null context: what re-paint
 | plain | e_a | over the whole image: textual inversion |
 | masked | e_a | masked (Eq. 5) |
 | SAE | e_a and E(m), E the demo's, frozen | masked |
+| SAE, learned | the same, E learned with e_a from a random start | masked |
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ NEAR, FAR = (0.27, 0.27), ((0.73, 0.73), (0.27, 0.73), (0.73, 0.27))
 """Where the shots have their defects, and where the masks lie: centres (u, v) in shares of the image."""
 SEVERITY = 0.8
 """Share of the sampling steps that are taken, from the normal image noised accordingly."""
-RUNS = ("plain", "masked", "SAE")
+RUNS = ("plain", "masked", "SAE", "SAE, learned")
 LEVEL = 3 * VISIBLE
 """Levels beyond which a pixel counts as changed here: two paintings of one image differ by more than 8 bits' noise."""
 
@@ -63,11 +64,13 @@ def masks_elsewhere(key: tuple[str, str], seed: int, count: int, taken: np.ndarr
 
 def train(backbone: Backbone, name: str, seed: int, steps: int) -> tuple[dict, SpatialEncoder | None]:
     """Learn all combinations together; returns e_a of each, and the encoder, None for the runs without."""
-    encoder = load_encoder(demo_encoder_path())[0] if name == "SAE" else None
+    encoder, frozen = None, name == "SAE"
+    if name.startswith("SAE"):
+        encoder = load_encoder(demo_encoder_path())[0] if frozen else SpatialEncoder("small", dim=backbone.context_dim)
     settings = AnomalySettings(steps=steps, draws=8, early_stop=False, crop=False, masked=name != "plain")
     shots = {key: shots_of(key, seed) for key in WITHHELD}
-    learned = train_anomalies(backbone, shots, encoder, freeze_encoder=True, settings=settings, seed=seed)
-    return learned.embeddings, encoder
+    learned = train_anomalies(backbone, shots, encoder, freeze_encoder=frozen, settings=settings, seed=seed)
+    return learned.embeddings, learned.encoder
 
 
 @torch.no_grad()

@@ -52,8 +52,10 @@ CHANGES: dict[str, dict] = {
     "lr 0.1": {"lr": 0.1},
     "batch 4": {"batch": 4},
     "batch 16": {"batch": 16},
+    "encoder lr 0.001": {"encoder_lr": 1e-3},
+    "encoder lr 0.01": {"encoder_lr": 1e-2},
 }
-"""What is changed in our defaults."""
+"""What is changed in our defaults; the rates of E go with E learned (`--learn-encoder`)."""
 
 
 @dataclass(frozen=True)

@@ -88,19 +88,19 @@ class Workshop:
         """Where the masks of each defect come from: e_m learned once, each mask sampled once for all cells."""
         digest = digest_of(unit.record(), recipe.masks(), self.budget.pairs, *self.budget.places())
         folder = self.out / f"{unit.product}-{seed}-masks-{digest}"
-        there = self._kept(folder, unit, recipe.varied) if (folder / LIBRARY).exists() else {}
+        there = self._kept(folder, unit, recipe.varied, seed) if (folder / LIBRARY).exists() else {}
         if there and all(kept.has(range(self.budget.pairs)) for kept in there.values()):
             return there
         with self.turns.alone(folder.name):
             remove_leftovers(folder, *(folder / defect for defect in unit.defects))
             if not (folder / LIBRARY).exists():
                 self._learn_masks(folder, unit, recipe, seed, progress)
-            sources = self._kept(folder, unit, recipe.varied)
+            sources = self._kept(folder, unit, recipe.varied, seed)
             for key, kept in sources.items():
                 self._draw(kept, key, unit, recipe.generation, seed, progress)
         return sources
 
-    def _kept(self, folder: Path, unit: Unit, varied: bool) -> dict[Key, KeptMasks]:
+    def _kept(self, folder: Path, unit: Unit, varied: bool, seed: int) -> dict[Key, KeptMasks]:
         sources = {}
         objects = self.objects(unit) if self.budget.places() else None
         for key, entry in load_library(folder / LIBRARY).defects.items():
@@ -108,7 +108,7 @@ class Workshop:
             source = ShotMasks(shots) if varied else LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots)
             if objects is not None:
                 source = PlacedMasks.of(source, objects, self.budget.place, shots)
-            sources[key] = KeptMasks(source, folder / key[1])
+            sources[key] = KeptMasks(source, folder / key[1], seed)
         return sources
 
     def objects(self, unit: Unit) -> Objects:
@@ -188,13 +188,17 @@ class KeptMasks:
     """Masks of a source, each drawn once and kept as a file, so that runs of one seed are painted in the same masks.
 
     A batch is drawn whole, as its masks depend on its number. Runs that share the folder must share the normal images.
+    seed: of the runs. What a run asks for by another one, a further try at a pair, is drawn for it alone.
     """
 
     source: MaskSource
     folder: Path
+    seed: int
 
-    def masks(self, backbone: Backbone, photos: Sequence[Photo], batch: Batch) -> list[Chosen]:
+    def masks(self, backbone: Backbone, photos: Sequence[Photo], batch: Batch) -> list[Chosen | NoMask]:
         """Read a batch's masks, or draw and write them, each record after its mask."""
+        if batch.seed != self.seed:
+            return self.source.masks(backbone, photos, batch)
         if not self.has(batch.ids):
             for number, chosen in zip(batch.ids, self.source.masks(backbone, photos, batch), strict=True):
                 if isinstance(chosen, NoMask):  # a cell of fewer pairs would not compare

@@ -40,15 +40,18 @@ class Source:
 def test_masks_are_drawn_once_for_all_runs(backbone, tmp_path, monkeypatch):
     photos = [Photo(np.zeros((8, 8, 3), np.uint8), tmp_path)] * 2
     source = Source()
-    kept = KeptMasks(source, tmp_path / "masks")
+    kept = KeptMasks(source, tmp_path / "masks", 0)
     first = kept.masks(backbone, photos, Batch(0, 0, range(2)))
-    again = KeptMasks(source, tmp_path / "masks").masks(backbone, photos, Batch(0, 0, range(2)))
+    again = KeptMasks(source, tmp_path / "masks", 0).masks(backbone, photos, Batch(0, 0, range(2)))
     assert source.calls == [[0, 1]] and kept.record() == {"kind": "source"}
     for (mask, record), (other, told) in zip(first, again, strict=True):
         assert np.array_equal(mask, other) and record == told and mask.sum() == 8
     (tmp_path / "masks" / "000001.json").unlink()  # killed before it was written
     kept.masks(backbone, photos, Batch(0, 0, range(2)))
     assert source.calls == [[0, 1], [0, 1]]
+    (tried,) = kept.masks(backbone, photos[:1], Batch(5, 1, [1]))  # a further try at a pair, which wants another mask
+    assert source.calls[2:] == [[1]] and tried[1]["iou"] == 3
+    assert kept.masks(backbone, photos, Batch(0, 0, range(2)))[1][1]["iou"] == 2
 
 
 @pytest.mark.parametrize(("spatial_tokens", "fixed"), [(None, True), (2, False)])
