@@ -10,13 +10,13 @@ const SIDE = 148; // pixels, at least
 // what it had put into the page for the one before.
 function elementsOf(node, element) {
   element.dataset.node = `${node.graph?.id} ${node.id}`;
-  const others = [...document.querySelectorAll(".adiff-chosen")];
+  const others = [...document.querySelectorAll(".adiff-of-node")];
   return [element, ...others.filter((other) => other !== element && other.dataset.node === element.dataset.node)];
 }
 
 function addPicture(node, chosen) {
   const element = document.createElement("div"); // an <img> would make the node as large as the picture
-  element.className = "adiff-chosen";
+  element.className = "adiff-of-node";
   element.style.background = "center / contain no-repeat";
   let side = 0;
   const widget = node.addDOMWidget("adiff_picture", "adiff_picture", element, {

@@ -188,7 +188,8 @@ async function place(page) {
 }
 
 async function edit(page) {
-  await row(page, DEFECT).last().click();
+  await row(page, "metal/scratch 2").last().click();
+  await row(page, DEFECT).last().click(); // the form of another one is open
   await page.fill(".adiff-fields input >> nth=0", "steel");
   await page.fill(".adiff-tags-input input", MARKUP);
   await page.press(".adiff-tags-input input", "Enter");
@@ -321,6 +322,17 @@ async function themes(page) {
   await page.evaluate(() => window.app.extensionManager.setting.set("Comfy.ColorPalette", "dark"));
 }
 
+// Whether Save can be clicked without scrolling in a window of 1,500 x 600 pixels at a zoom of 150 %.
+async function low(page) {
+  await page.setViewportSize({ width: 1000, height: 400 });
+  await shoot(page, "low");
+  seen.low = await page.$eval(".adiff-primary", (save) => {
+    const { left, top, width, height } = save.getBoundingClientRect();
+    return [top + 1, top + height - 1].map((y) => save.contains(document.elementFromPoint(left + width / 2, y)));
+  });
+  await page.setViewportSize(VIEW);
+}
+
 async function otherLanguage(page) {
   await page.evaluate(() => window.app.extensionManager.setting.set("Comfy.Locale", "ja"));
   await load(page, BASE);
@@ -334,7 +346,7 @@ await withPage(VIEW, async (page) => {
   page.setDefaultTimeout(SLOW);
   await load(page, BASE);
   await page.evaluate(() => window.app.graph.clear());
-  for (const step of [look, place, edit, stay, refuse, remove, several, themes, otherLanguage]) {
+  for (const step of [look, place, edit, stay, refuse, remove, several, themes, low, otherLanguage]) {
     await step(page).catch((error) => { throw new Error(`${step.name}: ${error.message}\n${JSON.stringify(seen)}`); });
   }
 });

@@ -129,5 +129,9 @@ def test_texts_can_be_read_in_both_themes(seen):
         assert not faint, (theme, faint)
 
 
+def test_save_is_in_sight_in_a_low_window(seen):
+    assert seen["low"] == [True, True]
+
+
 def test_another_language(seen):
     assert seen["japanese"] == json.loads((ROOT / "locales/ja/main.json").read_text("utf-8"))["adiffPanel"]["heading"]
