@@ -5,6 +5,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 const SIDE = 148; // pixels, at least
+const WIDTH = 380; // of a new node: a defect's name ends in what tells it from others
 
 // The elements that the page may show for a node: undoing makes it anew under its id, and Nodes 2.0 goes on showing
 // what it had put into the page for the one before.
@@ -14,26 +15,23 @@ function elementsOf(node, element) {
   return [element, ...others.filter((other) => other !== element && other.dataset.node === element.dataset.node)];
 }
 
+// Its room is there from the start: a node that grew once the picture had come would be one more step to undo.
 function addPicture(node, chosen) {
   const element = document.createElement("div"); // an <img> would make the node as large as the picture
   element.className = "adiff-of-node";
   element.style.background = "center / contain no-repeat";
-  let side = 0;
+  element.style.minHeight = `${SIDE}px`; // what counts in a node that is no drawing
   const widget = node.addDOMWidget("adiff_picture", "adiff_picture", element, {
     serialize: false,
     hideOnZoom: false,
-    getMinHeight: () => side,
+    getMinHeight: () => SIDE,
   });
   widget.serialize = false;
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(WIDTH, width), Math.max(node.size[1], height)]);
 
   const show = (url) => {
-    side = url ? SIDE : 0;
-    for (const { style } of elementsOf(node, element)) {
-      style.backgroundImage = url ? `url("${url}")` : "none";
-      style.minHeight = `${side}px`; // what counts in a node that is no drawing
-    }
-    const [width, height] = node.computeSize();
-    node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
+    for (const { style } of elementsOf(node, element)) style.backgroundImage = url ? `url("${url}")` : "none";
     node.setDirtyCanvas(true, true);
   };
 

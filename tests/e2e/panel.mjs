@@ -166,7 +166,22 @@ async function look(page) {
   await page.click("button.adiff-chip:has-text('rare')");
 }
 
+// A loader's height when it is made, and once it shows its picture.
+function heights(page) {
+  return page.evaluate(async () => {
+    const node = window.LiteGraph.createNode("ADiffLoadDefect");
+    window.app.graph.add(node);
+    const { element } = node.widgets.find((widget) => widget.name === "adiff_picture");
+    const made = node.size[1];
+    while (!element.style.backgroundImage.startsWith("url(")) await new Promise(requestAnimationFrame);
+    const shown = node.size[1];
+    window.app.graph.remove(node);
+    return [made, shown];
+  });
+}
+
 async function place(page) {
+  seen.heights = await heights(page);
   await find(page, LIBRARY);
   const canvas = page.locator("#graph-canvas");
   await row(page, "bottle/crack 1").dragTo(canvas, { force: true, targetPosition: { x: 800, y: 300 } });

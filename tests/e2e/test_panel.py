@@ -73,6 +73,11 @@ def test_a_defect_is_dragged_onto_the_canvas_and_onto_a_loader(seen):
     assert [label.partition(" @")[0] for _, label in seen["added"]][1] == f"{NAME} / metal / scratch 1"
 
 
+def test_a_loader_has_room_for_its_picture_from_the_start(seen):
+    made, shown = seen["heights"]
+    assert made == shown  # a change of its size would be another step to undo
+
+
 def test_an_edit_renames_tags_and_reaches_the_graph(seen):
     assert seen["saved"].startswith("steel/scratch 1 saved")
     assert seen["renamed"]["rows"] == ["steel/scratch 1"]
