@@ -38,8 +38,9 @@ function addPicture(node, chosen) {
   const picture = new Image();
   picture.onload = () => show(picture.src);
   picture.onerror = () => show(null); // the defect has no picture, or its library is not there
-  return () => {
-    picture.src = api.apiURL(`/adiff/preview?defect=${encodeURIComponent(chosen.value)}`);
+  const given = () => node.inputs?.some(({ widget: one }, slot) => one?.name === chosen.name && node.isInputConnected(slot));
+  return () => { // a choice that a link gives, as from the subgraph around the node, is not the widget's
+    picture.src = given() ? "" : api.apiURL(`/adiff/preview?defect=${encodeURIComponent(chosen.value)}`);
   };
 }
 
@@ -59,6 +60,11 @@ app.registerExtension({
     const { onConfigure } = node; // called when a saved graph has set the value
     node.onConfigure = function (...given) {
       onConfigure?.apply(this, given);
+      update();
+    };
+    const { onConnectionsChange } = node;
+    node.onConnectionsChange = function (...given) {
+      onConnectionsChange?.apply(this, given);
       update();
     };
     if (chosen.value) update();

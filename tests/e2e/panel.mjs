@@ -326,6 +326,45 @@ async function several(page) {
   seen.several.none = await picked();
 }
 
+// A subgraph's node that shows the choice of the loader in it: what it says and offers when the defect gets another name;
+// null in a front end without subgraphs.
+async function nested(page) {
+  const able = await page.evaluate(() => {
+    const { graph } = window.app;
+    if (!graph.convertToSubgraph) return false;
+    const { node, subgraph } = graph.convertToSubgraph(new Set([graph.nodes.find((one) => one.type === "ADiffLoadDefect")]));
+    const [inner] = subgraph.nodes;
+    const slot = inner.inputs.findIndex((input) => input.widget?.name === "defect");
+    subgraph.addInput("defect", "COMBO").connect(inner.inputs[slot], inner);
+    window.adiffHost = node;
+    return node.widgets.length > 0;
+  });
+  if (!able) {
+    seen.nested = null;
+    return;
+  }
+  await page.evaluate((label) => { window.adiffHost.widgets[0].value = label; }, seen.added[1][1]);
+  const told = () => page.evaluate(() => {
+    const [{ value, options: { values } }] = window.adiffHost.widgets;
+    return [value, values.includes(value)];
+  });
+  seen.nested = [await told()];
+  await find(page, "metal scratch");
+  await row(page, DEFECT).last().click();
+  await page.fill(".adiff-fields input >> nth=0", "steel");
+  await page.click(".adiff-primary");
+  await says(page, "steel/scratch 1");
+  seen.nested.push(await told());
+  await page.click(".adiff-link");
+  await says(page, DEFECT);
+  seen.nested.push(await told());
+  seen.inside = await page.evaluate(async () => {
+    const { element } = window.adiffHost.subgraph.nodes[0].widgets.find((widget) => widget.name === "adiff_picture");
+    await new Promise((done) => setTimeout(done, 1000));
+    return element.style.backgroundImage;
+  });
+}
+
 async function themes(page) {
   await find(page, "bottle crack");
   await row(page, "bottle/crack 2").click();
@@ -361,7 +400,7 @@ await withPage(VIEW, async (page) => {
   page.setDefaultTimeout(SLOW);
   await load(page, BASE);
   await page.evaluate(() => window.app.graph.clear());
-  for (const step of [look, place, edit, stay, refuse, remove, several, themes, low, otherLanguage]) {
+  for (const step of [look, place, edit, stay, refuse, remove, several, nested, themes, low, otherLanguage]) {
     await step(page).catch((error) => { throw new Error(`${step.name}: ${error.message}\n${JSON.stringify(seen)}`); });
   }
 });

@@ -106,6 +106,20 @@ def test_several_are_picked_tagged_deleted_and_brought_back(seen):
     assert told["locked"] == told["none"] == [] and told["all"] == "10 selected"
 
 
+def test_a_subgraph_that_shows_a_choice_has_it_renamed_too(seen):
+    if seen["nested"] is None:
+        pytest.skip("this front end has no subgraphs that show what is in them")
+    label = seen["added"][1][1]
+    renamed = label.replace("metal / scratch 1", "steel / scratch 1")
+    assert seen["nested"] == [[label, True], [renamed, True], [label, True]]
+
+
+def test_a_loader_shows_no_picture_of_a_choice_that_a_link_gives(seen):
+    if seen["nested"] is None:
+        pytest.skip("this front end has no subgraphs that show what is in them")
+    assert seen["inside"] == "none"
+
+
 def test_rows_that_stay_the_same_keep_picture_and_focus_and_lie_in_their_order(seen):
     assert seen["stayed"] == [True, 1]
     assert seen["order"] == sorted(seen["order"]) and len(seen["order"]) > 3
