@@ -3,6 +3,7 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { say } from "./library/words.js";
 
 const SIDE = 148; // pixels, at least
 const WIDTH = 380; // of a new node: a defect's name ends in what tells it from others
@@ -27,6 +28,7 @@ function addPicture(node, chosen) {
     getMinHeight: () => SIDE,
   });
   widget.serialize = false;
+  widget.label = say("picture"); // where apps are built of widgets
   const [width, height] = node.computeSize();
   node.setSize([Math.max(WIDTH, width), Math.max(node.size[1], height)]);
 
