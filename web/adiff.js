@@ -29,6 +29,8 @@ function addPicture(node, chosen) {
   });
   widget.serialize = false;
   widget.label = say("picture"); // where apps are built of widgets
+  // the properties panel draws the widgets of a node too and would leave its own width here
+  Object.defineProperty(widget, "width", { get: () => undefined, set: () => {} });
   const [width, height] = node.computeSize();
   node.setSize([Math.max(WIDTH, width), Math.max(node.size[1], height)]);
 

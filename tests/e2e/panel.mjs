@@ -166,22 +166,28 @@ async function look(page) {
   await page.click("button.adiff-chip:has-text('rare')");
 }
 
-// A loader's height when it is made, and once it shows its picture.
-function heights(page) {
+// A loader's height when it is made, and once it shows its picture; and the picture's width once the properties panel has
+// drawn the widgets of the loader, for which it leaves them its own.
+function sizes(page) {
   return page.evaluate(async () => {
     const node = window.LiteGraph.createNode("ADiffLoadDefect");
     window.app.graph.add(node);
-    const { element } = node.widgets.find((widget) => widget.name === "adiff_picture");
+    const picture = node.widgets.find((widget) => widget.name === "adiff_picture");
+    const { element } = picture;
     const made = node.size[1];
     while (!element.style.backgroundImage.startsWith("url(")) await new Promise(requestAnimationFrame);
     const shown = node.size[1];
+    picture.width = 100;
+    window.app.canvas.setDirty(true, true);
+    await new Promise((done) => setTimeout(done, 500));
+    const wide = element.getBoundingClientRect().width / window.app.canvas.ds.scale;
     window.app.graph.remove(node);
-    return [made, shown];
+    return { heights: [made, shown], width: wide / node.size[0] };
   });
 }
 
 async function place(page) {
-  seen.heights = await heights(page);
+  seen.sizes = await sizes(page);
   await find(page, LIBRARY);
   const canvas = page.locator("#graph-canvas");
   await row(page, "bottle/crack 1").dragTo(canvas, { force: true, targetPosition: { x: 800, y: 300 } });

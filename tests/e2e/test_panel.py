@@ -74,8 +74,12 @@ def test_a_defect_is_dragged_onto_the_canvas_and_onto_a_loader(seen):
 
 
 def test_a_loader_has_room_for_its_picture_from_the_start(seen):
-    made, shown = seen["heights"]
+    made, shown = seen["sizes"]["heights"]
     assert made == shown  # a change of its size would be another step to undo
+
+
+def test_a_loader_s_picture_keeps_to_its_middle(seen):
+    assert seen["sizes"]["width"] > 0.9
 
 
 def test_an_edit_renames_tags_and_reaches_the_graph(seen):
