@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from comfy_api.latest import io, ui
 
-from ..adiff.datasets.readers import Dataset, read_dataset
+from ..adiff.datasets.readers import MOST, Dataset, read_dataset
 from ..adiff.datasets.surfaces import WITHHELD, render, sample_seed
 from ..adiff.errors import InputError
 from ..adiff.learning import Shots, open_shots
@@ -126,5 +126,7 @@ def _told(key: Key, shots: Shots) -> str:
     sizes = sorted({f"{image.shape[1]} x {image.shape[0]}" for image, _ in shots.pairs})
     more = f", {len(shots.held_out)} more left for tests" if shots.held_out else ""
     grey = f", {len(shots.grey_masks)} grey masks cut at half of full scale" if shots.grey_masks else ""
-    size = f"masks {min(areas):.2g} to {max(areas):.2g} % of the image"
-    return f"{'/'.join(key)}: {len(shots.pairs)} shots of {', '.join(sizes)}, {size}{more}{grey}"
+    large = sum(area > 100 * MOST for area in areas)
+    white = f"; {large} mark more than {100 * MOST:g} %: white marks the defect, else invert them" if large else ""
+    size = f"masks {min(areas):.3g} to {max(areas):.3g} % of the image"
+    return f"{'/'.join(key)}: {len(shots.pairs)} shots of {', '.join(sizes)}, {size}{white}{more}{grey}"

@@ -164,12 +164,14 @@ class SavePairs(io.ComfyNode):
         strip = _strip(images, masks, change)  # before anything is written: it refuses what does not belong together
         records = _records(measures, len(images), made_from(cls.hidden))
         text = _graph(cls.hidden)
-        number = _next_number(root / product, defect)
+        number, written = _next_number(root / product, defect), []
         for offset, (image, mask, record) in enumerate(zip(images, masks, records, strict=True)):
             stem = f"{number + offset:06d}"
-            write_mvtec_pair(root, product, defect, stem, levels_of(image), mask, text=text, record=record)
+            pair = write_mvtec_pair(root, product, defect, stem, levels_of(image), mask, text=text, record=record)
+            written += [_saved_result(path) for path in pair]
         _saved.add((folder, product, defect), root / product / "test" / defect)
-        return io.NodeOutput(folder, ui=ui.PreviewImage(strip, cls=cls))
+        # under a name of their own: the node would show all its `images`, the strips and the files
+        return io.NodeOutput(folder, ui={**ui.PreviewImage(strip, cls=cls).as_dict(), "pairs": written})
 
 
 def output_folder(name: str) -> Path:
@@ -184,6 +186,12 @@ def output_folder(name: str) -> Path:
     for part in folder.relative_to(out).parts:
         check_name(part, "folder")
     return folder
+
+
+def _saved_result(path: Path) -> ui.SavedResult:
+    """A file under ComfyUI's output folder as history and the page's assets name it."""
+    folder = path.parent.relative_to(output_folder("")).as_posix()
+    return ui.SavedResult(path.name, folder, io.FolderType.output)
 
 
 def _next_number(product: Path, defect: str) -> int:

@@ -3,45 +3,48 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { say } from "./library/words.js";
 
 const SIDE = 148; // pixels, at least
+const WIDTH = 380; // of a new node: a defect's name ends in what tells it from others
 
 // The elements that the page may show for a node: undoing makes it anew under its id, and Nodes 2.0 goes on showing
 // what it had put into the page for the one before.
 function elementsOf(node, element) {
   element.dataset.node = `${node.graph?.id} ${node.id}`;
-  const others = [...document.querySelectorAll(".adiff-chosen")];
+  const others = [...document.querySelectorAll(".adiff-of-node")];
   return [element, ...others.filter((other) => other !== element && other.dataset.node === element.dataset.node)];
 }
 
+// Its room is there from the start: a node that grew once the picture had come would be one more step to undo.
 function addPicture(node, chosen) {
   const element = document.createElement("div"); // an <img> would make the node as large as the picture
-  element.className = "adiff-chosen";
+  element.className = "adiff-of-node";
   element.style.background = "center / contain no-repeat";
-  let side = 0;
+  element.style.minHeight = `${SIDE}px`; // what counts in a node that is no drawing
   const widget = node.addDOMWidget("adiff_picture", "adiff_picture", element, {
     serialize: false,
     hideOnZoom: false,
-    getMinHeight: () => side,
+    getMinHeight: () => SIDE,
   });
   widget.serialize = false;
+  widget.label = say("picture"); // where apps are built of widgets
+  // the properties panel draws the widgets of a node too and would leave its own width here
+  Object.defineProperty(widget, "width", { get: () => undefined, set: () => {} });
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(WIDTH, width), Math.max(node.size[1], height)]);
 
   const show = (url) => {
-    side = url ? SIDE : 0;
-    for (const { style } of elementsOf(node, element)) {
-      style.backgroundImage = url ? `url("${url}")` : "none";
-      style.minHeight = `${side}px`; // what counts in a node that is no drawing
-    }
-    const [width, height] = node.computeSize();
-    node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
+    for (const { style } of elementsOf(node, element)) style.backgroundImage = url ? `url("${url}")` : "none";
     node.setDirtyCanvas(true, true);
   };
 
   const picture = new Image();
   picture.onload = () => show(picture.src);
   picture.onerror = () => show(null); // the defect has no picture, or its library is not there
-  return () => {
-    picture.src = api.apiURL(`/adiff/preview?defect=${encodeURIComponent(chosen.value)}`);
+  const given = () => node.inputs?.some(({ widget: one }, slot) => one?.name === chosen.name && node.isInputConnected(slot));
+  return () => { // a choice that a link gives, as from the subgraph around the node, is not the widget's
+    picture.src = given() ? "" : api.apiURL(`/adiff/preview?defect=${encodeURIComponent(chosen.value)}`);
   };
 }
 
@@ -61,6 +64,11 @@ app.registerExtension({
     const { onConfigure } = node; // called when a saved graph has set the value
     node.onConfigure = function (...given) {
       onConfigure?.apply(this, given);
+      update();
+    };
+    const { onConnectionsChange } = node;
+    node.onConnectionsChange = function (...given) {
+      onConnectionsChange?.apply(this, given);
       update();
     };
     if (chosen.value) update();

@@ -15,8 +15,8 @@ from .table import SHOWN, UNDEFINED
 
 ALL = "all"
 """The row of all sets together."""
-OF_MASKS = {"area": ("area, %", 100, "{:.2g}"), "components": ("parts", 1, "{:.2g}"),
-            "border": ("border, %", 100, "{:.2g}"), "novelty": ("novelty", 1, "{:.2f}")}  # fmt: skip
+OF_MASKS = {"area": ("area, %", 100, "{:.3g}"), "components": ("parts", 1, "{:.3g}"),
+            "border": ("border, %", 100, "{:.3g}"), "novelty": ("novelty", 1, "{:.2f}")}  # fmt: skip
 """Measures of a mask: heading, factor and form in the table."""
 
 

@@ -91,7 +91,7 @@ function elements(page, graph) {
 
 // The zoom before and after a turn of the wheel over Load Defect's picture.
 async function zoomed(page) {
-  const box = await page.locator(".adiff-chosen").first().boundingBox();
+  const box = await page.locator(".adiff-of-node").first().boundingBox();
   const zoom = () => page.evaluate(() => window.app.canvas.ds.scale);
   await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
   const before = await zoom();
@@ -102,7 +102,7 @@ async function zoomed(page) {
 
 // The defects whose pictures are to be seen.
 function pictured(page) {
-  return page.$$eval(".adiff-chosen", (all) => all.filter((one) => one.getBoundingClientRect().height).map(
+  return page.$$eval(".adiff-of-node", (all) => all.filter((one) => one.getBoundingClientRect().height).map(
     (one) => new URL(one.style.backgroundImage.slice(5, -2)).searchParams.get("defect"),
   ));
 }

@@ -166,7 +166,28 @@ async function look(page) {
   await page.click("button.adiff-chip:has-text('rare')");
 }
 
+// A loader's height when it is made, and once it shows its picture; and the picture's width once the properties panel has
+// drawn the widgets of the loader, for which it leaves them its own.
+function sizes(page) {
+  return page.evaluate(async () => {
+    const node = window.LiteGraph.createNode("ADiffLoadDefect");
+    window.app.graph.add(node);
+    const picture = node.widgets.find((widget) => widget.name === "adiff_picture");
+    const { element } = picture;
+    const made = node.size[1];
+    while (!element.style.backgroundImage.startsWith("url(")) await new Promise(requestAnimationFrame);
+    const shown = node.size[1];
+    picture.width = 100;
+    window.app.canvas.setDirty(true, true);
+    await new Promise((done) => setTimeout(done, 500));
+    const wide = element.getBoundingClientRect().width / window.app.canvas.ds.scale;
+    window.app.graph.remove(node);
+    return { heights: [made, shown], width: wide / node.size[0] };
+  });
+}
+
 async function place(page) {
+  seen.sizes = await sizes(page);
   await find(page, LIBRARY);
   const canvas = page.locator("#graph-canvas");
   await row(page, "bottle/crack 1").dragTo(canvas, { force: true, targetPosition: { x: 800, y: 300 } });
@@ -188,7 +209,8 @@ async function place(page) {
 }
 
 async function edit(page) {
-  await row(page, DEFECT).last().click();
+  await row(page, "metal/scratch 2").last().click();
+  await row(page, DEFECT).last().click(); // the form of another one is open
   await page.fill(".adiff-fields input >> nth=0", "steel");
   await page.fill(".adiff-tags-input input", MARKUP);
   await page.press(".adiff-tags-input input", "Enter");
@@ -310,6 +332,45 @@ async function several(page) {
   seen.several.none = await picked();
 }
 
+// A subgraph's node that shows the choice of the loader in it: what it says and offers when the defect gets another name;
+// null in a front end without subgraphs.
+async function nested(page) {
+  const able = await page.evaluate(() => {
+    const { graph } = window.app;
+    if (!graph.convertToSubgraph) return false;
+    const { node, subgraph } = graph.convertToSubgraph(new Set([graph.nodes.find((one) => one.type === "ADiffLoadDefect")]));
+    const [inner] = subgraph.nodes;
+    const slot = inner.inputs.findIndex((input) => input.widget?.name === "defect");
+    subgraph.addInput("defect", "COMBO").connect(inner.inputs[slot], inner);
+    window.adiffHost = node;
+    return node.widgets.length > 0;
+  });
+  if (!able) {
+    seen.nested = null;
+    return;
+  }
+  await page.evaluate((label) => { window.adiffHost.widgets[0].value = label; }, seen.added[1][1]);
+  const told = () => page.evaluate(() => {
+    const [{ value, options: { values } }] = window.adiffHost.widgets;
+    return [value, values.includes(value)];
+  });
+  seen.nested = [await told()];
+  await find(page, "metal scratch");
+  await row(page, DEFECT).last().click();
+  await page.fill(".adiff-fields input >> nth=0", "steel");
+  await page.click(".adiff-primary");
+  await says(page, "steel/scratch 1");
+  seen.nested.push(await told());
+  await page.click(".adiff-link");
+  await says(page, DEFECT);
+  seen.nested.push(await told());
+  seen.inside = await page.evaluate(async () => {
+    const { element } = window.adiffHost.subgraph.nodes[0].widgets.find((widget) => widget.name === "adiff_picture");
+    await new Promise((done) => setTimeout(done, 1000));
+    return element.style.backgroundImage;
+  });
+}
+
 async function themes(page) {
   await find(page, "bottle crack");
   await row(page, "bottle/crack 2").click();
@@ -319,6 +380,17 @@ async function themes(page) {
     seen.contrasts = { ...seen.contrasts, [name]: await contrasts(page) };
   }
   await page.evaluate(() => window.app.extensionManager.setting.set("Comfy.ColorPalette", "dark"));
+}
+
+// Whether Save can be clicked without scrolling in a window of 1,500 x 600 pixels at a zoom of 150 %.
+async function low(page) {
+  await page.setViewportSize({ width: 1000, height: 400 });
+  await shoot(page, "low");
+  seen.low = await page.$eval(".adiff-primary", (save) => {
+    const { left, top, width, height } = save.getBoundingClientRect();
+    return [top + 1, top + height - 1].map((y) => save.contains(document.elementFromPoint(left + width / 2, y)));
+  });
+  await page.setViewportSize(VIEW);
 }
 
 async function otherLanguage(page) {
@@ -334,7 +406,7 @@ await withPage(VIEW, async (page) => {
   page.setDefaultTimeout(SLOW);
   await load(page, BASE);
   await page.evaluate(() => window.app.graph.clear());
-  for (const step of [look, place, edit, stay, refuse, remove, several, themes, otherLanguage]) {
+  for (const step of [look, place, edit, stay, refuse, remove, several, nested, themes, low, otherLanguage]) {
     await step(page).catch((error) => { throw new Error(`${step.name}: ${error.message}\n${JSON.stringify(seen)}`); });
   }
 });

@@ -223,3 +223,7 @@ def test_a_batch_is_saved_with_its_records(server):
     assert len(list((root / "test" / "scratch").glob("*.png"))) == 3
     assert len(list((root / "ground_truth" / "scratch").glob("*.png"))) == 3
     assert result.images(saved).shape == (3, 64, 128, 3)
+    listed = result.outputs[saved.node]["pairs"]  # for the page's assets and for programs
+    names = [name for i in range(3) for name in (f"test/scratch/{i:06d}.png", f"ground_truth/scratch/{i:06d}_mask.png")]
+    assert [f"{one['subfolder']}/{one['filename']}" for one in listed] == [f"{folder}/metal/{name}" for name in names]
+    assert {one["type"] for one in listed} == {"output"}

@@ -73,6 +73,15 @@ def test_a_defect_is_dragged_onto_the_canvas_and_onto_a_loader(seen):
     assert [label.partition(" @")[0] for _, label in seen["added"]][1] == f"{NAME} / metal / scratch 1"
 
 
+def test_a_loader_has_room_for_its_picture_from_the_start(seen):
+    made, shown = seen["sizes"]["heights"]
+    assert made == shown  # a change of its size would be another step to undo
+
+
+def test_a_loader_s_picture_keeps_to_its_middle(seen):
+    assert seen["sizes"]["width"] > 0.9
+
+
 def test_an_edit_renames_tags_and_reaches_the_graph(seen):
     assert seen["saved"].startswith("steel/scratch 1 saved")
     assert seen["renamed"]["rows"] == ["steel/scratch 1"]
@@ -101,6 +110,20 @@ def test_several_are_picked_tagged_deleted_and_brought_back(seen):
     assert told["locked"] == told["none"] == [] and told["all"] == "10 selected"
 
 
+def test_a_subgraph_that_shows_a_choice_has_it_renamed_too(seen):
+    if seen["nested"] is None:
+        pytest.skip("this front end has no subgraphs that show what is in them")
+    label = seen["added"][1][1]
+    renamed = label.replace("metal / scratch 1", "steel / scratch 1")
+    assert seen["nested"] == [[label, True], [renamed, True], [label, True]]
+
+
+def test_a_loader_shows_no_picture_of_a_choice_that_a_link_gives(seen):
+    if seen["nested"] is None:
+        pytest.skip("this front end has no subgraphs that show what is in them")
+    assert seen["inside"] == "none"
+
+
 def test_rows_that_stay_the_same_keep_picture_and_focus_and_lie_in_their_order(seen):
     assert seen["stayed"] == [True, 1]
     assert seen["order"] == sorted(seen["order"]) and len(seen["order"]) > 3
@@ -127,6 +150,10 @@ def test_texts_can_be_read_in_both_themes(seen):
     for theme, found in seen["contrasts"].items():
         faint = {name: round(value, 2) for name, value in found.items() if value < CONTRAST}
         assert not faint, (theme, faint)
+
+
+def test_save_is_in_sight_in_a_low_window(seen):
+    assert seen["low"] == [True, True]
 
 
 def test_another_language(seen):

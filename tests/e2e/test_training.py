@@ -272,14 +272,17 @@ def test_a_folder_of_photos_is_listed_read_and_read_again_when_it_changes(server
         result = server.run(graph)
         return result.text(report), dataset.node in result.cached
 
-    found = "my photos/dent: 2 shots of 64 x 64, masks 7.8 to 7.8 % of the image, 1 more left for tests"
+    found = "my photos/dent: 2 shots of 64 x 64, masks 7.81 to 7.81 % of the image, 1 more left for tests"
     assert look() == (found, False)
     assert look() == (found, True)
     mask = np.asarray(Image.open(folder / "masks" / "0.png")).copy()
     mask[36:40, 24:44] = 255
     Image.fromarray(mask).save(folder / "masks" / "0.png")
     os.utime(folder / "masks" / "0.png", (1, 1))
-    assert look() == (found.replace("to 7.8", "to 9.8"), False)
+    assert look() == (found.replace("to 7.81", "to 9.77"), False)
+    Image.fromarray(255 - mask).save(folder / "masks" / "0.png")
+    told, _ = look()
+    assert "masks 7.81 to 90.2 % of the image; 1 mark more than 75 %: white marks the defect, else invert them" in told
 
 
 def test_shots_wrap_into_rows_of_four(server, graph):

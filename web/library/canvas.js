@@ -10,8 +10,12 @@ function chosenIn(node) {
   return node?.comfyClass === LOADER ? node.widgets?.find((widget) => widget.name === "defect") : undefined;
 }
 
-function choose(node, label) {
-  const widget = chosenIn(node);
+// The widgets in which a node may name a defect: a loader's own; any of a subgraph's, which may stand for a loader's in it.
+function choicesIn(node) {
+  return (node.subgraph ? node.widgets ?? [] : [chosenIn(node)]).filter((widget) => widget?.options);
+}
+
+function choose(node, label, widget = chosenIn(node)) {
   const { values } = widget.options;
   if (Array.isArray(values) && !values.includes(label)) values.push(label);
   widget.value = label;
@@ -28,7 +32,9 @@ function* nodesOf(graph) {
 }
 
 function changed() {
-  app.extensionManager.workflow?.activeWorkflow?.changeTracker?.checkState?.();
+  const tracker = app.extensionManager.workflow?.activeWorkflow?.changeTracker;
+  if (tracker?.captureCanvasState) tracker.captureCanvasState();
+  else tracker?.checkState?.(); // in older front ends
 }
 
 function middle() {
@@ -55,8 +61,7 @@ export function addLoader(label, place) {
 // Loaders in the graph that name one of the defects name the other: renames is { old label: new label }.
 export function renameInGraph(renames) {
   for (const node of nodesOf(app.graph)) {
-    const widget = chosenIn(node);
-    if (widget && renames[widget.value] !== undefined) choose(node, renames[widget.value]);
+    for (const widget of choicesIn(node)) if (Object.hasOwn(renames, widget.value)) choose(node, renames[widget.value], widget);
   }
 }
 
@@ -66,7 +71,11 @@ export function offer(labels) {
   const { nodeData } = window.LiteGraph.registered_node_types[LOADER] ?? {};
   lists.add(nodeData?.input?.required?.defect?.[1]?.options);
   lists.add(nodeData?.inputs?.defect?.options);
-  for (const node of nodesOf(app.graph)) lists.add(chosenIn(node)?.options.values);
+  for (const node of nodesOf(app.graph)) {
+    for (const { options: { values } } of choicesIn(node)) {
+      if (!node.subgraph || (Array.isArray(values) && values.some((one) => labels.includes(one)))) lists.add(values);
+    }
+  }
   for (const list of lists) if (Array.isArray(list)) list.splice(0, list.length, ...labels);
 }
 

@@ -148,8 +148,7 @@ export function details({ library, defect, known, save, remove, add, close }) {
       field(say("notes"), notes, { class: "adiff-wide" }),
       licenceList,
     ),
-    error,
-    element("footer", {}, buttons),
+    element("footer", {}, error, buttons),
   );
   form.addEventListener("keydown", (event) => {
     if (event.key === "Escape") close();

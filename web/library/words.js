@@ -56,6 +56,7 @@ const ENGLISH = {
   noMatch: "No defect matches",
   noMatchHint: "Try fewer words or another tag.",
   failed: "The server does not answer: {why}",
+  picture: "picture",
   loading: "Reading the libraries…",
 };
 
