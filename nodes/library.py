@@ -20,6 +20,7 @@ from .sockets import (
     LoadedEncoder,
     LoadedLibrary,
 )  # fmt: skip
+from .upstream import running_node
 from .written import Written
 
 REFUSE = "refuse"
@@ -184,20 +185,20 @@ class SaveLibrary(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, name: str | None = None, **_) -> int:
-        """Run again when the file has been deleted."""
-        return _saved.losses(name)
+    def fingerprint_inputs(cls, **_) -> int:
+        """Run again when the file has been deleted, or written over from another graph."""
+        return _saved.losses(*running_node())
 
     @classmethod
     def execute(
         cls, library: LoadedLibrary, name: str, overwrite: bool, encoder: LoadedEncoder | None = None
     ) -> io.NodeOutput:
         """Write the encoder first, so that no library waits for its encoder."""
-        told, name = name, name.strip().removesuffix(SUFFIX)
+        name = name.strip().removesuffix(SUFFIX)
         path = new_file(LIBRARIES, name, overwrite)
         lines = [_encoder_line(library, name, overwrite, encoder)]
         save_library(path, library.library)
-        _saved.add(told, path)
+        _saved.add(running_node()[0], path)
         held = ", ".join(entry.name for entry in library.library.defects.values())
         report = "\n".join([f"models/{LIBRARIES}/{path.name}: {held}", *filter(None, lines)])
         return io.NodeOutput(path.name, ui=ui.PreviewText(report))
