@@ -155,7 +155,8 @@ def _held(model):
     if not (hasattr(model, "is_dynamic") and model.is_dynamic()):
         return model
     try:
-        held = model.clone(disable_dynamic=True)
+        with torch.inference_mode():  # as loaders do: what is packed (fp8, int8) does not go with other tensors
+            held = model.clone(disable_dynamic=True)
     except RuntimeError as error:
         raise InputError(
             "the MODEL's weights are lent to the card layer by layer (dynamic VRAM), which cannot be trained on, and "
