@@ -20,6 +20,7 @@ from .gradients import LearningProgress, normal_tensors
 from .host import GraphProgress, masks_of
 from .paste import image_levels
 from .pictures import as_image, loss_curve
+from .search import found_by
 from .sockets import CATEGORY, IN_GRAPH, DatasetSocket, DefectDataset, LoadedLocalizer, LocalizerSocket, training_seed
 from .tables import overlaid, sheet, table_picture
 from .upstream import running_node
@@ -44,6 +45,7 @@ class TrainLocalizer(io.ComfyNode):
             node_id="ADiffTrainLocalizer",
             display_name="Train Localizer",
             category=f"{CATEGORY}/evaluate",
+            **found_by("segmentation", "detector", "learn"),
             description="Learns to find a defect, from painted or pasted pairs and photos without defects. A fifth of "
             "the pairs decides which state is kept. With a name it is also written into models/adiff_localizers.",
             inputs=[
@@ -125,6 +127,7 @@ class LoadLocalizer(io.ComfyNode):
             node_id="ADiffLoadLocalizer",
             display_name="Load Localizer",
             category=f"{CATEGORY}/evaluate",
+            **found_by("segmentation", "detector"),
             description="A trained localizer. Localizers lie in models/adiff_localizers; Train Localizer and "
             "adiff evaluate localization write them.",
             inputs=[io.Combo.Input("localizer", options=localizer_names(), tooltip="File of the localizer")],
@@ -161,6 +164,7 @@ class Localize(io.ComfyNode):
             node_id="ADiffLocalize",
             display_name="Localize",
             category=f"{CATEGORY}/evaluate",
+            **found_by("segmentation", "detector", "heat map"),
             description="Tells where a trained localizer sees its defect, and how sure it is. Photos of any size.",
             inputs=[
                 LocalizerSocket.Input("localizer", tooltip="From Train Localizer or Load Localizer"),
@@ -203,6 +207,7 @@ class ScoreDataset(io.ComfyNode):
             node_id="ADiffScoreDataset",
             display_name="Score Dataset",
             category=f"{CATEGORY}/evaluate",
+            **found_by("AUROC", "metrics", "MVTec"),
             description="A data set, or pairs, in numbers: what its masks are like and, with a localizer, how well "
             "that finds the defects. A localizer is judged on real photos that nothing learned from.",
             inputs=[

@@ -21,6 +21,7 @@ from .files import DUALS, SUFFIX, new_file
 from .gradients import LearningProgress, normal_tensors
 from .host import mask_batch
 from .pictures import as_image, loss_curve
+from .search import found_by
 from .sockets import (
     CATEGORY,
     DatasetSocket,
@@ -55,6 +56,7 @@ class TrainDual(io.ComfyNode):
             node_id="ADiffTrainDual",
             display_name="Train Dual",
             category=f"{CATEGORY}/dual",
+            **found_by("DualAnoDiff", "few-shot", "learn"),
             description="Learns to make whole images with a defect together with the defect's part (DualAnoDiff), for "
             "defects that change the object's shape. One model for one defect, written into models/adiff_dual. A "
             "cancelled training goes on where it was when the graph is run again.",
