@@ -145,6 +145,7 @@ def _with_gradient(attention: Callable[..., Tensor], *args, **kwargs) -> Tensor:
     return (attention if attention.__name__ in DIFFERENTIABLE else attention_pytorch)(*args, **kwargs)
 
 
+@torch.inference_mode()  # as loaders do: weights that are packed (fp8, int8) do not go with tensors made outside
 def _held(model):
     """Return a MODEL whose weights stay where they are from a step's way there to its way back.
 
@@ -155,8 +156,7 @@ def _held(model):
     if not (hasattr(model, "is_dynamic") and model.is_dynamic()):
         return model
     try:
-        with torch.inference_mode():  # as loaders do: what is packed (fp8, int8) does not go with other tensors
-            held = model.clone(disable_dynamic=True)
+        held = model.clone(disable_dynamic=True)
     except RuntimeError as error:
         raise InputError(
             "the MODEL's weights are lent to the card layer by layer (dynamic VRAM), which cannot be trained on, and "
