@@ -46,8 +46,13 @@ def attention_shapes(model) -> dict[str, AttentionShape]:
 
 
 def route_attentions(model, edit_of: EditOf):
-    """Return a clone of a MODEL whose every attention the edit changes that is in force; the MODEL stays as it is."""
+    """Return a clone of a MODEL whose every attention the edit changes that is in force; the MODEL stays as it is.
+
+    It computes on one device, as an edit's tensors and what a route keeps lie there: copies that the MODEL has on other
+    cards (MultiGPU CFG Split) are left out.
+    """
     routed = model.clone()
+    routed.remove_additional_models("multigpu")
     names = _names(routed.model.diffusion_model)
     for kind in ("attn1", "attn2"):
         route = _Route(kind, names, edit_of)

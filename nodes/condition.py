@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..adiff.embedding import join_condition
 from ..adiff.errors import InputError
 from .host import mask_batch
+from .search import found_by
 from .sockets import CATEGORY, DefectSocket, EncoderSocket, LearnedDefect, LoadedEncoder
 from .spans import remember
 
@@ -26,6 +27,7 @@ class AnomalyConditioning(io.ComfyNode):
             node_id="ADiffAnomalyConditioning",
             display_name="Anomaly Conditioning",
             category=f"{CATEGORY}/condition",
+            **found_by("AnomalyDiffusion", "inpaint", "prompt"),
             description="The defect's appearance and the mask's place as conditioning, for any sampler. Give a prompt "
             "to append it to, or use it alone.",
             inputs=[

@@ -14,6 +14,7 @@ from ..adiff.errors import InputError
 from ..adiff.geometry import CONTEXT, resize_image, resize_mask
 from .finish import measures_of
 from .host import levels_of, mask_batch, masks_at, to_batch
+from .search import found_by
 from .sockets import CATEGORY, CroppedPhotos, CropSocket
 
 
@@ -27,6 +28,7 @@ class CropToMask(io.ComfyNode):
             node_id="ADiffCropToMask",
             display_name="Crop to Mask",
             category=f"{CATEGORY}/sample",
+            **found_by("inpaint crop", "zoom"),
             description="Cuts the surroundings of a mask out of a photo of any size and brings them to the model's "
             "size: a small defect is then painted in full detail. Stitch puts it back.",
             inputs=[
@@ -82,6 +84,7 @@ class Stitch(io.ComfyNode):
             node_id="ADiffStitch",
             display_name="Stitch",
             category=f"{CATEGORY}/finish",
+            **found_by("inpaint stitch", "uncrop"),
             description="Puts painted crops back into their photos, inside the mask. Outside the mask the photos stay "
             "as they were, bit for bit.",
             inputs=[

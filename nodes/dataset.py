@@ -15,6 +15,7 @@ from ..adiff.learning import Shots, open_shots
 from ..adiff.library import Key
 from .files import dataset_folder, dataset_folders
 from .pictures import as_image, shot_sheet
+from .search import found_by
 from .sockets import CATEGORY, DatasetSocket, DefectDataset
 
 DRAWN = "built in: "
@@ -32,6 +33,7 @@ class LoadDefectDataset(io.ComfyNode):
             node_id="ADiffLoadDefectDataset",
             display_name="Load Defect Dataset",
             category=f"{CATEGORY}/train",
+            **found_by("MVTec", "photos", "few-shot"),
             description="A few photos of a defect with their masks, to learn from. Put a folder into ComfyUI's input "
             "folder, with photos in images/ and a mask of the same name for each in masks/; MVTec AD's layout works "
             "too. The built-in ones are drawn, for the demo model.",

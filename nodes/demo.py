@@ -19,6 +19,7 @@ from ..adiff.backbone.autoencoder import SingleFile, read_single_file
 from ..adiff.backbone.layout import UNET
 from ..adiff.datasets.surfaces import PRODUCTS, render, sample_seed
 from ..adiff.reweighting import fit_latent_rgb
+from .search import found_by
 from .sockets import CATEGORY, seed_input
 
 PLACEHOLDER_VAE = {
@@ -40,6 +41,7 @@ class LoadDemoModel(io.ComfyNode):
             node_id="ADiffLoadDemoModel",
             display_name="Load Demo Model",
             category=f"{CATEGORY}/load",
+            **found_by("example checkpoint"),
             description="The small SD 1.x model that comes with the pack. It knows drawn surfaces of 128 x 128 pixels "
             "only: for trying things out. For real photos load an SD 1.5 checkpoint instead.",
             inputs=[],
@@ -107,6 +109,7 @@ class DrawSurface(io.ComfyNode):
             node_id="ADiffDrawSurface",
             display_name="Draw Surface",
             category=f"{CATEGORY}/load",
+            **found_by("example photo", "normal image", "texture"),
             description="Draws photos of an inspected surface without defects, to try the demo model on. For your own "
             "photos use Load Image.",
             inputs=[

@@ -11,6 +11,7 @@ from ..adiff.errors import InputError
 from ..adiff.features import load_features
 from ..adiff.scoring import ShotReference, describe
 from .files import FEATURES, feature_names, find_features, found_or_why
+from .search import found_by
 from .sockets import CATEGORY, DatasetSocket, DefectDataset, DefectSocket, LearnedDefect
 
 
@@ -24,6 +25,7 @@ class DescribeShots(io.ComfyNode):
             node_id="ADiffDescribeShots",
             display_name="Describe Shots",
             category=f"{CATEGORY}/finish",
+            **found_by("DINO", "features", "similarity"),
             description="Has pairs compared with the real shots by a network of yours instead of the model's "
             f"autoencoder. Networks lie in models/{FEATURES}: torchvision's weights, named as resnet50-11ad3fa6.pth, "
             "or folders of Hugging Face's, as of DINOv2.",

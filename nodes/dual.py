@@ -19,6 +19,7 @@ from .attentions import EditableComfyBackbone
 from .dual_host import PairSampler
 from .files import DUALS, dual_names, find_dual, found_or_why
 from .host import check_context, check_sampling, levels_of, mask_batch, to_batch
+from .search import found_by
 from .sockets import CATEGORY, DualSocket, LoadedDual, base_inputs, seed_input
 
 log = logging.getLogger("adiff")
@@ -36,6 +37,7 @@ class LoadDual(io.ComfyNode):
             node_id="ADiffLoadDual",
             display_name="Load Dual",
             category=f"{CATEGORY}/dual",
+            **found_by("DualAnoDiff"),
             description="A dual model of one defect, as Train Dual or `adiff train-dual` wrote it. Dual models lie in "
             "models/adiff_dual.",
             inputs=[io.Combo.Input("dual", options=dual_names(), tooltip="File of the dual model")],
@@ -75,6 +77,7 @@ class DualSampler(io.ComfyNode):
             node_id="ADiffDualSampler",
             display_name="Dual Sampler",
             category=f"{CATEGORY}/dual",
+            **found_by("DualAnoDiff"),
             description="Makes whole images with a defect, each together with its part, and reads the mask off the "
             "part. Needs no normal image and no mask. The same seed makes the same pairs as `adiff generate-dual` with "
             "euler and simple.",

@@ -20,13 +20,17 @@ from .gradients import LearningProgress, normal_tensors
 from .host import GraphProgress, masks_of
 from .paste import image_levels
 from .pictures import as_image, loss_curve
+from .search import found_by
 from .sockets import CATEGORY, IN_GRAPH, DatasetSocket, DefectDataset, LoadedLocalizer, LocalizerSocket, training_seed
 from .tables import overlaid, sheet, table_picture
+from .upstream import running_node
+from .written import Written
 
 SHOWN, COLUMNS = 12, 6
 """Photos on a sheet, and in a row of it."""
 PAIRS = "pairs"
 """The name of pairs that come as IMAGE and MASK."""
+_saved = Written()
 
 Scorer = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -41,6 +45,7 @@ class TrainLocalizer(io.ComfyNode):
             node_id="ADiffTrainLocalizer",
             display_name="Train Localizer",
             category=f"{CATEGORY}/evaluate",
+            **found_by("segmentation", "detector", "learn"),
             description="Learns to find a defect, from painted or pasted pairs and photos without defects. A fifth of "
             "the pairs decides which state is kept. With a name it is also written into models/adiff_localizers.",
             inputs=[
@@ -71,6 +76,11 @@ class TrainLocalizer(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def fingerprint_inputs(cls, **_) -> int:
+        """Run again when the file has been deleted, or written over from another graph."""
+        return _saved.losses(*running_node())
+
+    @classmethod
     def execute(
         cls, images, masks, normals, network: str, size: int, steps: int, batch: int, seed: int, name: str,
         overwrite: bool, shots: DefectDataset | None = None,
@@ -93,6 +103,7 @@ class TrainLocalizer(io.ComfyNode):
             trained.network.cpu()
         if path is not None:
             save_localizer(path, trained)
+            _saved.add(running_node()[0], path)
         counts = f"{len(images)} pairs, {len(real)} real shots, {len(normals)} normal images"
         report = [f"{network}: {counts}, {steps} steps in {time.monotonic() - began:.0f} s"]
         if trained.curve:
@@ -116,6 +127,7 @@ class LoadLocalizer(io.ComfyNode):
             node_id="ADiffLoadLocalizer",
             display_name="Load Localizer",
             category=f"{CATEGORY}/evaluate",
+            **found_by("segmentation", "detector"),
             description="A trained localizer. Localizers lie in models/adiff_localizers; Train Localizer and "
             "adiff evaluate localization write them.",
             inputs=[io.Combo.Input("localizer", options=localizer_names(), tooltip="File of the localizer")],
@@ -152,6 +164,7 @@ class Localize(io.ComfyNode):
             node_id="ADiffLocalize",
             display_name="Localize",
             category=f"{CATEGORY}/evaluate",
+            **found_by("segmentation", "detector", "heat map"),
             description="Tells where a trained localizer sees its defect, and how sure it is. Photos of any size.",
             inputs=[
                 LocalizerSocket.Input("localizer", tooltip="From Train Localizer or Load Localizer"),
@@ -194,6 +207,7 @@ class ScoreDataset(io.ComfyNode):
             node_id="ADiffScoreDataset",
             display_name="Score Dataset",
             category=f"{CATEGORY}/evaluate",
+            **found_by("AUROC", "metrics", "MVTec"),
             description="A data set, or pairs, in numbers: what its masks are like and, with a localizer, how well "
             "that finds the defects. A localizer is judged on real photos that nothing learned from.",
             inputs=[

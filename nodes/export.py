@@ -16,6 +16,7 @@ from ..adiff.errors import InputError
 from ..adiff.export import FORMATS, Exported, Run, TakenError, export_runs, read_saved
 from .finish import output_folder
 from .host import GraphProgress, levels_of
+from .search import found_by
 from .sockets import CATEGORY
 from .written import Written
 
@@ -36,6 +37,7 @@ class ExportPairs(io.ComfyNode):
             node_id="ADiffExportPairs",
             display_name="Export Pairs",
             category=f"{CATEGORY}/finish",
+            **found_by("MVTec", "COCO", "YOLO", "VOC", "dataset", "annotations"),
             description="Makes a data set of all pairs in a folder of Save Pairs, in a format that training programs "
             "read. It is written beside that folder under ComfyUI's output folder; the pairs stay as they are.",
             is_output_node=True,

@@ -138,7 +138,7 @@ def new_file(kind: str, name: str, overwrite: bool) -> Path:
         return path
     if not overwrite:
         raise InputError(f"{path.name} is in models/{kind} already; choose another name, or turn overwrite on")
-    if not path.exists():
+    if not (path.exists() and path.samefile(there)):  # of two of one name the list has the first folder's
         raise InputError(f"{path.name} lies in {there}, which this node does not write to; choose another name")
     return path
 

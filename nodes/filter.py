@@ -13,6 +13,7 @@ from ..adiff.pair_filter import AUTO, PairFilter, settable
 from ..adiff.scoring import ShotReference
 from .finish import measures_of
 from .host import mask_batch, to_batch
+from .search import found_by
 from .sockets import CATEGORY, DefectSocket, LearnedDefect
 
 
@@ -26,6 +27,7 @@ class FilterPairs(io.ComfyNode):
             node_id="ADiffFilterPairs",
             display_name="Filter Pairs",
             category=f"{CATEGORY}/finish",
+            **found_by("quality", "select images"),
             description="Keeps the pairs whose measures are good enough, and says what is wrong with the others.",
             inputs=[
                 io.Image.Input("images", tooltip="From Finish Pair"),

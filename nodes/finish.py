@@ -22,6 +22,7 @@ from ..adiff.versions import versions
 from .compare import Comparison
 from .host import DOWNSCALE, levels_of, mask_batch, masks_at, masks_of, to_batch
 from .provenance import made_from
+from .search import found_by
 from .sockets import CATEGORY, DefectSocket, LearnedDefect
 from .written import Written
 
@@ -39,6 +40,7 @@ class FinishPair(io.ComfyNode):
             node_id="ADiffFinishPair",
             display_name="Finish Pair",
             category=f"{CATEGORY}/finish",
+            **found_by("composite", "paste", "VAE decode"),
             description="Decodes what was sampled and lays it over the normal image inside the mask. Outside the mask "
             "the image stays as it was, bit for bit.",
             inputs=[
@@ -126,6 +128,7 @@ class SavePairs(io.ComfyNode):
             node_id="ADiffSavePairs",
             display_name="Save Pairs",
             category=f"{CATEGORY}/finish",
+            **found_by("MVTec", "dataset", "save image"),
             description="Writes pairs as PNG in the layout of MVTec AD under ComfyUI's output folder, the graph "
             "embedded; nothing is ever overwritten.",
             is_output_node=True,

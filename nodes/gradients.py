@@ -145,6 +145,7 @@ def _with_gradient(attention: Callable[..., Tensor], *args, **kwargs) -> Tensor:
     return (attention if attention.__name__ in DIFFERENTIABLE else attention_pytorch)(*args, **kwargs)
 
 
+@torch.inference_mode()  # as loaders do: weights that are packed (fp8, int8) do not go with tensors made outside
 def _held(model):
     """Return a MODEL whose weights stay where they are from a step's way there to its way back.
 

@@ -10,6 +10,7 @@ from ..adiff.library import Library, save_library
 from ..adiff.library_edit import PREFER, merge, remove, revise
 from ..adiff.spatial_encoder import save_encoder
 from .files import ENCODERS, LIBRARIES, SUFFIX, encoder_holding, find_library, found_or_why, library_names, new_file
+from .search import found_by
 from .sockets import (
     CATEGORY,
     IN_GRAPH,
@@ -20,6 +21,7 @@ from .sockets import (
     LoadedEncoder,
     LoadedLibrary,
 )  # fmt: skip
+from .upstream import running_node
 from .written import Written
 
 REFUSE = "refuse"
@@ -39,6 +41,7 @@ class LoadLibrary(io.ComfyNode):
             node_id="ADiffLoadLibrary",
             display_name="Load Library",
             category=f"{CATEGORY}/train",
+            **found_by("embeddings"),
             description="All defects of a library, to add to it. Libraries lie in models/adiff_libraries. To paint one "
             "of its defects use Load Defect.",
             inputs=[io.Combo.Input("library", options=library_names(), tooltip="File of the library")],
@@ -71,6 +74,7 @@ class PickDefect(io.ComfyNode):
             node_id="ADiffPickDefect",
             display_name="Pick Defect",
             category=f"{CATEGORY}/train",
+            **found_by("embedding"),
             description="Takes one defect out of a library in the graph, to paint it without saving first.",
             inputs=[
                 LibrarySocket.Input("library", tooltip="From Train Defects, Train Masks or Merge Libraries"),
@@ -97,6 +101,7 @@ class MergeLibraries(io.ComfyNode):
             node_id="ADiffMergeLibraries",
             display_name="Merge Libraries",
             category=f"{CATEGORY}/train",
+            **found_by("embeddings"),
             description="Joins two libraries of one base model and one spatial encoder, for instance a saved one and "
             "what was just learned with its encoder.",
             inputs=[
@@ -129,6 +134,7 @@ class EditLibrary(io.ComfyNode):
             node_id="ADiffEditLibrary",
             display_name="Edit Library",
             category=f"{CATEGORY}/train",
+            **found_by("embeddings", "rename", "tags"),
             description="Renames, tags, describes or removes one defect of a library. No file changes until Save "
             "Library writes it; the library panel in the sidebar changes files directly.",
             inputs=[
@@ -166,6 +172,7 @@ class SaveLibrary(io.ComfyNode):
             node_id="ADiffSaveLibrary",
             display_name="Save Library",
             category=f"{CATEGORY}/train",
+            **found_by("embeddings"),
             description="Writes a library into models/adiff_libraries, where Load Defect finds it, and its encoder "
             "into models/adiff_encoders, unless a file there has it already.",
             is_output_node=True,
@@ -184,20 +191,20 @@ class SaveLibrary(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, name: str | None = None, **_) -> int:
-        """Run again when the file has been deleted."""
-        return _saved.losses(name)
+    def fingerprint_inputs(cls, **_) -> int:
+        """Run again when the file has been deleted, or written over from another graph."""
+        return _saved.losses(*running_node())
 
     @classmethod
     def execute(
         cls, library: LoadedLibrary, name: str, overwrite: bool, encoder: LoadedEncoder | None = None
     ) -> io.NodeOutput:
         """Write the encoder first, so that no library waits for its encoder."""
-        told, name = name, name.strip().removesuffix(SUFFIX)
+        name = name.strip().removesuffix(SUFFIX)
         path = new_file(LIBRARIES, name, overwrite)
         lines = [_encoder_line(library, name, overwrite, encoder)]
         save_library(path, library.library)
-        _saved.add(told, path)
+        _saved.add(running_node()[0], path)
         held = ", ".join(entry.name for entry in library.library.defects.values())
         report = "\n".join([f"models/{LIBRARIES}/{path.name}: {held}", *filter(None, lines)])
         return io.NodeOutput(path.name, ui=ui.PreviewText(report))

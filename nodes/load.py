@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..adiff.curation import state_of
 from ..adiff.spatial_encoder import load_encoder
 from .files import BUILT_IN, defect_labels, encoder_names, encoder_path, find_defect, found_or_why
+from .search import found_by
 from .sockets import CATEGORY, DefectSocket, EncoderSocket, LoadedEncoder
 
 
@@ -20,6 +21,7 @@ class LoadDefect(io.ComfyNode):
             node_id="ADiffLoadDefect",
             display_name="Load Defect",
             category=f"{CATEGORY}/load",
+            **found_by("AnomalyDiffusion", "textual inversion", "embedding"),
             description="A defect that was learned from a few photos. Libraries lie in models/adiff_libraries.",
             inputs=[
                 io.Combo.Input(
@@ -57,6 +59,7 @@ class LoadSpatialEncoder(io.ComfyNode):
             node_id="ADiffLoadSpatialEncoder",
             display_name="Load Spatial Encoder",
             category=f"{CATEGORY}/load",
+            **found_by("AnomalyDiffusion", "mask encoder"),
             description="The encoder that tells the model where the mask is. It belongs to the defects that were "
             "learned with it. Encoders lie in models/adiff_encoders.",
             inputs=[

@@ -16,6 +16,7 @@ from ..adiff.masks import MaskRules, check_mask
 from ..adiff.outline import enlarge_mask
 from ..adiff.variation import MaskVariation
 from .host import ComfyBackbone, GraphProgress
+from .search import found_by
 from .sockets import CATEGORY, DefectSocket, LearnedDefect, base_inputs, seed_input
 
 
@@ -29,6 +30,7 @@ class GenerateMasks(io.ComfyNode):
             node_id="ADiffGenerateMasks",
             display_name="Generate Masks",
             category=f"{CATEGORY}/mask",
+            **found_by("AnomalyDiffusion", "random mask"),
             description="New masks in the manner of a defect's real ones, each checked against their range of sizes, "
             "parts and places.",
             inputs=[
@@ -94,6 +96,7 @@ class VaryShotMasks(io.ComfyNode):
             node_id="ADiffVaryShotMasks",
             display_name="Vary Shot Masks",
             category=f"{CATEGORY}/mask",
+            **found_by("augment masks"),
             description="A defect's real masks as new ones: mirrored, stretched, turned, scaled and moved within their "
             "own range. Nothing has to be learned for it.",
             inputs=[
@@ -136,6 +139,7 @@ class FilterMasks(io.ComfyNode):
             node_id="ADiffFilterMasks",
             display_name="Filter Masks",
             category=f"{CATEGORY}/mask",
+            **found_by("select masks"),
             description="Keeps the masks of a batch that pass all rules, and says which rules the others break.",
             inputs=[
                 io.Mask.Input("masks", tooltip="A batch of masks"),

@@ -7,6 +7,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from .host import GraphProgress, levels_of, mask_batch
+from .search import found_by
 from .sockets import CATEGORY, DatasetSocket, DefectDataset, seed_input
 
 METHODS = ("crop-paste", "cutpaste", "draem")
@@ -23,6 +24,7 @@ class PasteBaseline(io.ComfyNode):
             node_id="ADiffPasteBaseline",
             display_name="Paste Baseline",
             category=f"{CATEGORY}/evaluate",
+            **found_by("Crop-Paste", "CutPaste", "DRAEM"),
             description="Pairs without any model, in a moment: a real shot's defect pasted elsewhere (crop-paste), a "
             "patch of the photo itself (cutpaste), or a texture in the shape of noise (draem). To be compared with "
             "painted pairs, and mixed with them.",

@@ -12,6 +12,7 @@ from ..adiff.errors import InputError
 from ..adiff.foreground import WAYS, find_foregrounds
 from ..adiff.placement import EDGES, Placed, Placing, ShotSpread, place_masks
 from .mask import binary_masks, real_masks
+from .search import found_by
 from .sockets import CATEGORY, DefectSocket, LearnedDefect, seed_input
 
 
@@ -25,6 +26,7 @@ class PlaceMasks(io.ComfyNode):
             node_id="ADiffPlaceMasks",
             display_name="Place Masks",
             category=f"{CATEGORY}/mask",
+            **found_by("move mask", "foreground"),
             description="Moves, turns and scales masks onto the object, never off it. The object is given as a mask or "
             "found in the normal images: by their transparency, by the background's colour, or by what is constant "
             "across aligned ones.",

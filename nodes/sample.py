@@ -17,6 +17,7 @@ from ..adiff.errors import InputError
 from ..adiff.reweighting import DISTANCES, LEVEL, MODES, dilated_mask
 from .host import cells_of, check_choice, check_context, check_sampling, check_sd1, mask_batch, to_batch
 from .reweight import ReweightingRun, fresh_outside, patch_reweighting
+from .search import found_by
 from .sockets import CATEGORY, seed_input
 
 log = logging.getLogger("adiff")
@@ -66,6 +67,7 @@ class ApplyReweighting(io.ComfyNode):
             node_id="ADiffApplyReweighting",
             display_name="Apply Attention Re-weighting",
             category=f"{CATEGORY}/sample",
+            **found_by("AnomalyDiffusion", "AAR"),
             description="Lets the positive conditioning count for more inside the mask, where the defect is not there "
             "yet (AAR). The MODEL goes into any sampler node.",
             inputs=[
@@ -99,6 +101,7 @@ class AnomalyKSampler(io.ComfyNode):
             node_id="ADiffKSampler",
             display_name="Anomaly KSampler",
             category=f"{CATEGORY}/sample",
+            **found_by("AnomalyDiffusion", "inpaint"),
             description="Paints the positive conditioning into the normal image, inside the mask, with adaptive "
             "attention re-weighting. With re-weighting off and fixed noise it equals KSampler behind Set Latent Noise "
             "Mask.",

@@ -25,6 +25,7 @@ from ..adiff.spatial_encoder import SpatialEncoder, fingerprint
 from .gradients import LearningProgress, TrainableBackbone, normal_tensors
 from .live import mask_preview, painted_preview
 from .pictures import as_image, loss_curve
+from .search import found_by
 from .sockets import (
     CATEGORY,
     IN_GRAPH,
@@ -80,6 +81,7 @@ class TrainDefects(io.ComfyNode):
             node_id="ADiffTrainDefects",
             display_name="Train Defects",
             category=f"{CATEGORY}/train",
+            **found_by("AnomalyDiffusion", "few-shot", "textual inversion", "learn"),
             description="Learns the appearance of defects from a few photos, on the model as it is in the graph, which "
             "stays as it is. A cancelled training goes on where it was when the graph is run again.",
             inputs=[
@@ -146,6 +148,7 @@ class TrainMasks(io.ComfyNode):
             node_id="ADiffTrainMasks",
             display_name="Train Masks",
             category=f"{CATEGORY}/train",
+            **found_by("AnomalyDiffusion", "few-shot", "learn"),
             description="Learns the shapes and places of a defect's masks, for Generate Masks, and puts them into the "
             "library. The model stays as it is; a cancelled training goes on where it was.",
             inputs=[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from weakref import WeakValueDictionary
 
 import numpy as np
 from comfy_api.latest import io, ui
@@ -20,6 +21,7 @@ from .files import DUALS, SUFFIX, new_file
 from .gradients import LearningProgress, normal_tensors
 from .host import mask_batch
 from .pictures import as_image, loss_curve
+from .search import found_by
 from .sockets import (
     CATEGORY,
     DatasetSocket,
@@ -31,15 +33,17 @@ from .sockets import (
     training_seed,
 )
 from .train import training_state
-from .upstream import model_name
+from .upstream import model_name, running_node
 from .written import Written
 
 SAIM, BCM, FLIPS = ("full", "low", "off"), ("off", "paper", "release"), ("none", "horizontal", "both")
 """As in `adiff.dual.layers` and `adiff.dual.training`, which take seconds to import."""
 CHECKPOINTING = {"auto": None, "on": True, "off": False}
 _saved = Written()
-_last = {}
-"""The DualModel that was learned last, by its state and shots: written again, or under another name, it is at hand."""
+_learned = WeakValueDictionary()
+"""The DualModels that ComfyUI still has, by their state and shots: to be written again, or under another name."""
+_last = []
+"""The one that was learned last, which it may have dropped."""
 
 
 class TrainDual(io.ComfyNode):
@@ -52,6 +56,7 @@ class TrainDual(io.ComfyNode):
             node_id="ADiffTrainDual",
             display_name="Train Dual",
             category=f"{CATEGORY}/dual",
+            **found_by("DualAnoDiff", "few-shot", "learn"),
             description="Learns to make whole images with a defect together with the defect's part (DualAnoDiff), for "
             "defects that change the object's shape. One model for one defect, written into models/adiff_dual. A "
             "cancelled training goes on where it was when the graph is run again.",
@@ -78,9 +83,9 @@ class TrainDual(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, name: str | None = None, **_) -> int:
-        """Run again when the file has been deleted."""
-        return _saved.losses(name)
+    def fingerprint_inputs(cls, **_) -> int:
+        """Run again when the file has been deleted, or written over from another graph."""
+        return _saved.losses(*running_node())
 
     @classmethod
     def execute(
@@ -107,16 +112,16 @@ class TrainDual(io.ComfyNode):
             marks = [asdict(settings), seed, [digest_of(one) for one in given]]
             with training_state(cls.hidden, backbone, "dual", {key: shots}, marks) as state:
                 which = state.name, shots.files
-                learned = _last.get(which) or learn_dual(
+                learned = _learned.get(which) or learn_dual(
                     backbone, key, shots, foregrounds=objects, prompts=prompts, settings=settings, seed=seed,
                     progress=progress, state=state, checkpoint=CHECKPOINTING[checkpointing],
                     preview_every=max(1, preview_every),
                     preview=dual_preview(backbone, settings, progress) if preview_every else None,
                 )  # fmt: skip
-                _last.clear()
-                _last[which] = learned
+                _last[:] = [learned]
+                _learned[which] = learned
                 save_dual(path, learned)
-                _saved.add(name, path)
+                _saved.add(running_node()[0], path)
         picture = loss_curve(learned.info["curve"], learned.info["best"], f"dual model of {learned.name}")
         progress.close(picture)
         curve = as_image(picture)

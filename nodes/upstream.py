@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from comfy_execution.progress import get_progress_state
+from comfy_execution.utils import get_executing_context
+
 FILES = ("ckpt_name", "unet_name", "model_path")
 """Widgets that name the file of a model."""
 
@@ -21,6 +24,18 @@ def identity_of(hidden, names: Sequence[str]) -> list[str | None]:
     prompt, seen = hidden.prompt or {}, {}
     inputs = prompt.get(hidden.unique_id, {}).get("inputs", {})
     return [_digest(prompt, inputs[name], seen) if name in inputs else None for name in names]
+
+
+def running_node() -> tuple[str, set[str]]:
+    """Return a digest of the node that is run, or asked for its fingerprint, with all that leads to it.
+
+    Beside it those of all nodes of its kind in the graph. Only within a run.
+    """
+    graph, own = get_progress_state().dynprompt, get_executing_context().node_id
+    prompt, seen = {name: graph.get_node(name) for name in graph.all_node_ids()}, {}
+    alike = [name for name, node in prompt.items() if node["class_type"] == prompt[own]["class_type"]]
+    digests = {name: _digest(prompt, [name, 0], seen) for name in alike}
+    return digests[own], set(digests.values())
 
 
 def model_name(hidden, model) -> str:

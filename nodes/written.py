@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from pathlib import Path
 
 
@@ -12,16 +12,25 @@ class Written:
 
     def __init__(self):
         self._there: dict[Hashable, Path] = {}
+        self._by: dict[Path, Hashable] = {}
         self._lost: Counter[Hashable] = Counter()
 
     def add(self, told: Hashable, path: Path) -> None:
         """Remember what was written."""
-        self._there[told] = path
+        self._there[told], self._by[path] = path, told
 
-    def losses(self, told: Hashable) -> int:
-        """Return how often what was written has been deleted, or all that was in the folder."""
+    def losses(self, told: Hashable, present: Collection[Hashable] | None = None) -> int:
+        """Return how often what was written has been lost: deleted (of a folder, all in it), or written over.
+
+        present: what the nodes of the running graph are told, whose writing over each other is as it should be. None
+        where nothing is ever written over.
+        """
         path = self._there.get(told)
-        if path is not None and not path.is_file() and not any(path.glob("*")):
+        if path is not None and (_is_gone(path) or (present is not None and self._by[path] not in present)):
             del self._there[told]
             self._lost[told] += 1
         return self._lost[told]
+
+
+def _is_gone(path: Path) -> bool:
+    return not path.is_file() and not any(path.glob("*"))

@@ -14,8 +14,9 @@ from ..backbone.attentions import EditableBackbone
 
 log = logging.getLogger("adiff")
 
-KEPT = {4: 572_634, 2: 342_418}
-"""Bytes that a row's latent cell keeps for the way back, by the bytes of a number (SD 1.5 with full SAIM, counted)."""
+KEPT = {8: 1_145_268, 4: 572_634, 2: 342_418}
+"""Bytes that a row's latent cell keeps for the way back, by the bytes of a number (SD 1.5 with full SAIM, counted; of 8
+bytes, which only a graph's host computes in, twice those of 4)."""
 STATES = 16
 """Bytes of a parameter that is learned: itself, its gradient, AdamW's two moments, all float32."""
 

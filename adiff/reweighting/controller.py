@@ -172,7 +172,7 @@ class Reweighter:
             m = self.mask.to(self._map.device)
             on_grid = weights_on_grid(self._map, m, grid, renormalise=self.mode != "release")
             self._on_grid[grid] = on_grid.to(q.device)
-        return self._on_grid[grid]
+        return self._on_grid[grid].to(q.device)  # a host may give each card a share of the conditions
 
 
 def _row_index(rows: Rows, batch: int) -> list[int]:

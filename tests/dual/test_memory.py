@@ -21,6 +21,7 @@ def card(room, dtype=torch.float16):
     [  # 16 bytes of 137 M parameters: 2.19 GB; 4096 cells of 342,418 bytes: 1.40 GB a row, 2.35 GB in float32
         (6.0, 2, torch.float16, False), (4.9, 2, torch.float16, True), (13.5, 8, torch.float16, False),
         (13.0, 8, torch.float16, True), (6.0, 2, torch.float32, True), (7.0, 2, torch.float32, False),
+        (7.0, 2, torch.float64, True), (12.0, 2, torch.float64, False),
     ],
 )  # fmt: skip
 def test_a_step_that_does_not_fit_is_checkpointed(room, rows, dtype, needs):

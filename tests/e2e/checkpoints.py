@@ -29,10 +29,10 @@ LOUDER = 10
 
 
 @contextmanager
-def running(comfyui: tuple[Path, str], *more: str) -> Iterator[Server]:
-    """A server in a folder of its own, with all these models, for a while. comfyui, more: as `Server` takes them."""
+def running(comfyui: tuple[Path, str], *more: str, **options) -> Iterator[Server]:
+    """A server in a folder of its own, with all these models, for a while. comfyui and more: as `Server` takes them."""
     with tempfile.TemporaryDirectory(prefix="adiff-e2e-") as base:
-        server = Server(*comfyui, Path(base), *more)
+        server = Server(*comfyui, Path(base), *more, **options)
         write_models(server.base / "models", server.elsewhere)
         server.start()
         yield server

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,10 +120,10 @@ class Server:
     modules: names of all Python modules in the order of their import, before any graph has run.
     """
 
-    def __init__(self, folder: Path, python: str, base: Path, *more: str) -> None:
-        """more: files of this folder that are custom nodes too."""
+    def __init__(self, folder: Path, python: str, base: Path, *more: str, options: Sequence[str] = ()) -> None:
+        """more: files of this folder that are custom nodes too. options: of ComfyUI's command line."""
         self.folder, self.python, self.base = folder, python, base
-        self._probes = ("probe.py", *more)
+        self._probes, self._options = ("probe.py", *more), options
         self.elsewhere = base / "elsewhere"
         self.url = f"http://127.0.0.1:{_free_port()}"
         self._log, self._paths = base / "server.log", base / "extra_model_paths.yaml"
@@ -136,7 +137,8 @@ class Server:
             "--cpu", "--use-pytorch-cross-attention", "--disable-auto-launch", "--disable-api-nodes",
             "--preview-method", "latent2rgb", "--listen", "127.0.0.1", "--port", self.url.rpartition(":")[2],
             "--base-directory", str(self.base), "--database-url", "sqlite:///:memory:",
-            "--extra-model-paths-config", str(self._paths), *shlex.split(os.environ.get("COMFYUI_ARGUMENTS", "")),
+            "--extra-model-paths-config", str(self._paths), *self._options,
+            *shlex.split(os.environ.get("COMFYUI_ARGUMENTS", "")),
         ]  # fmt: skip
         # no other PYTHONPATH: the pack might find itself outside its folder
         own = {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(self._without)}

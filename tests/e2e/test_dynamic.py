@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.e2e.checkpoints import running
 from tests.e2e.comfyui import Graph, GraphError
@@ -57,6 +58,28 @@ def test_learning_on_a_checkpoint_reads_it_again_with_its_lora(server, dynamic):
 def test_a_dual_model_learns_on_a_checkpoint(server, dynamic):
     one, other = (dual_weights(host, checkpoint) for host in (server, dynamic))
     assert list(one) == list(other)
+    assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in one)
+
+
+def packed(graph):
+    return checkpoint(graph) | {"model": graph("CheckpointLoaderSimple", ckpt_name="packed.safetensors")}
+
+
+def pack(folder):
+    """Write the checkpoint with its attentions' weights in fp8, each with a scale of its own."""
+    weights = load_file(folder / "sd15.safetensors")
+    for name in [name for name in weights if ".attn" in name and weights[name].ndim == 2]:
+        scale = weights[name].float().abs().max() / torch.finfo(torch.float8_e4m3fn).max
+        weights[name.removesuffix("weight") + "scale_weight"] = scale
+        weights[name] = (weights[name].float() / scale).to(torch.float8_e4m3fn)
+    weights["model.diffusion_model.scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
+    save_file(weights, folder / "packed.safetensors")
+
+
+def test_a_checkpoint_with_packed_weights_is_learned_on(server, dynamic):
+    for host in (server, dynamic):
+        pack(host.base / "models" / "checkpoints")
+    one, other = (dual_weights(host, packed) for host in (server, dynamic))
     assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in one)
 
 

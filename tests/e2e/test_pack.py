@@ -52,6 +52,14 @@ def test_everything_is_explained(server, name):
     assert f"# {about['display_name']}" in server.page(f"/extensions/{NAME}/docs/{name}.md")
 
 
+def test_every_node_is_found_by_what_it_is_for(server):
+    words = {name: about.get("search_aliases") for name, about in server.object_info().items()}
+    if not any(words.values()):
+        pytest.skip("this ComfyUI knows no other words for a node")
+    assert all({"anomaly", "defect", "inspection"} < set(words[name]) for name in NODES)
+    assert "MVTec" in words["ADiffSavePairs"] and "DualAnoDiff" in words["ADiffDualSampler"]
+
+
 @pytest.mark.parametrize("language", ["zh", "ja", "ko"])
 def test_everything_is_translated(server, language):
     translated = json.loads(server.page("/i18n"))[language]["nodeDefs"]

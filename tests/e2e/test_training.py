@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import struct
 import threading
@@ -461,3 +462,15 @@ def test_the_node_says_what_is_wrong(server, graph, build):
         server.run(graph)
     assert re.search(CASES[build], str(raised.value)), str(raised.value)
     assert not (server.base / "models" / "adiff_libraries" / "new.safetensors").exists()
+
+
+def test_a_file_that_another_folders_hides_is_not_written(server, graph):
+    """Load Defect would go on with the other one, of extra_model_paths.yaml."""
+    hidden = server.base / "models" / "adiff_libraries" / "plain.safetensors"
+    shutil.copy(server.elsewhere / hidden.name, hidden)
+    try:
+        name_is_taken_elsewhere(server, graph)
+        with pytest.raises(GraphError, match=CASES[name_is_taken_elsewhere]):
+            server.run(graph)
+    finally:
+        hidden.unlink()
