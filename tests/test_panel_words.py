@@ -24,6 +24,6 @@ def test_every_word_and_nothing_else_is_translated(translated):
 
 
 def test_the_panel_says_what_it_has_words_for():
-    source = "".join(path.read_text("utf-8") for path in FOLDER.glob("*.js"))
+    source = "".join(path.read_text("utf-8") for path in FOLDER.parent.rglob("*.js"))
     said = set(re.findall(r'"(\w+)"', " ".join(re.findall(r"say\(([^)]*)", source))))
     assert said == set(WORDS)
