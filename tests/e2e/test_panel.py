@@ -58,6 +58,10 @@ def test_a_thousand_defects_are_shown_and_searched_without_lag(seen):
     assert 0 < seen["scroll"]["last"] <= seen["scroll"]["most"] < 60
 
 
+def test_loaders_offer_what_a_graph_has_saved_without_the_panel(seen):
+    assert seen["offered"] >= MANY
+
+
 def test_searches_and_tags_narrow_the_list(seen):
     assert seen["empty"]
     assert "metal/scratch 1" in seen["found"] and all("metal/scratch" in name for name in seen["found"])

@@ -332,7 +332,7 @@ class Panel {
   }
 }
 
-let panel; // made when the tab is opened first, and kept
+let panel; // made when the tab is opened first, or a graph has run, and kept
 
 function show(place) {
   if (panel && panel.root.parentElement === place) return; // the front end calls again whenever it draws
@@ -353,7 +353,8 @@ app.registerExtension({
       id: "adiff-library", icon: "pi pi-bullseye", title: say("title"), tooltip: say("hint"), type: "custom", render: show,
     });
     api.addEventListener("execution_success", () => {
-      if (panel?.root.isConnected) panel.refresh(); // a library may have been saved
+      panel ??= new Panel(); // shown or not: a library may have been saved, and loaders offer what it holds
+      panel.refresh();
     });
   },
 });
