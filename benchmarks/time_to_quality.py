@@ -52,10 +52,10 @@ CHANGES: dict[str, dict] = {
     "lr 0.1": {"lr": 0.1},
     "batch 4": {"batch": 4},
     "batch 16": {"batch": 16},
-    "encoder lr 0.001": {"encoder_lr": 1e-3},
+    "encoder lr 0.003": {"encoder_lr": 3e-3},
     "encoder lr 0.01": {"encoder_lr": 1e-2},
 }
-"""What is changed in our defaults; the rates of E go with E learned (`--learn-encoder`)."""
+"""What is changed in our defaults; of E's rates only where E is learned."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def measure(
         ) for name, lr in RELEASE.items()
     }  # fmt: skip
     runs |= {name: AnomalySettings(**{"steps": steps, "early_stop": False, **more}) for name, more in CHANGES.items()
-             if name in (OURS, *names)}  # fmt: skip
+             if name in (OURS, *names) and (learn_encoder or "encoder_lr" not in more)}  # fmt: skip
     part = f"quality, E {'learned' if learn_encoder else 'frozen'}, {release_steps} and {steps} steps"
     part += f" on {', '.join(defects)}" * (photos is not None)
     found: dict[str, list[dict]] = {}

@@ -186,8 +186,8 @@ def generate(
         reference.eye.to(backbone.device)
     plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, target), limits, references or None)
     given = _checked(given, backbone, plan)
-    for reason in given.lost.values():
-        logger.warning("left out: %s", reason)
+    for name, reason in given.lost.items():
+        logger.warning("left out: %s: %s", name, reason)
     if not resume:
         target.clear([job.out for job in given.jobs])
     with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):
@@ -197,7 +197,8 @@ def generate(
     _tell([job for job in given.jobs if job.name not in failed], results, reports, out, every)
     _tell_missing(results, plan, target.told_of)
     if failed:
-        raise InputError(f"runs that were not made: {len(failed)} of {given.runs}: {'; '.join(failed.values())}")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise InputError(f"runs that were not made: {len(failed)} of {given.runs}: {reasons}")
 
 
 class _Plan(NamedTuple):
@@ -261,7 +262,7 @@ def _run_all(
         except InputError as error:
             if given.runs == 1:
                 raise
-            failed[job.name] = f"{job.name}: {error}"
+            failed[job.name] = str(error)
             continue
         if result.cancelled:
             raise KeyboardInterrupt

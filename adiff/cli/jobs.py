@@ -73,13 +73,13 @@ class Given(NamedTuple):
             except InputError as error:
                 if self.runs == 1:
                     raise
-                lost[job.name] = f"{job.name}: {error}"
+                lost[job.name] = str(error)
         return self._replace(jobs=kept, lost=lost).with_some()
 
     def with_some(self) -> Given:
         """Itself; InputError, of the first that is lost, if there is no job."""
         if not self.jobs:
-            raise InputError(next(iter(self.lost.values())))
+            raise InputError(": ".join(next(iter(self.lost.items()))))
         return self
 
 
@@ -105,7 +105,7 @@ def read_jobs(
             try:
                 jobs.append(_job([entry], [None], source, on, normals, folder))
             except InputError as error:
-                lost[entry.name] = f"{entry.name}: {error}"
+                lost[entry.name] = str(error)
     given = Given(library, jobs, None, lost).with_some()
     return given._replace(encoder=read_encoder(path, library, jobs[0].name, encoder))
 
