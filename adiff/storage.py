@@ -195,6 +195,27 @@ def made_folder(folder: Path) -> Iterator[None]:
                     place.rmdir()
 
 
+def claim_folder(out: Path, record: str, about: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Make a folder with a record of the settings that it is filled by, or find the same ones in it.
+
+    record: the file's name; about: what else stands in it. Raises InputError for any other content.
+    """
+    from . import __version__
+
+    path = out / record
+    if path.is_file():
+        old = read_json_object(path, "remove the folder or give another --out")
+        different = [name for name, value in settings.items() if old.get(name) != value]
+        if different:
+            was = ", ".join(f"{name} {old.get(name)}" for name in different)
+            raise InputError(f"{out} holds a set with {was}; give the same settings or another --out")
+        return
+    if out.exists() and (not out.is_dir() or any(entry.name != LOCK for entry in out.iterdir())):
+        raise InputError(f"{out} is not empty and holds no {record}; give a new or an empty folder")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"adiff": __version__, **about, **settings})
+
+
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
     """Be the only process that writes to `folder` and the folders right in it; it is made if it is not there.

@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from ..errors import InputError
-from ..storage import read_json_object, write_json
+from ..storage import claim_folder, write_json
 from .app import keeping
 from .options import Seed
 from .progress import CliProgress
@@ -70,7 +70,7 @@ def write_surfaces(
     if unknown:
         raise InputError(f"there is no product {unknown[0]!r}; choose from {', '.join(PRODUCTS)}")
     settings = {"products": {p: list(d) for p, d in products.items()}, "images": images, "size": size, "seed": seed}
-    claim_folder(out, settings)
+    claim_folder(out, RECORD, {"kind": KIND, "licence": "CC0-1.0"}, settings)
     pictures = list(_pictures(products, images))
     captions: dict[str, list[str]] = {}
     progress.start(len(pictures), "drawing surfaces")
@@ -87,24 +87,6 @@ def write_surfaces(
     write_json(out / CAPTIONS, {"vocabulary": list(VOCABULARY), "captions": captions})
     progress.finish()
     return len(pictures)
-
-
-def claim_folder(out: Path, settings: dict) -> None:
-    """Make the folder with its record, or find the same record in it; raises InputError for any other content."""
-    from .. import __version__
-
-    record = out / RECORD
-    if record.is_file():
-        old = read_json_object(record, "remove the folder or give another --out")
-        different = [name for name, value in settings.items() if old.get(name) != value]
-        if different:
-            was = ", ".join(f"{name} {old.get(name)}" for name in different)
-            raise InputError(f"{out} holds a set with {was}; give the same settings or another --out")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty and holds no {RECORD}; give a new or an empty folder")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(record, {"kind": KIND, "adiff": __version__, "licence": "CC0-1.0", **settings})
 
 
 def _pictures(products: Mapping[str, Sequence[str]], images: int) -> Iterator[_Picture]:

@@ -246,7 +246,8 @@ def _refuse_labels(values: np.ndarray, mask: np.ndarray, full: int, path: Path) 
     if 2 * int(count) > marked:
         raise InputError(
             f"the mask {path} holds {level} in {count} of {marked} pixels that are not black, and marks start at "
-            f"{(full + 1) // 2} of {full}; write it black and white, an image of class numbers as one mask a class"
+            f"{(full + 1) // 2} of {full}; write it black and white, an image of class numbers as one mask a class "
+            "(`adiff import` does, in Pascal VOC's layout)"
         )
 
 

@@ -34,6 +34,8 @@ NORMAL_FOLDERS = ("normal", "good")
 MASK_ENDING = "_mask"
 MOST = 0.75
 """Share of an image above which a mask is rather the other way round than a large defect's."""
+IMPORT = "`adiff import` makes a data set of COCO's, labelme's, YOLO's or Pascal VOC's annotations"
+"""Where masks come from that are told by other means."""
 DEFECT = "defect"
 """Name of the defect of a plain folder that was given none."""
 
@@ -74,7 +76,8 @@ def read_dataset(root: Path | str, products: Sequence[str] = (), defects: Sequen
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"the data folder {root} {'is a file' if root.exists() else 'does not exist'}")
+        told = f"is a file; {IMPORT}" if root.exists() else "does not exist"
+        raise InputError(f"the data folder {root} {told}")
     here = set(_folders(root, root))
     if here & set(MVTEC_FOLDERS):
         return _read_mvtec(root, {_name_of(root): root}, products, defects)
@@ -89,8 +92,10 @@ def read_dataset(root: Path | str, products: Sequence[str] = (), defects: Sequen
         return _read_plain_defects(root, found, products, defects)
     loose = _image_files(root, root)
     got = f"{len(loose)} image files directly in it" if loose else f"folders {_listed(here)}" if here else "nothing"
-    raise InputError(f"no images found in {root} ({got}); expected images/ and masks/ in it, or test/DEFECT/ and "
-                     "ground_truth/DEFECT/ as in MVTec AD, for one product or in one folder for each")  # fmt: skip
+    raise InputError(
+        f"no images found in {root} ({got}); expected images/ and masks/ in it, or test/DEFECT/ and ground_truth/DEFECT/ "
+        f"as in MVTec AD, for one product or in one folder for each; {IMPORT}"
+    )
 
 
 def few_shot_split(shots: Sequence[Shot], n: int | None = None) -> tuple[tuple[Shot, ...], tuple[Shot, ...]]:

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 
+from adiff.annotations import read_annotations, write_dataset
 from adiff.datasets.images import write_png
-from adiff.datasets.readers import read_dataset, read_shot
+from adiff.datasets.readers import read_dataset, read_shot, read_shots
 from adiff.errors import InputError
 from adiff.export import FORMATS, export_runs, read_runs
 
@@ -228,3 +229,18 @@ def test_a_defect_called_good_is_refused_where_it_means_normal(make_run, tmp_pat
     with pytest.raises(InputError, match="metal/good would count as normal"):
         export_runs(read_runs([make_run("run", "metal", "good")]), tmp_path / "out", format)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("format", "polygons"), [("coco", False), ("coco", True), ("yolo", False), ("voc", False)])
+def test_it_comes_back_through_import(make_run, normals, labels_of, tmp_path, format, polygons):
+    run, out = make_run("run", "metal", "scratch", "dent", pairs=4), tmp_path / "exported"
+    export_runs(read_runs([run]), out, format, polygons=polygons, validation=0.4, normals={"metal": normals})
+    made = write_dataset(read_annotations([out]), tmp_path / "back")
+    assert made.shots == {"metal/dent": 4, "metal/scratch": 4} and made.normals == 4
+    dataset = read_dataset(made.out)
+    for number, name in enumerate(("scratch", "dent"), 1):
+        shots = dataset.shots["metal", name]
+        for shot, (photo, mask) in zip(shots, read_shots(shots), strict=True):
+            pair = int(shot.image.stem)
+            assert np.array_equal(mask.mask, labels_of(pair, 2) == number)
+            assert np.array_equal(photo.rgb, pixels_of(run / "image" / f"{pair:06d}.png"))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco
 
-from adiff.export.rle import encode_rle
+from adiff.export.rle import decode_rle, encode_rle
 
 
 def test_counts_worked_out_by_hand():
@@ -35,3 +35,16 @@ def test_masks_of_one_value(value):
 def test_the_text_is_pycocotools_own(mask):
     theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     assert encode_rle(mask) == {"size": theirs["size"], "counts": theirs["counts"].decode()}
+    assert np.array_equal(decode_rle(theirs["counts"].decode(), mask.shape), mask)
+
+
+def test_lengths_that_are_numbers():
+    assert np.array_equal(decode_rle([1, 3, 2], (3, 2)), np.array([[0, 1], [1, 0], [1, 0]], bool))
+
+
+@pytest.mark.parametrize(
+    "counts", ["133", "13", "o", "~", "1 2", "o" * 8 + "1", [1, 3, 3], [7, -1], [2.5, 3.5], "\ud800"]
+)
+def test_lengths_of_no_mask(counts):
+    with pytest.raises(ValueError, match="they|is not one"):
+        decode_rle(counts, (3, 2))

@@ -1,0 +1,15 @@
+"""Masks out of annotations: what people mark with labelme, CVAT, Label Studio and their like becomes a data set.
+
+| format | what is given | marks |
+|---|---|---|
+| COCO | a .json, or a folder with them | polygons, run lengths; boxes where there is nothing else |
+| labelme | a folder of S.json, beside the photos | polygons, rectangles, circles, masks |
+| YOLO | data.yaml, or its folder | polygons, boxes |
+| Pascal VOC | a folder with SegmentationClass | class numbers or colours as pixels |
+"""
+
+from .dataset import Imported, write_dataset
+from .marks import Annotated, Mark
+from .reading import read_annotations
+
+__all__ = ["Annotated", "Imported", "Mark", "read_annotations", "write_dataset"]

@@ -1,0 +1,109 @@
+"""COCO: one JSON file for many photos (cocodataset.org, "Data format", object detection and instance segmentation)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..export.rle import decode_rle
+from ..storage import read_json_object
+from .marks import Annotated, Mark, Size, find_image, is_number, points_of, polygon, rectangle, size_of, text_of
+
+
+def is_coco(content: object) -> bool:
+    """Whether a JSON file's content is COCO's."""
+    return isinstance(content, dict) and isinstance(content.get("images"), list) and "annotations" in content
+
+
+def read_coco(path: Path, images: Path | None, root: Path | None = None) -> list[Annotated]:
+    """Read the photos of a file with their marks: polygons, run lengths, or boxes where there is nothing else.
+
+    images: the folder of the photos; None looks for them around the file, and in `root`. Raises InputError, naming the
+    file, for what is not COCO's and for photos that are not there.
+    """
+    content = read_json_object(path)
+    if not is_coco(content):
+        raise InputError(f"{path} is no COCO file; expected images, annotations and categories in it")
+    names, marks = {}, defaultdict(list)
+    for number, one in enumerate(_entries(content, "categories", path)):
+        names[one.get("id")] = text_of(one.get("name"), f"{path}: category {number}")
+    for number, one in enumerate(_entries(content, "annotations", path)):
+        where = f"{path}: annotation {number}"
+        if one.get("category_id") not in names:
+            raise InputError(f"{where} is of category {str(one.get('category_id'))[:40]}, which the file does not name")
+        marks[_id(one.get("image_id"), where)].append(_mark(one, names[one["category_id"]], where))
+    folders, found = [images] if images else _around(path, root), []
+    for number, one in enumerate(_entries(content, "images", path)):
+        where = f"{path}: image {number}"
+        image = find_image(text_of(one.get("file_name"), where), folders, path)
+        size = size_of(one.get("height"), one.get("width"))
+        found.append(Annotated(image, tuple(marks.pop(_id(one.get("id"), where), ())), size))
+    if marks:
+        raise InputError(f"{path}: {len(marks)} images that annotations name are not in its list, the first with the "
+                         f"id {next(iter(marks))}")  # fmt: skip
+    return found
+
+
+def _around(path: Path, root: Path | None) -> list[Path]:
+    """Where a file's photos may be: beside it, in images, in the folder of its split; and the same one folder up."""
+    inside = ("", path.stem.removeprefix("instances_"), "images", f"images/{path.stem.removeprefix('instances_')}")
+    return [place / name for place in (path.parent, path.parent.parent, root or path.parent) for name in inside]
+
+
+def _entries(content: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+    entries = content.get(name)
+    if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+        raise InputError(f"{path} is damaged: its {name} are no list of objects")
+    if not all(isinstance(one.get("id", 0), int | str) for one in entries):
+        raise InputError(f"{path} is damaged: the ids of its {name} are no numbers")
+    return entries
+
+
+def _id(value: object, where: str) -> int | str:
+    if not isinstance(value, int | str):
+        raise InputError(f"{where} has the id {str(value)[:40]}; expected a number")
+    return value
+
+
+def _mark(one: dict[str, Any], label: str, where: str) -> Mark:
+    shape = one.get("segmentation")
+    if isinstance(shape, dict):
+        return Mark(label, _runs(shape, where))
+    if shape:
+        if not isinstance(shape, list):
+            raise InputError(f"{where} has a segmentation that is neither polygons nor run lengths")
+        drawn = [draw for part in shape if (draw := polygon(points_of(part, where)))]
+        return Mark(label, _together(drawn) if drawn else None)
+    box = one.get("bbox")
+    if not isinstance(box, list) or len(box) != 4:
+        return Mark(label, None)
+    (left, top), (width, height) = points_of(box, where)
+    if width <= 0 or height <= 0:
+        return Mark(label, None)
+    return Mark(label, rectangle([(left, top), (max(left, left + width - 1), max(top, top + height - 1))]), box=True)
+
+
+def _together(parts: list[Callable[[Size], np.ndarray]]) -> Callable[[Size], np.ndarray]:
+    return lambda size: np.any([draw(size) for draw in parts], axis=0)
+
+
+def _runs(shape: dict[str, Any], where: str) -> Callable[[Size], np.ndarray]:
+    counts = shape.get("counts")
+    if not isinstance(counts, str) and not (isinstance(counts, list) and all(map(is_number, counts))):
+        raise InputError(f"{where} has run lengths that are neither text nor numbers")
+
+    def draw(size: Size) -> np.ndarray:
+        if shape.get("size") != list(size):
+            told = str(shape.get("size"))[:40]
+            raise InputError(f"{where} is of an image of {told} (height, width), its photo has {list(size)}")
+        try:
+            return decode_rle(counts, size)
+        except ValueError as error:
+            raise InputError(f"{where} has run lengths that are damaged: {error}") from None
+
+    return draw

@@ -1,0 +1,209 @@
+"""Annotated photos become a data set in MVTec AD's layout: photos as they are, a mask of each, photos without marks."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ..datasets.images import read_photo, write_png
+from ..datasets.readers import natural_key
+from ..errors import InputError, listed
+from ..library import check_name
+from ..progress import NullProgress, Progress
+from ..storage import claim_folder, composed, remove_leftovers, run_lock, sha256_of, write_json, write_whole
+from .marks import Annotated, Mark, Size, labels_listed
+
+logger = logging.getLogger("adiff")
+
+RECORD, KIND = "import.json", "import"
+"""The file that says what a folder was imported from."""
+GROUPS = "groups.json"
+"""The file that says which photos are one (`evaluation.splits`)."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """shots: photos of each defect, by product/defect or, of one product, by defect; normals: photos without marks."""
+
+    out: Path
+    shots: dict[str, int]
+    normals: int
+
+    def told(self) -> str:
+        """Say what was imported, and how to go on."""
+        shots = ", ".join(f"{count} photo{'s' * (count != 1)} of {name}" for name, count in self.shots.items())
+        good = f", {self.normals} without marks as normal" if self.normals else ""
+        return f"{shots}{good} in {self.out}; `adiff train {self.out} ...` learns from them"
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """A file to write: marks, () of a normal image; folder: of its product, under the data set's."""
+
+    source: Annotated
+    stem: str
+    folder: str
+    defect: str | None
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def image(self) -> str:
+        part = "train/good" if self.defect is None else f"test/{self.defect}"
+        return f"{self.folder}{part}/{self.stem}{self.source.image.suffix.lower()}"
+
+    @property
+    def mask(self) -> str:
+        return f"{self.folder}ground_truth/{self.defect}/{self.stem}_mask.png"
+
+
+def write_dataset(
+    photos: Sequence[Annotated],
+    out: Path,
+    *,
+    labels: Sequence[str] = (),
+    as_one: str | None = None,
+    good: bool = True,
+    progress: Progress | None = None,
+) -> Imported:
+    """Write annotated photos as OUT/test/DEFECT, their masks in OUT/ground_truth/DEFECT, normal images in train/good.
+
+    The label is the defect; labels that all read PRODUCT/DEFECT make a folder of each product. labels: only these, ()
+    for all; photos with other ones only are left out. as_one: the one defect that all labels count as. good: whether
+    photos without any mark are normal images; else they are left out. A photo with several defects is written for each,
+    with the marks of that one, and groups.json says that it is one photo. Everything is checked before anything is
+    written; files are written whole, and the same import again completes what is missing.
+
+    Raises InputError for labels that are not there or cannot be folders, for photos that do not open, or have another
+    size than their annotation says, for marks outside their photo, and for a folder that holds something else.
+    """
+    progress = progress or NullProgress()
+    shots = _planned(photos, labels, as_one, good)
+    digest = hashlib.sha256()
+    for shot, mask in _opened(shots, progress, "checking photos"):
+        drawn = b"" if mask is None else np.packbits(mask).tobytes()
+        digest.update(f"{shot.image} {sha256_of(shot.source.image)} ".encode("utf-8", "surrogateescape") + drawn)
+    with run_lock(out):
+        claim_folder(out, RECORD, {"kind": KIND, "photos": len(photos)}, {"content": digest.hexdigest()})
+        remove_leftovers(*(folder for folder in out.rglob("*") if folder.is_dir()))  # of a process killed there
+        for shot, mask in _opened(shots, progress, "writing photos"):
+            if mask is not None:
+                write_png(out / shot.mask, mask)
+            write_whole(out / shot.image, partial(shutil.copyfile, shot.source.image))
+        if groups := _groups(shots):
+            write_json(out / GROUPS, groups)
+    counts = Counter(f"{shot.folder}{shot.defect}" for shot in shots if shot.defect)
+    return Imported(out, dict(counts), sum(shot.defect is None for shot in shots))
+
+
+def _planned(photos: Sequence[Annotated], labels: Sequence[str], as_one: str | None, good: bool) -> list[_Shot]:
+    """The files to write, in natural order of their names; warns of what is left out, and of marks that are boxes."""
+    every = list(dict.fromkeys(mark.label for photo in photos for mark in photo.marks))
+    if missing := [label for label in labels if label not in every]:
+        raise InputError(f"no mark has the label {missing[0]!r}; there: {labels_listed(every) or 'none'}")
+    wanted = [label for label in every if label in labels] if labels else every
+    places = _places(wanted, as_one)
+    stems = _stems([photo.image for photo in photos])
+    shots, bare = [], []
+    for photo, stem in zip(photos, stems, strict=True):
+        of_place: dict[tuple[str, str], list[Mark]] = defaultdict(list)
+        for mark in photo.marks:
+            if mark.label in places and mark.draw is not None:
+                of_place[places[mark.label]].append(mark)
+        shots += [_Shot(photo, stem, *place, tuple(marks)) for place, marks in of_place.items()]
+        if not photo.marks:
+            bare.append((photo, stem))
+    if not shots:
+        raise InputError(f"none of {len(photos)} photos has a mark with an area; expected polygons, masks or boxes")
+    _warn_of_marks([mark for photo in photos for mark in photo.marks if mark.label in places])
+    folders = {shot.folder for shot in shots}
+    if bare and good and len(folders) > 1:
+        logger.warning("%d photos without marks are left out, as they may be of any of %s", len(bare),
+                       listed(folder[:-1] for folder in sorted(folders)))  # fmt: skip
+    elif good:
+        shots += [_Shot(photo, stem, *folders, None) for photo, stem in bare]
+    return sorted(shots, key=lambda shot: natural_key(shot.image))
+
+
+def _warn_of_marks(marks: Sequence[Mark]) -> None:
+    if lines := sum(mark.draw is None for mark in marks):
+        logger.warning("%d of %d marks are points or lines, which have no area: they are left out, and with them the "
+                       "photos that have no other; draw polygons", lines, len(marks))  # fmt: skip
+    if boxes := sum(mark.box for mark in marks):
+        logger.warning("%d of %d marks are boxes: their masks are rectangles, and so will be the defects", boxes,
+                       len(marks))  # fmt: skip
+
+
+def _places(labels: Sequence[str], as_one: str | None) -> dict[str, tuple[str, str]]:
+    """Label -> the folder of its product, "" where there is one only, and its defect."""
+    deep = as_one is None and all(label.count("/") == 1 for label in labels)
+    places = {}
+    for label in labels:
+        product, _, defect = label.rpartition("/") if deep else ("", "", as_one or label.replace("/", "-"))
+        for name in (product, defect) if deep else (defect,):
+            check_name(name, f"label {label[:40]!r}:")
+        if defect == "good":
+            raise InputError(f"the label {label!r} would count as normal in MVTec's layout; leave it out (--defect "
+                             "names those that are wanted), or rename it")  # fmt: skip
+        places[label] = (f"{product}/" if product else "", defect)
+    same = Counter(_look("".join(place)) for place in set(places.values()))
+    if twins := [label for label, place in places.items() if same[_look("".join(place))] > 1]:
+        raise InputError(f"the labels {labels_listed(twins)} differ only in case or look; rename one")
+    return places
+
+
+def _stems(images: Sequence[Path]) -> list[str]:
+    """A name for each photo: its own, with that of its folder before it where several have one."""
+    own = Counter(_look(path.stem) for path in images)
+    stems = [path.stem if own[_look(path.stem)] == 1 else f"{path.parent.name}-{path.stem}" for path in images]
+    named = Counter(map(_look, stems))
+    if twins := [path for path, stem in zip(images, stems, strict=True) if named[_look(stem)] > 1]:
+        raise InputError(f"{twins[0]} and {twins[1]} would get one name; rename one")
+    return stems
+
+
+def _look(name: str) -> str:
+    """What two names must not share to be two files on every system."""
+    return composed(name).casefold()
+
+
+def _opened(shots: Sequence[_Shot], progress: Progress, what: str) -> Iterator[tuple[_Shot, np.ndarray | None]]:
+    """Open each photo and draw its mask; None of a normal image. Raises InputError for what does not fit."""
+    progress.start(len(shots), what)
+    for number, shot in enumerate(shots, 1):
+        size = read_photo(shot.source.image).size
+        told = shot.source.size
+        if told is not None and told != size:
+            hint = "; it lies on its side: an EXIF tag turns it, save it upright" if told == size[::-1] else ""
+            raise InputError(
+                f"{shot.source.image} is {size[1]}x{size[0]}, its annotation says {told[1]}x{told[0]}{hint}"
+            )
+        yield shot, _mask_of(shot, size) if shot.marks else None
+        progress.update(number)
+    progress.finish()
+
+
+def _mask_of(shot: _Shot, size: Size) -> np.ndarray:
+    mask = np.any([mark.draw(size) for mark in shot.marks], axis=0)
+    if not mask.any() or mask.all():
+        told = "all of it" if mask.any() else "nothing in it"
+        raise InputError(f"the marks of {shot.defect} in {shot.source.image} cover {told}; mark the defect only")
+    return mask
+
+
+def _groups(shots: Sequence[_Shot]) -> dict[str, str]:
+    """File -> name of its photo, of photos that were written several times."""
+    times = Counter(shot.source.image for shot in shots)
+    shared = [shot for shot in shots if times[shot.source.image] > 1]
+    if shared:
+        count = len({shot.source.image for shot in shared})
+        logger.warning("%d photos show several defects: each is there once for each, with the marks of that one alone",
+                       count)  # fmt: skip
+    return {shot.image: f"{shot.folder}{shot.stem}" for shot in shared}

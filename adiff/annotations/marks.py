@@ -1,0 +1,134 @@
+"""What annotations mark in a photo, and how it becomes a mask.
+
+Corners are cut to whole pixels and what the outline touches is filled, as OpenCV and Pillow do it, and with them
+labelme and ultralytics: a mark thinner than a pixel stays, and the outlines that `adiff export` writes give back their
+masks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ..datasets.images import SUFFIXES
+from ..errors import InputError, listed
+
+Size = tuple[int, int]
+"""(H, W) in pixels."""
+Points = list[tuple[float, float]]
+"""(x, y) in pixels, from the upper left corner of the photo."""
+FARTHEST = 2**20
+"""Pixels from the photo's corner; what lies farther away is a damaged number."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One marked place. label: what it is called. draw: (H, W) -> its mask, (H, W) bool; None for what has no area.
+
+    box: only the box around the place is known.
+    """
+
+    label: str
+    draw: Callable[[Size], np.ndarray] | None
+    box: bool = False
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A photo with all that is marked in it. size: (H, W) that its annotation tells, if it does."""
+
+    image: Path
+    marks: tuple[Mark, ...]
+    size: Size | None = None
+
+
+def polygon(points: Points) -> Callable[[Size], np.ndarray] | None:
+    """Return what draws a filled polygon; None for less than three corners."""
+    corners = [(math.floor(x), math.floor(y)) for x, y in points]
+    return None if len(corners) < 3 else lambda size: _drawn(size, lambda pen: pen.polygon(corners, 1, 1))
+
+
+def rectangle(points: Points) -> Callable[[Size], np.ndarray]:
+    """Return what draws the upright rectangle around points."""
+    xs, ys = zip(*points, strict=True)
+    corners = [math.floor(side) for side in (min(xs), min(ys), max(xs), max(ys))]
+    return lambda size: _drawn(size, lambda pen: pen.rectangle(corners, 1))
+
+
+def circle(centre: tuple[float, float], radius: float) -> Callable[[Size], np.ndarray]:
+    """Return what draws a filled circle."""
+    x, y = centre
+    corners = (x - radius, y - radius, x + radius, y + radius)
+    return lambda size: _drawn(size, lambda pen: pen.ellipse(corners, 1))
+
+
+def _drawn(size: Size, draw: Callable[[ImageDraw.ImageDraw], None]) -> np.ndarray:
+    image = Image.new("L", size[::-1])
+    draw(ImageDraw.Draw(image))
+    return np.asarray(image) > 0
+
+
+def points_of(values: object, where: str) -> Points:
+    """Read pairs [[x, y], ...], or flat numbers x, y, x, y, ...; raises InputError, which begins with `where`."""
+    flat = values
+    if isinstance(values, list) and all(isinstance(one, list) and len(one) == 2 for one in values):
+        flat = [number for one in values for number in one]
+    if not isinstance(flat, list) or len(flat) % 2:
+        raise InputError(f"{where} has a place that is no list of x and y")
+    for number in flat:
+        if not is_number(number) or abs(number) > FARTHEST:
+            raise InputError(f"{where} has a place at {str(number)[:40]}; expected pixels from the photo's corner")
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def is_number(value: object) -> bool:
+    """Whether a value out of JSON is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def text_of(value: object, where: str) -> str:
+    """Return a label; raises InputError, which begins with `where`, for what is no text."""
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{where} has the label {str(value)[:40]!r}; expected a name")
+    return value.strip()
+
+
+def size_of(height: object, width: object) -> Size | None:
+    """Return (H, W), None where an annotation does not tell both."""
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def find_image(name: str, folders: Sequence[Path], source: Path) -> Path:
+    """Return the image of a name that an annotation tells, in the first folder that has it, below its own or directly.
+
+    Raises InputError if there is none, naming `source`, and for one that a link takes out of its folder.
+    """
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    inside = [part for part in parts if part not in ("/", "..") and ":" not in part and "\0" not in part]
+    for folder in folders if inside else ():
+        for path in (folder.joinpath(*inside), folder / inside[-1]):
+            if path.is_file() and path.suffix.lower() in SUFFIXES:
+                if not path.resolve().is_relative_to(folder.resolve()):
+                    raise InputError(f"the link {path} leads out of {folder}; copy what it points to into it")
+                return path
+    places = ", ".join(map(str, dict.fromkeys(folders)))
+    raise InputError(f"{source}: its image {name[:80]!r} is not in {places}; give the folder of the images (--images)")
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files in a folder and those below it, hidden ones left out, by name."""
+    found = folder.rglob("*") if folder.is_dir() else ()
+    return sorted(
+        path for path in found
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+    )  # fmt: skip
+
+
+def labels_listed(labels: Sequence[str]) -> str:
+    """Labels for a message, each once and cut short."""
+    return listed([label[:40] for label in dict.fromkeys(labels)], 8)

@@ -1,0 +1,81 @@
+"""Which format annotations are in: told by what is there, not by a name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import InputError
+from .coco import is_coco, read_coco
+from .labelme import is_labelme, read_labelme
+from .marks import Annotated
+from .voc import CLASSES, read_voc
+from .yolo import label_folders, read_yolo
+
+EXPECTED = (
+    "expected COCO's .json, a folder of labelme's .json, YOLO's data.yaml with labels/ and images/, or a folder with "
+    f"{CLASSES}/"
+)
+LARGEST = 2**30
+"""Bytes of a JSON file that is opened."""
+
+
+def read_annotations(paths: Sequence[Path], images: Path | None = None) -> list[Annotated]:
+    """Read the photos of annotations with their marks; a photo that several files tell of has the marks of all.
+
+    images: the folder of the photos; None looks for them around the annotations. Raises InputError, naming the file,
+    for what is in none of the formats or damaged, and for photos that are not there, FileNotFoundError for no file.
+    """
+    if images is not None and not images.is_dir():
+        raise InputError(f"the folder {images} {'is a file' if images.exists() else 'does not exist'}")
+    found: dict[Path, Annotated] = {}
+    for one in (one for path in paths for one in _read(path, images)):
+        known = found.setdefault(one.image.resolve(), one)
+        if known is not one:
+            found[one.image.resolve()] = Annotated(known.image, known.marks + one.marks, known.size)
+    return list(found.values())
+
+
+def _read(path: Path, images: Path | None) -> list[Annotated]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; {EXPECTED}")
+    if path.is_file():
+        if path.suffix.lower() in (".yaml", ".yml", ".txt"):
+            return _yolo(path.parent, images, path)
+        content = _content(path)
+        if is_labelme(content):
+            return read_labelme([path], images, bare=False)
+        return read_coco(path, images)
+    if (path / CLASSES).is_dir():
+        return read_voc(path, images)
+    if label_folders(path):
+        return _yolo(path, images)
+    kinds = {file: _content(file) for file in sorted(path.rglob("*.json")) if not file.name.startswith(".")}
+    coco = [file for file, content in kinds.items() if is_coco(content)]
+    labelme = [file for file, content in kinds.items() if is_labelme(content)]
+    if coco and labelme:
+        raise InputError(
+            f"{path} holds files of COCO ({coco[0].name}) and of labelme ({labelme[0].name}); give one kind"
+        )
+    if labelme:
+        return read_labelme(labelme, images)
+    if coco:
+        return [one for file in coco for one in read_coco(file, images, path)]
+    raise InputError(f"no annotations in {path}; {EXPECTED}")
+
+
+def _yolo(root: Path, images: Path | None, names: Path | None = None) -> list[Annotated]:
+    if images is not None:
+        raise InputError("YOLO's photos are in images/ beside labels/; leave --images out")
+    return read_yolo(root, names)
+
+
+def _content(path: Path) -> object:
+    """A JSON file's content; None for what is none."""
+    if path.stat().st_size > LARGEST:
+        raise InputError(f"{path} has {path.stat().st_size >> 20} MB; at most {LARGEST >> 20} are opened")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None

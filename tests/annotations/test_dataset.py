@@ -1,0 +1,140 @@
+"""Annotated photos as a data set in MVTec AD's layout."""
+
+import json
+import logging
+
+import pytest
+
+from adiff.annotations import read_annotations, write_dataset
+from adiff.datasets.readers import read_dataset
+from adiff.errors import InputError
+from adiff.evaluation.splits import read_split
+
+DENT, SCRATCH = {"segmentation": [[2, 3, 5, 3, 5, 6, 2, 6]]}, {"segmentation": [[8, 1, 12, 1, 12, 2, 8, 2]]}
+
+
+@pytest.fixture
+def make(coco, photos, tmp_path):
+    """Import COCO marks of the photos into OUT."""
+
+    def call(*marks, out=tmp_path / "out", changes=None, **options):
+        return write_dataset(read_annotations([coco(*marks, **changes or {})], photos), out, **options)
+
+    return call
+
+
+def test_photos_masks_and_normal_images(make, photos, tmp_path, masks):
+    made = make((0, "dent", DENT), (1, "scratch", SCRATCH), (0, "dent", SCRATCH))
+    out = made.out
+    assert made.shots == {"dent": 1, "scratch": 1} and made.normals == 2
+    assert made.told().startswith(f"1 photo of dent, 1 photo of scratch, 2 without marks as normal in {out}")
+    for place, number in (("test/dent", 0), ("test/scratch", 1), ("train/good", 2), ("train/good", 3)):
+        assert (out / place / f"{number}.png").read_bytes() == (photos / f"{number}.png").read_bytes()
+    found = masks(out)
+    assert list(found) == ["ground_truth/dent/0_mask.png", "ground_truth/scratch/1_mask.png"]
+    assert (
+        found["ground_truth/dent/0_mask.png"].sum() == 16 + 10 and found["ground_truth/scratch/1_mask.png"].sum() == 10
+    )
+    dataset = read_dataset(out)
+    assert {key: len(shots) for key, shots in dataset.shots.items()} == {("out", "dent"): 1, ("out", "scratch"): 1}
+    assert len(dataset.normals["out"]) == 2 and not (out / "groups.json").exists()
+
+
+def test_labels_wanted_and_labels_as_one(make, tmp_path, masks):
+    marks = (0, "dent", DENT), (0, "scratch", SCRATCH), (1, "scratch", SCRATCH)
+    some = make(*marks, labels=["dent"])
+    assert some.shots == {"dent": 1} and some.normals == 2  # a photo with other marks is none without
+    one = make(*marks, out=tmp_path / "one", as_one="flaw", good=False)
+    assert one.shots == {"flaw": 2} and one.normals == 0 and not (one.out / "train").exists()
+    assert masks(one.out)["ground_truth/flaw/0_mask.png"].sum() == 16 + 10
+    with pytest.raises(InputError, match="no mark has the label 'rust'; there: dent, scratch"):
+        make(*marks, labels=["rust"])
+
+
+def test_a_photo_of_several_defects_is_one_photo(make, caplog):
+    marks = [(n, name, shape) for n in (0, 1) for name, shape in (("dent", DENT), ("scratch", SCRATCH))]
+    with caplog.at_level(logging.WARNING, "adiff"):
+        out = make(*marks).out
+    assert "2 photos show several defects: each is there once for each" in caplog.text
+    assert json.loads((out / "groups.json").read_text())["test/dent/0.png"] == "0"
+    split = read_split(out, "out", {"dent": 1, "scratch": 1})
+    teach, test = ({shot.image.name for shot in part} for part in (split.train, split.test))
+    assert not teach & test
+
+
+def test_marks_that_are_lines_or_boxes(make, caplog):
+    with caplog.at_level(logging.WARNING, "adiff"):
+        made = make((0, "dent", {"bbox": [2, 3, 4, 4]}), (1, "dent", {"segmentation": [[1, 1, 2, 2]]}), (0, "dent", {}))
+    assert "2 of 3 marks are points or lines, which have no area" in caplog.text
+    assert "1 of 3 marks are boxes: their masks are rectangles" in caplog.text
+    assert made.shots == {"dent": 1} and made.normals == 2  # not the photo of which only a line is known
+    with pytest.raises(InputError, match="none of 4 photos has a mark with an area"):
+        make((1, "dent", {}))
+
+
+def test_labels_with_their_product(make, caplog):
+    made = make((0, "metal/dent", DENT), (1, "wood/dent", SCRATCH))
+    assert made.shots == {"metal/dent": 1, "wood/dent": 1} and made.normals == 0
+    assert "2 photos without marks are left out, as they may be of any of metal, wood" in caplog.text
+    assert (made.out / "wood" / "test" / "dent" / "1.png").exists()
+
+
+@pytest.mark.parametrize("label", ["good", "a/b/c", "../x", "con", "a\x00b", "x" * 70])
+def test_labels_that_are_no_folders(make, tmp_path, label):
+    if label == "a/b/c":
+        assert make((0, label, DENT)).shots == {"a-b-c": 1}
+        return
+    with pytest.raises(InputError, match="label"):
+        make((0, label, DENT))
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_look_alike(make):
+    with pytest.raises(InputError, match="the labels Dent, dent differ only in case or look"):
+        make((0, "Dent", DENT), (1, "dent", DENT))
+    assert make((0, "Dent", DENT), (1, "dent", DENT), as_one="dent").shots == {"dent": 2}
+
+
+def test_photos_of_one_name(labelme, photos, tmp_path):
+    marks = ("dent", "polygon", [[2, 3], [5, 3], [5, 6], [2, 6]])
+    labelme(0, marks)
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("0.json", "0.png"):
+        (other / name).write_bytes((photos / name).read_bytes())
+    made = write_dataset(read_annotations([photos, other]), tmp_path / "out")
+    assert sorted(path.stem for path in (made.out / "test" / "dent").iterdir()) == ["other-0", "photos-0"]
+
+
+def test_again_completes_what_is_missing(make, tmp_path, monkeypatch):
+    out = make((0, "dent", DENT), (1, "scratch", SCRATCH)).out
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (out / "test" / "dent" / "0.png").unlink()
+    (out / "ground_truth" / "dent" / "0_mask.png").unlink()
+    make((0, "dent", DENT), (1, "scratch", SCRATCH))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    with pytest.raises(InputError, match="holds a set with content"):
+        make((0, "dent", SCRATCH))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "x").touch()
+    with pytest.raises(InputError, match="is not empty and holds no import.json"):
+        make((0, "dent", DENT), out=tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes", "told"),
+    [
+        ({"segmentation": [[20, 20, 30, 20, 30, 30]]}, {}, "cover nothing in it"),
+        ({"segmentation": [[0, 0, 16, 0, 16, 12, 0, 12]]}, {}, "cover all of it"),
+        (DENT, {"images": [{"id": 1, "file_name": "0.png", "height": 16, "width": 12}]}, "12x16; it lies on its side"),
+        (
+            DENT,
+            {"images": [{"id": 1, "file_name": "0.png", "height": 9, "width": 9}]},
+            "is 16x12, its annotation says 9x9",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_written(make, tmp_path, shape, changes, told):
+    with pytest.raises(InputError, match=told):
+        make((0, "dent", shape), changes=changes)
+    assert not (tmp_path / "out").exists()

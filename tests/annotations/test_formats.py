@@ -1,0 +1,281 @@
+"""Each format's marks, worked out by hand."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adiff.annotations import read_annotations
+from adiff.errors import InputError
+from adiff.export.rle import encode_rle
+from adiff.export.voc import write_palette_png
+
+SQUARE = [[2, 3], [5, 3], [5, 6], [2, 6]]
+"""Columns 2 to 5, rows 3 to 6."""
+
+
+def box(rows, columns):
+    mask = np.zeros((12, 16), bool)
+    mask[rows[0] : rows[1] + 1, columns[0] : columns[1] + 1] = True
+    return mask
+
+
+def drawn(photo):
+    return {mark.label: mark.draw((12, 16)) for mark in photo.marks}
+
+
+FLAT = [value for point in SQUARE for value in point]
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        ({"segmentation": [FLAT]}, box((3, 6), (2, 5))),
+        ({"segmentation": [[2.9, 3.1, 5.2, 3.9, 5.99, 6.99, 2.01, 6.5]]}, box((3, 6), (2, 5))),
+        ({"segmentation": [FLAT, [8, 1, 9, 1, 9, 1]]}, box((3, 6), (2, 5)) | box((1, 1), (8, 9))),
+        ({"segmentation": encode_rle(box((3, 6), (2, 5)))}, box((3, 6), (2, 5))),
+        ({"segmentation": {"size": [12, 16], "counts": [3 + 24, 4, 165 - 4]}}, box((3, 6), (2, 2))),
+        ({"segmentation": [], "bbox": [2, 3, 4, 4]}, box((3, 6), (2, 5))),
+        ({"bbox": [2.0, 3.0, 0.5, 0.2]}, box((3, 3), (2, 2))),
+    ],
+)
+def test_coco(coco, photos, shape, wanted):
+    first, *rest = read_annotations([coco((0, "dent", shape))], photos)
+    assert first.image == photos / "0.png" and first.size == (12, 16)
+    assert np.array_equal(drawn(first)["dent"], wanted)
+    assert [one.marks for one in rest] == [(), (), ()]
+    assert first.marks[0].box == (not shape.get("segmentation"))
+
+
+@pytest.mark.parametrize("shape", [{}, {"bbox": [1, 1, 0, 4]}, {"segmentation": [[1, 1, 2, 2]]}, {"bbox": None}])
+def test_coco_marks_without_an_area(coco, photos, shape):
+    assert read_annotations([coco((0, "dent", shape))], photos)[0].marks[0].draw is None
+
+
+@pytest.mark.parametrize("place", ["annotations/instances_{}.json", "{}/x.json", "{}.json", "annotations/{}.json"])
+def test_coco_finds_its_photos(coco, photos, place):
+    path = coco((0, "dent", {"segmentation": [FLAT]}), path=photos.parent / "set" / place.format("train"))
+    photos.rename(photos.parent / "set" / "train") if "annotations" in place else photos.rename(path.parent / "images")
+    assert len(read_annotations([path])) == len(read_annotations([photos.parent / "set"])) == 4
+
+
+def test_several_files_that_tell_of_one_photo(coco, photos, tmp_path):
+    one = coco((0, "dent", {"segmentation": [FLAT]}))
+    other = coco((0, "scratch", {"bbox": [1, 1, 2, 2]}), path=tmp_path / "other.json")
+    found = read_annotations([one, other], photos)
+    assert len(found) == 4 and set(drawn(found[0])) == {"dent", "scratch"}
+
+
+def png_of(mask):
+    file = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        (("dent", "polygon", SQUARE), box((3, 6), (2, 5))),
+        (("dent", "rectangle", [[5.5, 6.2], [2, 3]]), box((3, 6), (2, 5))),
+        (("dent", "rectangle", SQUARE), box((3, 6), (2, 5))),
+        (("dent", "mask", [[2, 3], [5, 6]], png_of(np.ones((4, 4)))), box((3, 6), (2, 5))),
+        (("dent", "mask", [[-1, 10], [3, 14]], png_of(np.ones((5, 5)))), box((10, 11), (0, 3))),
+    ],
+)
+def test_labelme(labelme, photos, shape, wanted):
+    labelme(1, shape)
+    found = {one.image.name: one for one in read_annotations([photos])}
+    assert np.array_equal(drawn(found["1.png"])["dent"], wanted)
+    assert not found["1.png"].marks[0].box and len(found) == 4 and not found["0.png"].marks
+    assert len(read_annotations([photos / "1.json"])) == 1  # what lies beside a single file is not looked at
+
+
+def test_labelme_circles_and_lines(labelme, photos):
+    labelme(0, ("hole", "circle", [[8, 6], [8, 3]]), ("scratch", "linestrip", [[1, 1], [4, 4], [5, 5]]))
+    hole, scratch = read_annotations([photos / "0.json"])[0].marks
+    mask = hole.draw((12, 16))
+    assert mask[6, 8] and mask[3, 8] and mask[9, 8] and not mask[2, 8] and not mask[4, 5] and scratch.draw is None
+
+
+def test_labelme_paths_of_another_system(labelme, photos, tmp_path):
+    path = labelme(0, ("dent", "polygon", SQUARE), imagePath="..\\elsewhere\\0.png")
+    assert read_annotations([path])[0].image == photos / "0.png"
+    (tmp_path / "labels").mkdir()
+    path.rename(tmp_path / "labels" / "0.json")
+    assert len(read_annotations([tmp_path / "labels"], photos)) == 4
+
+
+@pytest.mark.parametrize("names", ["data.yaml", "list.yaml", "classes.txt"])
+@pytest.mark.parametrize("deep", [True, False])
+def test_yolo(photos, tmp_path, names, deep):
+    root = tmp_path / "yolo"
+    images, labels = (
+        (root / "train" / "images", root / "train" / "labels") if deep else (root / "images", root / "labels")
+    )
+    images.parent.mkdir(parents=True)
+    photos.rename(images)
+    labels.mkdir()
+    polygon = " ".join(f"{x / 16:.6f} {y / 12:.6f}" for x, y in [(2.5, 3.5), (5.5, 3.5), (5.5, 6.5), (2.5, 6.5)])
+    (labels / "0.txt").write_text(f"1 {polygon}\n\n0 0.25 0.5 0.125 0.25\n")
+    (labels / "1.txt").write_text("")
+    text = {"data.yaml": "path: /gone\ntrain: ../train/images\nnames:\n  0: dent\n  1: scratch\n",
+            "list.yaml": "names: [dent, scratch]\nnc: 2\n", "classes.txt": "dent\nscratch\n"}[names]  # fmt: skip
+    path = root / names.replace("list", "data")
+    path.write_text(text)
+    for given in (root, path):
+        first, *rest = read_annotations([given])
+        assert np.array_equal(drawn(first)["scratch"], box((3, 6), (2, 5)))
+        assert np.array_equal(drawn(first)["dent"], box((4, 6), (3, 4)))
+        assert [mark.box for mark in first.marks] == [False, True]
+        assert [one.marks for one in rest] == [(), (), ()]
+
+
+@pytest.mark.parametrize("kind", ["labels.txt", "class_names.txt", "labelmap.txt"])
+def test_voc(photos, tmp_path, kind):
+    root = tmp_path / "voc"
+    root.mkdir()
+    photos.rename(root / "JPEGImages")
+    classes = np.zeros((12, 16), np.uint8)
+    classes[3:7, 2:6], classes[8, 8], classes[9, 9] = 2, 1, 255
+    if kind == "labelmap.txt":
+        colours = np.array([[0, 0, 0], [250, 50, 83], [61, 61, 245]], np.uint8)
+        pixels = colours[np.where(classes == 255, 0, classes)]
+        (root / "SegmentationClass").mkdir()
+        Image.fromarray(pixels).save(root / "SegmentationClass" / "0.png")
+        text = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ndent:250,50,83::\nscratch:61,61,245::\n"
+    else:
+        write_palette_png(root / "SegmentationClass" / "0.png", classes)
+        text = "_background_\n" * (kind == "class_names.txt") + "dent\nscratch\n"
+    (root / kind).write_text(text)
+    (photo,) = read_annotations([root])
+    assert photo.image == root / "JPEGImages" / "0.png"
+    assert np.array_equal(drawn(photo)["scratch"], box((3, 6), (2, 5)))
+    assert np.array_equal(drawn(photo)["dent"], box((8, 8), (8, 8)))
+
+
+def refused(*paths, images=None):
+    with pytest.raises(InputError) as caught:
+        for photo in read_annotations(list(paths), images):
+            for mark in photo.marks:
+                mark.draw((12, 16))
+    return str(caught.value)
+
+
+BROKEN_COCO = {
+    "category": ({"category_id": 9}, {}, "annotation 0 is of category 9, which the file does not name"),
+    "image": ({"image_id": 99}, {}, "1 images that annotations name are not in its list, the first with the id 99"),
+    "image id": ({"image_id": [1]}, {}, r"annotation 0 has the id \[1\]"),
+    "polygon": ({"segmentation": [[1, 2, 3]]}, {}, "annotation 0 has a place that is no list of x and y"),
+    "number": ({"segmentation": [[1, 2, 3, 4, 5, 1e300]]}, {}, r"annotation 0 has a place at 1e\+300"),
+    "text": ({"segmentation": "x"}, {}, "neither polygons nor run lengths"),
+    "runs": ({"segmentation": {"size": [12, 16], "counts": "11"}}, {}, "do not add up to 12 x 16"),
+    "long runs": ({"segmentation": {"size": [12, 16], "counts": "o" * 9 + "1"}}, {}, "a number is too long"),
+    "cut runs": ({"segmentation": {"size": [12, 16], "counts": "o"}}, {}, "in the middle of a number"),
+    "negative": ({"segmentation": {"size": [12, 16], "counts": [-1, 193]}}, {}, "do not add up"),
+    "size": ({"segmentation": {"size": [16, 12], "counts": "1"}}, {}, r"is of an image of \[16, 12\]"),
+    "counts": ({"segmentation": {"size": [12, 16], "counts": 5}}, {}, "neither text nor numbers"),
+    "images": ({}, {"images": [3]}, "its images are no list of objects"),
+    "categories": ({}, {"categories": {}}, "its categories are no list of objects"),
+    "name": ({}, {"categories": [{"id": 1, "name": " "}]}, "category 0 has the label ' '; expected a name"),
+    "file": ({}, {"images": [{"id": 1, "file_name": "gone.png"}]}, "its image 'gone.png' is not in .*--images"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_COCO)
+def test_damaged_coco(coco, photos, what):
+    import re
+
+    shape, changes, told = BROKEN_COCO[what]
+    path = coco((0, "dent", {"segmentation": [FLAT], **shape}), **changes)
+    assert re.search(told, refused(path, images=photos))
+
+
+def test_damaged_labelme(labelme, photos):
+    good = ("dent", "polygon", SQUARE)
+    for shapes, changes, told in (
+        ([("", "polygon", SQUARE)], {}, "shape 0 has the label ''"),
+        ([("dent", "polygon", 5)], {}, "shape 0 has a place that is no list"),
+        ([("dent", "mask", [[1, 1], [2, 2]], "!")], {}, "shape 0 has a mask that is no PNG"),
+        ([good], {"imagePath": 3}, "names no photo"),
+        ([good], {"imagePath": "7.png"}, "its image '7.png' is not in"),
+        ([good], {"shapes": [4]}, "shape 0 is damaged"),
+    ):
+        assert told in refused(labelme(0, *shapes, **changes))
+    labelme(0, good)
+    (photos / "1.json").write_text("{")  # else its photo would pass as one without marks
+    assert "1.json is no labelme file" in refused(photos)
+
+
+def test_damaged_yolo(photos, tmp_path):
+    root = tmp_path / "yolo"
+    root.mkdir()
+    photos.rename(root / "images")
+    (root / "labels").mkdir()
+    label = root / "labels" / "0.txt"
+    label.write_text("0 0.5 0.5 0.1 0.1")
+    assert "neither data.yaml nor classes.txt" in refused(root)
+    for text in ("names: 3", "names: {a: b}", "- x", ": [", "names: [[1]]", "names:\n  0: ''"):
+        (root / "data.yaml").write_text(text)
+        assert "data.yaml" in refused(root)
+    (root / "data.yaml").write_text("names: [dent]")
+    for line, told in (
+        ("1 0.5 0.5 0.1 0.1", "is of class 1, and names are given for 1"), ("x 1 2", "expected a class"),
+        ("0 1 2 3", "has 3 numbers behind its class"), ("0 nan 0 0 0 1 1", "outside"), ("0 1e9 1 1 1", "outside"),
+    ):  # fmt: skip
+        label.write_text(line)
+        assert told in refused(root)
+    label.write_bytes(b"\xff\xfe\x00")
+    assert "is no text" in refused(root)
+    assert "leave --images out" in refused(root, images=root / "images")
+
+
+def test_damaged_voc(photos, tmp_path):
+    root = tmp_path / "voc"
+    root.mkdir()
+    photos.rename(root / "JPEGImages")
+    path = root / "SegmentationClass" / "0.png"
+    write_palette_png(path, np.full((12, 16), 3, np.uint8))
+    assert "names no classes; expected labels.txt" in refused(root)
+    (root / "labels.txt").write_text("dent\n")
+    assert "holds class 3, which labels.txt" in refused(root)
+    write_palette_png(path, np.eye(5, 7, dtype=np.uint8))
+    assert "is 7x5, its photo 16x12" in refused(root)
+    Image.new("RGB", (16, 12), "red").save(path)
+    assert "has colours (RGB), and labelmap.txt" in refused(root)
+    (root / "labelmap.txt").write_text("dent:0,0")
+    assert "expected label:red,green,blue" in refused(root)
+    (root / "labelmap.txt").write_text("dent:0,0,255::")
+    assert "holds the colour 0xff0000" in refused(root)
+    path.write_bytes(path.read_bytes()[:40])
+    assert "damaged or cut short" in refused(root)
+    path.rename(path.with_name("9.png"))
+    assert "its photo is not in" in refused(root)
+
+
+def test_what_is_no_annotation(photos, coco, labelme, tmp_path):
+    assert "no annotations in" in refused(photos) and "expected COCO's .json" in refused(photos)
+    (photos / "x.json").write_text('{"images": 3}')
+    assert "is no COCO file" in refused(photos / "x.json")
+    (photos / "x.json").write_text("[" * 100_000)
+    assert "damaged" in refused(photos / "x.json")
+    labelme(0, ("dent", "polygon", SQUARE))
+    coco((0, "dent", {"segmentation": [FLAT]}), path=photos / "x.json")
+    assert "give one kind" in refused(photos)
+    assert "does not exist" in refused(photos / "x.json", images=tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match="gone.json does not exist; expected COCO"):
+        read_annotations([tmp_path / "gone.json"])
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/secret.png", "..\\secret.png", "C:\\secret.png", "..", "a\0b"])
+def test_names_that_lead_out_of_the_folder(coco, photos, tmp_path, name):
+    (photos / "0.png").rename(tmp_path / "secret.png")
+    path = coco((0, "dent", {"segmentation": [FLAT]}), images=[{"id": 1, "file_name": name}])
+    assert "is not in" in refused(path, images=photos)
+
+
+def test_links_that_lead_out_of_the_folder(coco, photos, tmp_path):
+    (photos / "0.png").rename(tmp_path / "secret.png")
+    (photos / "0.png").symlink_to(tmp_path / "secret.png")
+    assert "leads out of" in refused(coco((0, "dent", {"segmentation": [FLAT]})), images=photos)
