@@ -77,8 +77,8 @@ def _mark(one: dict[str, Any], label: str, where: str) -> Mark:
     if shape:
         if not isinstance(shape, list):
             raise InputError(f"{where} has a segmentation that is neither polygons nor run lengths")
-        drawn = [draw for part in shape if (draw := polygon(points_of(part, where)))]
-        return Mark(label, _together(drawn) if drawn else None)
+        if drawn := [draw for part in shape if (draw := polygon(points_of(part, where)))]:
+            return Mark(label, _together(drawn))
     box = one.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
         return Mark(label, None)

@@ -22,6 +22,8 @@ Size = tuple[int, int]
 """(H, W) in pixels."""
 Points = list[tuple[float, float]]
 """(x, y) in pixels, from the upper left corner of the photo."""
+SLACK = 0.04
+"""Pixels that rounded shares of a side may take from a whole number; less than what an exported outline lies inside."""
 FARTHEST = 2**20
 """Pixels from the photo's corner; what lies farther away is a damaged number."""
 
@@ -49,14 +51,14 @@ class Annotated:
 
 def polygon(points: Points) -> Callable[[Size], np.ndarray] | None:
     """Return what draws a filled polygon; None for less than three corners."""
-    corners = [(math.floor(x), math.floor(y)) for x, y in points]
+    corners = [(_whole(x), _whole(y)) for x, y in points]
     return None if len(corners) < 3 else lambda size: _drawn(size, lambda pen: pen.polygon(corners, 1, 1))
 
 
 def rectangle(points: Points) -> Callable[[Size], np.ndarray]:
     """Return what draws the upright rectangle around points."""
     xs, ys = zip(*points, strict=True)
-    corners = [math.floor(side) for side in (min(xs), min(ys), max(xs), max(ys))]
+    corners = [_whole(side) for side in (min(xs), min(ys), max(xs), max(ys))]
     return lambda size: _drawn(size, lambda pen: pen.rectangle(corners, 1))
 
 
@@ -65,6 +67,10 @@ def circle(centre: tuple[float, float], radius: float) -> Callable[[Size], np.nd
     x, y = centre
     corners = (x - radius, y - radius, x + radius, y + radius)
     return lambda size: _drawn(size, lambda pen: pen.ellipse(corners, 1))
+
+
+def _whole(place: float) -> int:
+    return math.floor(place + SLACK)
 
 
 def _drawn(size: Size, draw: Callable[[ImageDraw.ImageDraw], None]) -> np.ndarray:

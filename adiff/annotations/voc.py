@@ -10,15 +10,16 @@ from PIL import Image
 
 from ..datasets.images import BROKEN, FORMATS, LARGEST
 from ..errors import InputError
+from ..export.voc import voc_colours
 from .marks import Annotated, Mark, Size, images_in, text_of
 
 CLASSES, IMAGES = "SegmentationClass", "JPEGImages"
 UNDECIDED = 255
 """VOC's number of pixels that belong to no class for sure: the outlines of objects."""
-NAMES = ("labels.txt", "class_names.txt")
-"""Files that name the classes, a line each: from number 1 on (`adiff export`), or after a line of the background."""
 COLOURS = "labelmap.txt"
-"""File of CVAT's export that names the colours: label:r,g,b:parts:actions."""
+"""CVAT's and Datumaro's file of names, label:r,g,b:parts:actions, the colours perhaps left out."""
+NAMES = (COLOURS, "class_names.txt", "labels.txt")
+"""Files that name the classes, a line each: from number 1 on (`adiff export`), or after a line of the background."""
 GROUND = ("background", "_background_")
 """Lines that name no class."""
 
@@ -31,21 +32,20 @@ def read_voc(root: Path, images: Path | None) -> list[Annotated]:
     """
     folder = images or root / IMAGES
     photos = {path.stem: path for path in images_in(folder)}
+    names, by_colour = _named(root)
     found = []
     for path in images_in(root / CLASSES):
         if path.stem not in photos:
             raise InputError(f"{path}: its photo is not in {folder}; give the folder of the images (--images)")
-        found.append(Annotated(photos[path.stem], _marks(path, root)))
+        found.append(Annotated(photos[path.stem], _marks(path, names, by_colour)))
     return found
 
 
-def _marks(path: Path, root: Path) -> tuple[Mark, ...]:
-    by_colour = (root / COLOURS).is_file()
-    names = _of_colours(root / COLOURS) if by_colour else _of_numbers(root)
+def _marks(path: Path, names: dict[int, str], by_colour: bool) -> tuple[Mark, ...]:
     there = set(np.unique(_values(path, by_colour)).tolist()) - ({0} if by_colour else {0, UNDECIDED})
     if unknown := sorted(there - names.keys()):
         told = f"the colour {unknown[0]:#08x}" if by_colour else f"class {unknown[0]}"
-        raise InputError(f"{path} holds {told}, which {COLOURS if by_colour else NAMES[0]} in {root} does not name")
+        raise InputError(f"{path} holds {told}, and {len(names)} others are named; see {', '.join(NAMES)}")
     return tuple(Mark(names[one], partial(_of_class, path, one, by_colour)) for one in sorted(there))
 
 
@@ -57,21 +57,32 @@ def _of_class(path: Path, value: int, by_colour: bool, size: Size) -> np.ndarray
 
 
 def _values(path: Path, by_colour: bool) -> np.ndarray:
-    """A file's class numbers, or its colours as numbers 0xRRGGBB, (H, W)."""
+    """A file's class numbers, which VOC's own colours stand for too, or its colours as numbers 0xRRGGBB, (H, W)."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > LARGEST:
                 raise InputError(f"{path} is {image.width}x{image.height} pixels; at most {LARGEST} are opened")
-            if by_colour:
-                red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(np.int32), 2, 0)
-                return red << 16 | green << 8 | blue
-            if image.mode not in ("P", "L"):
-                raise InputError(f"{path} has colours ({image.mode}), and {COLOURS}, which names them, is not there")
-            return np.asarray(image)
+            if not by_colour and image.mode in ("P", "L"):
+                return np.asarray(image)
+            colours = _packed(np.asarray(image.convert("RGB")))
     except (*BROKEN, Image.DecompressionBombError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} cannot be read, it is damaged or cut short: {error}") from None
+    if by_colour:
+        return colours
+    own = _packed(voc_colours())
+    order = np.argsort(own)
+    numbers = order[np.searchsorted(own[order], colours).clip(max=len(own) - 1)]
+    if (other := colours[own[numbers] != colours]).size:
+        raise InputError(f"{path} has the colour {other[0]:#08x}, which is none of VOC's; name its label in {COLOURS}")
+    return numbers
+
+
+def _packed(colours: np.ndarray) -> np.ndarray:
+    """Colours, (..., 3) uint8, as numbers 0xRRGGBB."""
+    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue
 
 
 def _lines(path: Path) -> list[str]:
@@ -81,27 +92,27 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"{path} is no text") from None
 
 
-def _of_numbers(root: Path) -> dict[int, str]:
-    """The names of the classes by number, 0 being the background."""
+def _named(root: Path) -> tuple[dict[int, str], bool]:
+    """The names of the classes, by number (0 is the background) or by colour, 0xRRGGBB, and whether it is by colour."""
     path = next((root / name for name in NAMES if (root / name).is_file()), None)
     if path is None:
-        raise InputError(f"{root} names no classes; expected {NAMES[0]} there, a class a line from number 1 on")
-    lines = [line for line in _lines(path) if line.lower() != "__ignore__"]
-    first = 0 if lines and lines[0].lower() in GROUND else 1
-    return {number: line for number, line in enumerate(lines, first) if line.lower() not in GROUND}
+        raise InputError(f"{root} names no classes; expected {NAMES[-1]} there, a class a line from number 1 on")
+    lines = [line for line in _lines(path) if line.lower() != "__ignore__" and not line.startswith("#")]
+    told = [line.partition(":") for line in lines] if path.name == COLOURS else [(line, "", "") for line in lines]
+    colours = [colour for _, _, rest in told if (colour := rest.partition(":")[0])]
+    if colours and len(colours) < len(told):
+        raise InputError(
+            f"{path} tells a colour for {len(colours)} of {len(told)} labels; expected label:red,green,blue"
+        )
+    first = 0 if lines and told[0][0].lower() in GROUND else 1
+    numbers = [_colour(text, path) for text in colours] or range(first, first + len(told))
+    named = {number: label for number, (label, _, _) in zip(numbers, told, strict=True)}
+    return {n: text_of(label, str(path)) for n, label in named.items() if label.lower() not in GROUND}, bool(colours)
 
 
-def _of_colours(path: Path) -> dict[int, str]:
-    """The names of the classes by colour, 0xRRGGBB."""
-    names = {}
-    for line in _lines(path):
-        if line.startswith("#"):
-            continue
-        label, _, rest = line.partition(":")
-        try:
-            red, green, blue = (int(value) for value in rest.partition(":")[0].split(","))
-        except ValueError:
-            raise InputError(f"{path} has the line {line[:60]!r}; expected label:red,green,blue") from None
-        if label.lower() not in GROUND:
-            names[red << 16 | green << 8 | blue] = text_of(label, str(path))
-    return names
+def _colour(text: str, path: Path) -> int:
+    try:
+        red, green, blue = (int(value) for value in text.split(","))
+    except ValueError:
+        raise InputError(f"{path} has the colour {text[:40]!r}; expected red,green,blue") from None
+    return red << 16 | green << 8 | blue

@@ -93,8 +93,8 @@ def read_dataset(root: Path | str, products: Sequence[str] = (), defects: Sequen
     loose = _image_files(root, root)
     got = f"{len(loose)} image files directly in it" if loose else f"folders {_listed(here)}" if here else "nothing"
     raise InputError(
-        f"no images found in {root} ({got}); expected images/ and masks/ in it, or test/DEFECT/ and ground_truth/DEFECT/ "
-        f"as in MVTec AD, for one product or in one folder for each; {IMPORT}"
+        f"no images found in {root} ({got}); expected images/ and masks/ in it, or test/DEFECT/ and "
+        f"ground_truth/DEFECT/ as in MVTec AD, for one product or in one folder for each; {IMPORT}"
     )
 
 

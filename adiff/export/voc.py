@@ -62,11 +62,11 @@ class VocWriter:
 def write_palette_png(path: Path, labels: np.ndarray) -> None:
     """Write labels, (H, W) uint8, as a PNG in VOC's colours."""
     image = Image.fromarray(labels)
-    image.putpalette(_colours().tobytes())
+    image.putpalette(voc_colours().tobytes())
     write_whole(path, lambda temporary: image.save(temporary, format="PNG"))
 
 
-def _colours() -> np.ndarray:
+def voc_colours() -> np.ndarray:
     """VOC's colour map, (256, 3) uint8: a label's bits go to red, green, blue in turn, from the highest bit down."""
     labels, colours = np.arange(256), np.zeros((256, 3), np.uint8)
     for bit in range(8):

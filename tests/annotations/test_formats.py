@@ -33,12 +33,13 @@ FLAT = [value for point in SQUARE for value in point]
     ("shape", "wanted"),
     [
         ({"segmentation": [FLAT]}, box((3, 6), (2, 5))),
-        ({"segmentation": [[2.9, 3.1, 5.2, 3.9, 5.99, 6.99, 2.01, 6.5]]}, box((3, 6), (2, 5))),
+        ({"segmentation": [[2.9, 3.1, 5.2, 3.9, 5.9, 6.9, 2.01, 6.5]]}, box((3, 6), (2, 5))),
         ({"segmentation": [FLAT, [8, 1, 9, 1, 9, 1]]}, box((3, 6), (2, 5)) | box((1, 1), (8, 9))),
         ({"segmentation": encode_rle(box((3, 6), (2, 5)))}, box((3, 6), (2, 5))),
         ({"segmentation": {"size": [12, 16], "counts": [3 + 24, 4, 165 - 4]}}, box((3, 6), (2, 2))),
         ({"segmentation": [], "bbox": [2, 3, 4, 4]}, box((3, 6), (2, 5))),
         ({"bbox": [2.0, 3.0, 0.5, 0.2]}, box((3, 3), (2, 2))),
+        ({"segmentation": [[2, 3, 5, 3]], "bbox": [2, 3, 4, 1]}, box((3, 3), (2, 5))),
     ],
 )
 def test_coco(coco, photos, shape, wanted):
@@ -46,7 +47,7 @@ def test_coco(coco, photos, shape, wanted):
     assert first.image == photos / "0.png" and first.size == (12, 16)
     assert np.array_equal(drawn(first)["dent"], wanted)
     assert [one.marks for one in rest] == [(), (), ()]
-    assert first.marks[0].box == (not shape.get("segmentation"))
+    assert first.marks[0].box == ("bbox" in shape)
 
 
 @pytest.mark.parametrize("shape", [{}, {"bbox": [1, 1, 0, 4]}, {"segmentation": [[1, 1, 2, 2]]}, {"bbox": None}])
@@ -117,7 +118,7 @@ def test_yolo(photos, tmp_path, names, deep):
     images.parent.mkdir(parents=True)
     photos.rename(images)
     labels.mkdir()
-    polygon = " ".join(f"{x / 16:.6f} {y / 12:.6f}" for x, y in [(2.5, 3.5), (5.5, 3.5), (5.5, 6.5), (2.5, 6.5)])
+    polygon = " ".join(f"{x / 16:.5f} {y / 12:.5f}" for x, y in SQUARE)
     (labels / "0.txt").write_text(f"1 {polygon}\n\n0 0.25 0.5 0.125 0.25\n")
     (labels / "1.txt").write_text("")
     text = {"data.yaml": "path: /gone\ntrain: ../train/images\nnames:\n  0: dent\n  1: scratch\n",
@@ -132,7 +133,9 @@ def test_yolo(photos, tmp_path, names, deep):
         assert [one.marks for one in rest] == [(), (), ()]
 
 
-@pytest.mark.parametrize("kind", ["labels.txt", "class_names.txt", "labelmap.txt"])
+@pytest.mark.parametrize(
+    "kind", ["labels.txt", "class_names.txt", "labelmap.txt", "labelmap.txt without colours", "labels.txt in RGB"]
+)
 def test_voc(photos, tmp_path, kind):
     root = tmp_path / "voc"
     root.mkdir()
@@ -148,7 +151,12 @@ def test_voc(photos, tmp_path, kind):
     else:
         write_palette_png(root / "SegmentationClass" / "0.png", classes)
         text = "_background_\n" * (kind == "class_names.txt") + "dent\nscratch\n"
-    (root / kind).write_text(text)
+        if kind.startswith("labelmap"):
+            text = "# label:color_rgb:parts:actions\nbackground:::\ndent:::\nscratch:::\n"
+        if kind.endswith("RGB"):
+            with Image.open(root / "SegmentationClass" / "0.png") as image:
+                image.convert("RGB").save(root / "SegmentationClass" / "0.png")
+    (root / kind.split()[0]).write_text(text)
     (photo,) = read_annotations([root])
     assert photo.image == root / "JPEGImages" / "0.png"
     assert np.array_equal(drawn(photo)["scratch"], box((3, 6), (2, 5)))
@@ -239,13 +247,15 @@ def test_damaged_voc(photos, tmp_path):
     write_palette_png(path, np.full((12, 16), 3, np.uint8))
     assert "names no classes; expected labels.txt" in refused(root)
     (root / "labels.txt").write_text("dent\n")
-    assert "holds class 3, which labels.txt" in refused(root)
+    assert "holds class 3, and 1 others are named" in refused(root)
     write_palette_png(path, np.eye(5, 7, dtype=np.uint8))
     assert "is 7x5, its photo 16x12" in refused(root)
     Image.new("RGB", (16, 12), "red").save(path)
-    assert "has colours (RGB), and labelmap.txt" in refused(root)
+    assert "has the colour 0xff0000, which is none of VOC's" in refused(root)
     (root / "labelmap.txt").write_text("dent:0,0")
-    assert "expected label:red,green,blue" in refused(root)
+    assert "has the colour '0,0'" in refused(root)
+    (root / "labelmap.txt").write_text("dent:0,0,1\nscratch::")
+    assert "tells a colour for 1 of 2 labels" in refused(root)
     (root / "labelmap.txt").write_text("dent:0,0,255::")
     assert "holds the colour 0xff0000" in refused(root)
     path.write_bytes(path.read_bytes()[:40])
