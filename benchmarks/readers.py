@@ -5,7 +5,9 @@ A reader takes a file's path and may raise InputError or FileNotFoundError, noth
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import Dinov2Config, Dinov2Model
 
+from adiff.annotations import read_annotations, write_dataset
 from adiff.backbone.loading import load_single_file
 from adiff.backbone.lora import merge_lora
 from adiff.cli.runs import check_run, plan_of
@@ -33,6 +36,7 @@ from adiff.evaluation.splits import read_groups
 from adiff.export import read_runs
 from adiff.export.runs import pairs_of
 from adiff.export.splits import Splits
+from adiff.export.voc import write_palette_png
 from adiff.features import load_features
 from adiff.foreign import read_embedding
 from adiff.learning import open_shots
@@ -137,6 +141,54 @@ def _features(folder: Path) -> None:
 def _vision(folder: Path) -> None:
     settings = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 14}
     Dinov2Model(Dinov2Config(**settings, image_size=28)).save_pretrained(folder)
+
+
+def _annotated(folder: Path) -> None:
+    """Two photos of each format, one with a mark of each kind."""
+    flat = [2, 3, 5, 3, 5, 6, 2, 6]
+    _data(folder / "coco")
+    write_json(folder / "coco" / "coco.json", {
+        "images": [{"id": n, "file_name": f"{name}.png", "height": 12, "width": 10} for n, name in enumerate("ab")],
+        "categories": [{"id": 1, "name": "dent"}, {"id": 2, "name": "scratch"}],
+        "annotations": [
+            {"id": 0, "image_id": 0, "category_id": 1, "segmentation": [flat], "bbox": [2, 3, 4, 4]},
+            {"id": 1, "image_id": 0, "category_id": 2, "segmentation": {"size": [12, 10], "counts": "f001"}},
+            {"id": 2, "image_id": 1, "category_id": 2, "segmentation": {"size": [12, 10], "counts": [60, 20, 40]}},
+        ],
+    })  # fmt: skip
+    points = [[2, 3], [5, 3], [5, 6], [2, 6]]
+    picture = io.BytesIO()
+    Image.fromarray(np.full((3, 3), 255, np.uint8)).save(picture, "PNG")
+    mask = base64.b64encode(picture.getvalue()).decode()
+    write_json(folder / "a.json", {
+        "imagePath": "a.png", "imageHeight": 12, "imageWidth": 10, "shapes": [
+            {"label": "dent", "shape_type": "polygon", "points": points},
+            {"label": "dent", "shape_type": "circle", "points": points[:2]},
+            {"label": "scratch", "shape_type": "mask", "points": points[::2], "mask": mask},
+        ],
+    })  # fmt: skip
+    write_png(folder / "a.png", np.full((12, 10, 3), 90, np.uint8))
+    (folder / "yolo" / "labels").mkdir(parents=True)
+    write_png(folder / "yolo" / "images" / "a.png", np.full((12, 10, 3), 90, np.uint8))
+    (folder / "yolo" / "labels" / "a.txt").write_text("0 0.2 0.2 0.5 0.2 0.5 0.6\n1 0.5 0.5 0.2 0.2\n")
+    (folder / "yolo" / "data.yaml").write_text("train: images\nnames:\n  0: dent\n  1: scratch\n")
+    write_png(folder / "voc" / "JPEGImages" / "a.png", np.full((12, 10, 3), 90, np.uint8))
+    write_palette_png(folder / "voc" / "SegmentationClass" / "a.png", np.eye(12, 10, dtype=np.uint8))
+    (folder / "voc" / "labelmap.txt").write_text("background:0,0,0::\ndent:128,0,0::\n")
+
+
+def _imported(given: Callable[[Path], Path] = lambda path: path, photos: str = "") -> Read:
+    """Import what annotations tell; nothing but the data set may be written."""
+
+    def read(path: Path) -> None:
+        out = path.parent / "imported"
+        try:
+            images = path.parent / photos if photos else None
+            write_dataset(read_annotations([given(path)], images), out)
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+
+    return read
 
 
 def _groups(folder: Path) -> None:
@@ -259,6 +311,12 @@ def all_readers() -> list[Reader]:
         Reader("a shot's mask", "data/masks/a.png", _data, _shots),
         Reader("names of a data set's files", "tree.txt", _tree, _read_tree),
         Reader("name", "name.txt", _names, _read_name),
+        Reader("annotations: COCO", "coco/coco.json", _annotated, _imported(photos="data/images")),
+        Reader("annotations: labelme", "a.json", _annotated, _imported()),
+        Reader("annotations: YOLO", "yolo/labels/a.txt", _annotated, _imported(lambda path: path.parents[1])),
+        Reader("annotations: YOLO's classes", "yolo/data.yaml", _annotated, _imported()),
+        Reader("annotations: VOC", "voc/SegmentationClass/a.png", _annotated, _imported(lambda path: path.parents[1])),
+        Reader("annotations: VOC's classes", "voc/labelmap.txt", _annotated, _imported(lambda path: path.parent)),
         *_workflow(),
     ]
 

@@ -100,7 +100,10 @@ def is_number(value: object) -> bool:
 def text_of(value: object, where: str) -> str:
     """Return a label; raises InputError, which begins with `where`, for what is no text."""
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{where} has the label {str(value)[:40]!r}; expected a name")
+        told = (
+            repr(value[:40]) if isinstance(value, str) else f"of kind {type(value).__name__}"
+        )  # YAML's may be endless
+        raise InputError(f"{where} has a label {told}; expected a name")
     return value.strip()
 
 

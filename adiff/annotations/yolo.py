@@ -13,6 +13,8 @@ from .marks import FARTHEST, Annotated, Mark, Points, Size, images_in, polygon, 
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "labels/classes.txt")
 """Files that may tell the names of the classes."""
+LARGEST = 2**20
+"""Bytes of such a file."""
 
 
 def label_folders(root: Path) -> list[Path]:
@@ -48,6 +50,10 @@ def _images_of(labels: Path) -> Path:
 
 def _classes(path: Path) -> dict[int, str]:
     """The names of the classes by number."""
+    if path.stat().st_size > LARGEST:
+        raise InputError(
+            f"{path} has {path.stat().st_size >> 10} kB, too much for names of classes; is it the right file?"
+        )
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".txt":

@@ -186,7 +186,7 @@ BROKEN_COCO = {
     "counts": ({"segmentation": {"size": [12, 16], "counts": 5}}, {}, "neither text nor numbers"),
     "images": ({}, {"images": [3]}, "its images are no list of objects"),
     "categories": ({}, {"categories": {}}, "its categories are no list of objects"),
-    "name": ({}, {"categories": [{"id": 1, "name": " "}]}, "category 0 has the label ' '; expected a name"),
+    "name": ({}, {"categories": [{"id": 1, "name": " "}]}, "category 0 has a label ' '; expected a name"),
     "file": ({}, {"images": [{"id": 1, "file_name": "gone.png"}]}, "its image 'gone.png' is not in .*--images"),
 }
 
@@ -203,7 +203,7 @@ def test_damaged_coco(coco, photos, what):
 def test_damaged_labelme(labelme, photos):
     good = ("dent", "polygon", SQUARE)
     for shapes, changes, told in (
-        ([("", "polygon", SQUARE)], {}, "shape 0 has the label ''"),
+        ([("", "polygon", SQUARE)], {}, "shape 0 has a label ''"),
         ([("dent", "polygon", 5)], {}, "shape 0 has a place that is no list"),
         ([("dent", "mask", [[1, 1], [2, 2]], "!")], {}, "shape 0 has a mask that is no PNG"),
         ([good], {"imagePath": 3}, "names no photo"),
@@ -224,7 +224,19 @@ def test_damaged_yolo(photos, tmp_path):
     label = root / "labels" / "0.txt"
     label.write_text("0 0.5 0.5 0.1 0.1")
     assert "neither data.yaml nor classes.txt" in refused(root)
-    for text in ("names: 3", "names: {a: b}", "- x", ": [", "names: [[1]]", "names:\n  0: ''"):
+    bomb = "a: &a [x]\n" + "".join(
+        f"{n}: &{n} [{', '.join([f'*{o}'] * 9)}]\n" for o, n in zip("abcdefghi", "bcdefghij", strict=True)
+    )
+    for text in (
+        f"{bomb}names: *j",
+        f"# {'x' * 2**20}",
+        "names: 3",
+        "names: {a: b}",
+        "- x",
+        ": [",
+        "names: [[1]]",
+        "names:\n  0: ''",
+    ):
         (root / "data.yaml").write_text(text)
         assert "data.yaml" in refused(root)
     (root / "data.yaml").write_text("names: [dent]")
