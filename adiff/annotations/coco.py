@@ -34,9 +34,10 @@ def read_coco(path: Path, images: Path | None, root: Path | None = None) -> list
         names[one.get("id")] = text_of(one.get("name"), f"{path}: category {number}")
     for number, one in enumerate(_entries(content, "annotations", path)):
         where = f"{path}: annotation {number}"
-        if one.get("category_id") not in names:
-            raise InputError(f"{where} is of category {str(one.get('category_id'))[:40]}, which the file does not name")
-        marks[_id(one.get("image_id"), where)].append(_mark(one, names[one["category_id"]], where))
+        category = _id(one.get("category_id"), where)
+        if category not in names:
+            raise InputError(f"{where} is of category {str(category)[:40]}, which the file does not name")
+        marks[_id(one.get("image_id"), where)].append(_mark(one, names[category], where))
     folders, found = [images] if images else _around(path, root), []
     for number, one in enumerate(_entries(content, "images", path)):
         where = f"{path}: image {number}"
@@ -45,7 +46,7 @@ def read_coco(path: Path, images: Path | None, root: Path | None = None) -> list
         found.append(Annotated(image, tuple(marks.pop(_id(one.get("id"), where), ())), size))
     if marks:
         raise InputError(f"{path}: {len(marks)} images that annotations name are not in its list, the first with the "
-                         f"id {next(iter(marks))}")  # fmt: skip
+                         f"id {str(next(iter(marks)))[:40]}")  # fmt: skip
     return found
 
 

@@ -8,6 +8,7 @@ masks.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -118,10 +119,10 @@ def find_image(name: str, folders: Sequence[Path], source: Path) -> Path:
     Raises InputError if there is none, naming `source`, and for one that a link takes out of its folder.
     """
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    inside = [part for part in parts if part not in ("/", "..") and ":" not in part and "\0" not in part]
+    inside = [part for part in parts if part not in ("/", "..") and ":" not in part]
     for folder in folders if inside else ():
         for path in (folder.joinpath(*inside), folder / inside[-1]):
-            if path.is_file() and path.suffix.lower() in SUFFIXES:
+            if os.path.isfile(path) and path.suffix.lower() in SUFFIXES:  # false for what no system takes for a name
                 if not path.resolve().is_relative_to(folder.resolve()):
                     raise InputError(f"the link {path} leads out of {folder}; copy what it points to into it")
                 return path

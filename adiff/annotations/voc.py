@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def read_voc(root: Path, images: Path | None) -> list[Annotated]:
     for path in images_in(root / CLASSES):
         if path.stem not in photos:
             raise InputError(f"{path}: its photo is not in {folder}; give the folder of the images (--images)")
+        if (own := _sides(path)) and (other := _sides(photos[path.stem])) and own != other:
+            raise _unlike(path, own, other)
         found.append(Annotated(photos[path.stem], _marks(path, names, by_colour)))
     return found
 
@@ -52,8 +55,21 @@ def _marks(path: Path, names: dict[int, str], by_colour: bool) -> tuple[Mark, ..
 def _of_class(path: Path, value: int, by_colour: bool, size: Size) -> np.ndarray:
     values = _values(path, by_colour)
     if values.shape != size:
-        raise InputError(f"{path} is {values.shape[1]}x{values.shape[0]}, its photo {size[1]}x{size[0]}")
+        raise _unlike(path, values.shape[::-1], size[::-1])
     return values == value
+
+
+def _sides(path: Path) -> list[int]:
+    """An image's sides by its header, the shorter first, as an EXIF tag may turn it; [] of a damaged one."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return sorted(image.size)
+    except (*BROKEN, Image.DecompressionBombError, MemoryError):
+        return []
+
+
+def _unlike(path: Path, own: Sequence[int], photo: Sequence[int]) -> InputError:
+    return InputError(f"{path} is {own[0]}x{own[1]}, its photo {photo[0]}x{photo[1]}; they must have the same size")
 
 
 def _values(path: Path, by_colour: bool) -> np.ndarray:

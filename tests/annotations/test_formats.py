@@ -173,6 +173,7 @@ def refused(*paths, images=None):
 
 BROKEN_COCO = {
     "category": ({"category_id": 9}, {}, "annotation 0 is of category 9, which the file does not name"),
+    "category list": ({"category_id": [1]}, {}, r"annotation 0 has the id \[1\]"),
     "image": ({"image_id": 99}, {}, "1 images that annotations name are not in its list, the first with the id 99"),
     "image id": ({"image_id": [1]}, {}, r"annotation 0 has the id \[1\]"),
     "polygon": ({"segmentation": [[1, 2, 3]]}, {}, "annotation 0 has a place that is no list of x and y"),
@@ -261,7 +262,7 @@ def test_damaged_voc(photos, tmp_path):
     (root / "labels.txt").write_text("dent\n")
     assert "holds class 3, and 1 others are named" in refused(root)
     write_palette_png(path, np.eye(5, 7, dtype=np.uint8))
-    assert "is 7x5, its photo 16x12" in refused(root)
+    assert "is 5x7, its photo 12x16" in refused(root)
     Image.new("RGB", (16, 12), "red").save(path)
     assert "has the colour 0xff0000, which is none of VOC's" in refused(root)
     (root / "labelmap.txt").write_text("dent:0,0")
@@ -290,7 +291,9 @@ def test_what_is_no_annotation(photos, coco, labelme, tmp_path):
         read_annotations([tmp_path / "gone.json"])
 
 
-@pytest.mark.parametrize("name", ["../secret.png", "/etc/secret.png", "..\\secret.png", "C:\\secret.png", "..", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "/etc/secret.png", "..\\secret.png", "C:\\secret.png", "..", "a\0b", "a" * 5000 + ".png"]
+)
 def test_names_that_lead_out_of_the_folder(coco, photos, tmp_path, name):
     (photos / "0.png").rename(tmp_path / "secret.png")
     path = coco((0, "dent", {"segmentation": [FLAT]}), images=[{"id": 1, "file_name": name}])
