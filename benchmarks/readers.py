@@ -34,6 +34,7 @@ from adiff.evaluation.localizer_file import load_localizer, save_localizer
 from adiff.evaluation.networks import new_network
 from adiff.evaluation.splits import read_groups
 from adiff.export import read_runs
+from adiff.export.rle import encode_rle
 from adiff.export.runs import pairs_of
 from adiff.export.splits import Splits
 from adiff.export.voc import write_palette_png
@@ -152,7 +153,7 @@ def _annotated(folder: Path) -> None:
         "categories": [{"id": 1, "name": "dent"}, {"id": 2, "name": "scratch"}],
         "annotations": [
             {"id": 0, "image_id": 0, "category_id": 1, "segmentation": [flat], "bbox": [2, 3, 4, 4]},
-            {"id": 1, "image_id": 0, "category_id": 2, "segmentation": {"size": [12, 10], "counts": "f001"}},
+            {"id": 1, "image_id": 0, "category_id": 2, "segmentation": encode_rle(np.eye(12, 10, dtype=bool))},
             {"id": 2, "image_id": 1, "category_id": 2, "segmentation": {"size": [12, 10], "counts": [60, 20, 40]}},
         ],
     })  # fmt: skip

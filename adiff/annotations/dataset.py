@@ -125,8 +125,8 @@ def _planned(photos: Sequence[Annotated], labels: Sequence[str], as_one: str | N
     _warn_of_marks([mark for photo in photos for mark in photo.marks if mark.label in places])
     folders = {shot.folder for shot in shots}
     if bare and good and len(folders) > 1:
-        logger.warning("%d photos without marks are left out, as they may be of any of %s", len(bare),
-                       listed(folder[:-1] for folder in sorted(folders)))  # fmt: skip
+        products = listed(folder[:-1] for folder in sorted(folders))
+        logger.warning("photos without marks: %d; they are left out, as they may be of any of %s", len(bare), products)
     elif good:
         shots += [_Shot(photo, stem, *folders, None) for photo, stem in bare]
     return sorted(shots, key=lambda shot: natural_key(shot.image))
@@ -134,10 +134,10 @@ def _planned(photos: Sequence[Annotated], labels: Sequence[str], as_one: str | N
 
 def _warn_of_marks(marks: Sequence[Mark]) -> None:
     if lines := sum(mark.draw is None for mark in marks):
-        logger.warning("%d of %d marks are points or lines, which have no area: they are left out, and with them the "
+        logger.warning("marks without an area, as points or lines: %d of %d; they are left out, and with them the "
                        "photos that have no other; draw polygons", lines, len(marks))  # fmt: skip
     if boxes := sum(mark.box for mark in marks):
-        logger.warning("%d of %d marks are boxes: their masks are rectangles, and so will be the defects", boxes,
+        logger.warning("marks that are boxes: %d of %d; their masks are rectangles, and so will be the defects", boxes,
                        len(marks))  # fmt: skip
 
 
@@ -204,6 +204,6 @@ def _groups(shots: Sequence[_Shot]) -> dict[str, str]:
     shared = [shot for shot in shots if times[shot.source.image] > 1]
     if shared:
         count = len({shot.source.image for shot in shared})
-        logger.warning("%d photos show several defects: each is there once for each, with the marks of that one alone",
+        logger.warning("photos of several defects: %d; each is there once for each, with the marks of that one alone",
                        count)  # fmt: skip
     return {shot.image: f"{shot.folder}{shot.stem}" for shot in shared}

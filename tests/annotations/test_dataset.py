@@ -55,7 +55,7 @@ def test_a_photo_of_several_defects_is_one_photo(make, caplog):
     marks = [(n, name, shape) for n in (0, 1) for name, shape in (("dent", DENT), ("scratch", SCRATCH))]
     with caplog.at_level(logging.WARNING, "adiff"):
         out = make(*marks).out
-    assert "2 photos show several defects: each is there once for each" in caplog.text
+    assert "photos of several defects: 2; each is there once for each" in caplog.text
     assert json.loads((out / "groups.json").read_text())["test/dent/0.png"] == "0"
     split = read_split(out, "out", {"dent": 1, "scratch": 1})
     teach, test = ({shot.image.name for shot in part} for part in (split.train, split.test))
@@ -65,8 +65,8 @@ def test_a_photo_of_several_defects_is_one_photo(make, caplog):
 def test_marks_that_are_lines_or_boxes(make, caplog):
     with caplog.at_level(logging.WARNING, "adiff"):
         made = make((0, "dent", {"bbox": [2, 3, 4, 4]}), (1, "dent", {"segmentation": [[1, 1, 2, 2]]}), (0, "dent", {}))
-    assert "2 of 3 marks are points or lines, which have no area" in caplog.text
-    assert "1 of 3 marks are boxes: their masks are rectangles" in caplog.text
+    assert "marks without an area, as points or lines: 2 of 3" in caplog.text
+    assert "marks that are boxes: 1 of 3; their masks are rectangles" in caplog.text
     assert made.shots == {"dent": 1} and made.normals == 2  # not the photo of which only a line is known
     with pytest.raises(InputError, match="none of 4 photos has a mark with an area"):
         make((1, "dent", {}))
@@ -75,7 +75,7 @@ def test_marks_that_are_lines_or_boxes(make, caplog):
 def test_labels_with_their_product(make, caplog):
     made = make((0, "metal/dent", DENT), (1, "wood/dent", SCRATCH))
     assert made.shots == {"metal/dent": 1, "wood/dent": 1} and made.normals == 0
-    assert "2 photos without marks are left out, as they may be of any of metal, wood" in caplog.text
+    assert "photos without marks: 2; they are left out, as they may be of any of metal, wood" in caplog.text
     assert (made.out / "wood" / "test" / "dent" / "1.png").exists()
 
 
