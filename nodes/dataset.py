@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import folder_paths
 from comfy_api.latest import io, ui
 
+from ..adiff.annotations import is_annotated, read_annotations, write_dataset
 from ..adiff.datasets.readers import MOST, Dataset, read_dataset
 from ..adiff.datasets.surfaces import WITHHELD, render, sample_seed
 from ..adiff.errors import InputError
@@ -33,7 +36,7 @@ class LoadDefectDataset(io.ComfyNode):
             node_id="ADiffLoadDefectDataset",
             display_name="Load Defect Dataset",
             category=f"{CATEGORY}/train",
-            **found_by("MVTec", "photos", "few-shot"),
+            **found_by("MVTec", "photos", "few-shot", "COCO", "labelme", "YOLO"),
             description="A few photos of a defect with their masks, to learn from. Put a folder into ComfyUI's input "
             "folder, with photos in images/ and a mask of the same name for each in masks/; MVTec AD's layout works "
             "too. The built-in ones are drawn, for the demo model.",
@@ -78,11 +81,7 @@ class LoadDefectDataset(io.ComfyNode):
         """Run again when a file of the folder has changed."""
         if data.startswith(DRAWN):
             return data
-        digest = hashlib.sha256()
-        for path in sorted(dataset_folder(data).rglob("*")):
-            about = path.lstat()
-            digest.update(f"{path} {about.st_mtime_ns} {about.st_size}\n".encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
+        return _digest(dataset_folder(data))
 
     @classmethod
     def execute(cls, data: str, product: str, defect: str, shots: int) -> io.NodeOutput:
@@ -90,7 +89,7 @@ class LoadDefectDataset(io.ComfyNode):
         if data.startswith(DRAWN):
             opened = _drawn(data, shots)
         else:
-            opened = _opened(read_dataset(dataset_folder(data), _listed(product), _listed(defect)), shots)
+            opened = _opened(_read(dataset_folder(data), _listed(product), _listed(defect)), shots)
         sheet = as_image(shot_sheet(opened))
         report = "\n".join(_told(key, one) for key, one in opened.items())
         return io.NodeOutput(DefectDataset(data, opened), sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
@@ -109,6 +108,27 @@ def _drawn(name: str, count: int) -> dict[Key, Shots]:
     drawn = [render(product, defect, DRAWN_SIZE, sample_seed(0, product, defect, "test", i)) for i in taken]
     files = tuple(f"{product}/test/{defect}/{i:03d}.png" for i in taken)
     return {(product, defect): Shots([(one.image, one.mask) for one in drawn], files, (), ())}
+
+
+def _digest(folder: Path) -> str:
+    """A digest of the names, times and sizes of all that a folder holds."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        about = path.lstat()
+        digest.update(f"{path} {about.st_mtime_ns} {about.st_size}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _read(folder: Path, products: Sequence[str], defects: Sequence[str]) -> Dataset:
+    """Find the photos of a folder; those of an annotated one as the data set that it becomes, in ComfyUI's temp folder."""
+    try:
+        return read_dataset(folder, products, defects)
+    except InputError:
+        if not is_annotated(folder):
+            raise
+    made = Path(folder_paths.get_temp_directory()) / "adiff_annotations" / _digest(folder)[:16] / folder.name
+    write_dataset(read_annotations([folder]), made, good=False)
+    return read_dataset(made, products, defects)
 
 
 def _opened(dataset: Dataset, count: int) -> dict[Key, Shots]:

@@ -10,6 +10,6 @@
 
 from .dataset import Imported, write_dataset
 from .marks import Annotated, Mark
-from .reading import read_annotations
+from .reading import is_annotated, read_annotations
 
-__all__ = ["Annotated", "Imported", "Mark", "read_annotations", "write_dataset"]
+__all__ = ["Annotated", "Imported", "Mark", "is_annotated", "read_annotations", "write_dataset"]

@@ -64,7 +64,7 @@ def _draw(shape: dict[str, Any], where: str) -> Callable[[Size], np.ndarray] | N
         return circle(points[0], math.dist(*points))
     if kind == "mask" and len(points) == 2:
         return _pasted(shape.get("mask"), points[0], where)
-    return polygon(points) if kind in ("polygon", "rectangle", "oriented_rectangle") else None
+    return polygon(points) if kind in ("polygon", "rectangle", "oriented_rectangle", "rotation") else None
 
 
 def _pasted(data: object, corner: tuple[float, float], where: str) -> Callable[[Size], np.ndarray]:

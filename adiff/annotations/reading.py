@@ -51,18 +51,27 @@ def _read(path: Path, images: Path | None) -> list[Annotated]:
         return read_voc(path, images)
     if label_folders(path):
         return _yolo(path, images)
-    kinds = {file: _content(file) for file in sorted(path.rglob("*.json")) if not file.name.startswith(".")}
-    coco = [file for file, content in kinds.items() if is_coco(content)]
-    labelme = [file for file, content in kinds.items() if is_labelme(content)]
+    coco, labelme = _json_files(path)
     if coco and labelme:
-        raise InputError(
-            f"{path} holds files of COCO ({coco[0].name}) and of labelme ({labelme[0].name}); give one kind"
-        )
+        told = f"COCO ({coco[0].name}) and of labelme ({labelme[0].name})"
+        raise InputError(f"{path} holds files of {told}; give one kind")
     if labelme:
         return read_labelme(labelme, images)
     if coco:
         return [one for file in coco for one in read_coco(file, images, path)]
     raise InputError(f"no annotations in {path}; {EXPECTED}")
+
+
+def is_annotated(folder: Path) -> bool:
+    """Whether a folder holds annotations that are read here."""
+    return (folder / CLASSES).is_dir() or bool(label_folders(folder)) or any(_json_files(folder))
+
+
+def _json_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files of COCO, and those of labelme, in a folder and those below it."""
+    files = sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
+    kinds = {file: _content(file) for file in files}
+    return [file for file in files if is_coco(kinds[file])], [file for file in files if is_labelme(kinds[file])]
 
 
 def _yolo(root: Path, images: Path | None, names: Path | None = None) -> list[Annotated]:

@@ -286,6 +286,33 @@ def test_a_folder_of_photos_is_listed_read_and_read_again_when_it_changes(server
     assert "masks 7.81 to 90.2 % of the image; 1 mark more than 75 %: white marks the defect, else invert them" in told
 
 
+def test_an_annotated_folder_is_read_as_the_data_set_it_becomes(server):
+    folder = server.base / "input" / "marked"
+    write_photos(folder)
+    shutil.rmtree(folder / "masks")
+    for path in (folder / "images").iterdir():
+        points = [[24, 20], [43, 20], [43, 35], [24, 35]]
+        shape = {"label": "dent", "shape_type": "polygon", "points": points}
+        (folder / f"{path.stem}.json").write_text(json.dumps({"imagePath": path.name, "shapes": [shape]}))
+        path.rename(folder / path.name)
+    (folder / "images").rmdir()
+    before = sorted(folder.iterdir())
+
+    def look():
+        graph = Graph()
+        dataset = graph("ADiffLoadDefectDataset", data="marked", product="", defect="", shots=2)
+        report = graph("PreviewAny", source=dataset[2])
+        return server.run(graph).text(report)
+
+    found = "marked/dent: 2 shots of 64 x 64, masks 7.81 to 7.81 % of the image, 1 more left for tests"
+    assert look() == found and sorted(folder.iterdir()) == before
+    (folder / "0.json").write_text((folder / "0.json").read_text().replace("dent", "hole"))
+    assert look().startswith("marked/dent: 2 shots of")
+    (folder / "0.json").write_text("{")
+    with pytest.raises(GraphError, match="0.json is no labelme file"):
+        look()
+
+
 def test_shots_wrap_into_rows_of_four(server, graph):
     sheet = graph("SaveImage", images=drawn(graph, shots=6)[1], filename_prefix="e2e")
     (picture,) = server.run(graph).images(sheet)
