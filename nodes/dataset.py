@@ -120,7 +120,7 @@ def _digest(folder: Path) -> str:
 
 
 def _read(folder: Path, products: Sequence[str], defects: Sequence[str]) -> Dataset:
-    """Find the photos of a folder; those of an annotated one as the data set that it becomes, in ComfyUI's temp folder."""
+    """Find the photos of a folder; of an annotated one in the data set that it becomes, in ComfyUI's temp folder."""
     try:
         return read_dataset(folder, products, defects)
     except InputError:
