@@ -101,10 +101,8 @@ def is_number(value: object) -> bool:
 def text_of(value: object, where: str) -> str:
     """Return a label; raises InputError, which begins with `where`, for what is no text."""
     if not isinstance(value, str) or not value.strip():
-        told = (
-            repr(value[:40]) if isinstance(value, str) else f"of kind {type(value).__name__}"
-        )  # YAML's may be endless
-        raise InputError(f"{where} has a label {told}; expected a name")
+        told = repr(value[:40]) if isinstance(value, str) else type(value).__name__  # as YAML's may be endless
+        raise InputError(f"{where} has the label {told}; expected a name")
     return value.strip()
 
 
@@ -130,9 +128,9 @@ def find_image(name: str, folders: Sequence[Path], source: Path) -> Path:
     raise InputError(f"{source}: its image {name[:80]!r} is not in {places}; give the folder of the images (--images)")
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Image files in a folder and those below it, hidden ones left out, by name."""
-    found = folder.rglob("*") if folder.is_dir() else ()
+def images_in(folder: Path, pattern: str = "*") -> list[Path]:
+    """Image files in a folder, of those below it too with the pattern **/*, by name; hidden ones are left out."""
+    found = folder.glob(pattern) if folder.is_dir() else ()
     return sorted(
         path for path in found
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")

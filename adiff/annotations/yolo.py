@@ -38,7 +38,7 @@ def read_yolo(root: Path, names: Path | None = None) -> list[Annotated]:
             f"{root} holds {names.name}, but no labels/ beside an images/ below it; move it to their folder"
         )
     for folder in folders:
-        for image in images_in(_images_of(folder)):
+        for image in images_in(_images_of(folder), "**/*"):
             label = (folder / image.relative_to(_images_of(folder))).with_suffix(".txt")
             found.append(Annotated(image, _marks(label, classes) if label.is_file() else ()))
     return found

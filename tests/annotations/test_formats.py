@@ -87,6 +87,8 @@ def png_of(mask):
 )
 def test_labelme(labelme, photos, shape, wanted):
     labelme(1, shape)
+    (photos / "small").mkdir()
+    (photos / "small" / "0.png").write_bytes((photos / "0.png").read_bytes())  # not looked at
     found = {one.image.name: one for one in read_annotations([photos])}
     assert np.array_equal(drawn(found["1.png"])["dent"], wanted)
     assert not found["1.png"].marks[0].box and len(found) == 4 and not found["0.png"].marks
@@ -119,6 +121,8 @@ def test_yolo(photos, tmp_path, names, deep):
     photos.rename(images)
     labels.mkdir()
     polygon = " ".join(f"{x / 16:.5f} {y / 12:.5f}" for x, y in SQUARE)
+    (images / "more").mkdir()
+    (images / "3.png").rename(images / "more" / "3.png")
     (labels / "0.txt").write_text(f"1 {polygon}\n\n0 0.25 0.5 0.125 0.25\n")
     (labels / "1.txt").write_text("")
     text = {"data.yaml": "path: /gone\ntrain: ../train/images\nnames:\n  0: dent\n  1: scratch\n",
@@ -187,7 +191,7 @@ BROKEN_COCO = {
     "counts": ({"segmentation": {"size": [12, 16], "counts": 5}}, {}, "neither text nor numbers"),
     "images": ({}, {"images": [3]}, "its images are no list of objects"),
     "categories": ({}, {"categories": {}}, "its categories are no list of objects"),
-    "name": ({}, {"categories": [{"id": 1, "name": " "}]}, "category 0 has a label ' '; expected a name"),
+    "name": ({}, {"categories": [{"id": 1, "name": " "}]}, "category 0 has the label ' '; expected a name"),
     "file": ({}, {"images": [{"id": 1, "file_name": "gone.png"}]}, "its image 'gone.png' is not in .*--images"),
 }
 
@@ -204,7 +208,7 @@ def test_damaged_coco(coco, photos, what):
 def test_damaged_labelme(labelme, photos):
     good = ("dent", "polygon", SQUARE)
     for shapes, changes, told in (
-        ([("", "polygon", SQUARE)], {}, "shape 0 has a label ''"),
+        ([("", "polygon", SQUARE)], {}, "shape 0 has the label ''"),
         ([("dent", "polygon", 5)], {}, "shape 0 has a place that is no list"),
         ([("dent", "mask", [[1, 1], [2, 2]], "!")], {}, "shape 0 has a mask that is no PNG"),
         ([good], {"imagePath": 3}, "names no photo"),
