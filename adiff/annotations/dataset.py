@@ -41,7 +41,7 @@ class Imported:
         """Say what was imported, and how to go on."""
         shots = ", ".join(f"{count} photo{'s' * (count != 1)} of {name}" for name, count in self.shots.items())
         good = f", {self.normals} without marks as normal" if self.normals else ""
-        return f"{shots}{good} in {self.out}; `adiff train {self.out} ...` learns from them"
+        return f"{shots}{good} in {self.out}; `adiff train {self.out} --out library.safetensors` learns from them"
 
 
 @dataclass(frozen=True)

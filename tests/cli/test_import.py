@@ -25,7 +25,7 @@ def test_what_is_imported_teaches(run, photos, tmp_path, tiny):
     out = tmp_path / "sets"
     result = run("import", photos, "--out", out)
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.startswith(f"2 photos of dent, 1 without marks as normal in {out}; `adiff train {out} ...`")
+    assert result.stdout.startswith(f"2 photos of dent, 1 without marks as normal in {out}; `adiff train {out} --out")
     learned = run("train", out, "--shots", 2, "--what", "defects", "--steps", 2, "--out", tmp_path / "lib.safetensors")
     assert learned.exit_code == 0, learned.stderr
 
