@@ -6,6 +6,7 @@
 | MVTec, one product | ROOT/test/D/S.png | ROOT/ground_truth/D/S_mask.png | ROOT/train/good |
 | plain | ROOT/images/S.png | ROOT/masks/S.png or S_mask.png | ROOT/normal |
 | plain, several defects | ROOT/D/images/S.png | ROOT/D/masks/S.png or S_mask.png | ROOT/normal |
+| plain, masks beside photos | ROOT/S.png or ROOT/D/S.png | ROOT/S_mask.png or ROOT/D/S_mask.png | ROOT/normal |
 
 P is a product, D a defect, S a stem; any suffix of `images.SUFFIXES` will do, in either case, and masks may go by S or
 S_mask everywhere. Hidden and junk files are passed over.
@@ -81,19 +82,19 @@ def read_dataset(root: Path | str, products: Sequence[str] = (), defects: Sequen
     here = set(_folders(root, root))
     if here & set(MVTEC_FOLDERS):
         return _read_mvtec(root, {_name_of(root): root}, products, defects)
-    if here & {"images", "masks"}:
-        return _read_plain(root, products, defects)
+    if parts := _plain_parts(root, root):
+        return _read_plain(root, parts, products, defects)
     inner = {name: set(_folders(root / name, root)) for name in sorted(here, key=natural_key)}
     found = {name: root / name for name, folders in inner.items() if folders & set(MVTEC_FOLDERS)}
     if found:
         return _read_mvtec(root, found, products, defects)
-    found = {name: root / name for name, folders in inner.items() if folders & {"images", "masks"}}
-    if found:
-        return _read_plain_defects(root, found, products, defects)
+    plain = {name: parts for name in inner if (parts := _plain_parts(root / name, root))}
+    if plain:
+        return _read_plain_defects(root, plain, products, defects)
     loose = _image_files(root, root)
     got = f"{len(loose)} image files directly in it" if loose else f"folders {_listed(here)}" if here else "nothing"
     raise InputError(
-        f"no images found in {root} ({got}); expected images/ and masks/ in it, or test/DEFECT/ and "
+        f"no images found in {root} ({got}); expected S.png with S_mask.png, images/ and masks/, or test/DEFECT/ and "
         f"ground_truth/DEFECT/ as in MVTec AD, for one product or in one folder for each; {IMPORT}"
     )
 
@@ -185,30 +186,46 @@ def _mvtec_defects(folder: Path, root: Path) -> list[str]:
     return sorted(names - {"good"}, key=natural_key)
 
 
-def _read_plain(root: Path, products: Sequence[str], defects: Sequence[str]) -> Dataset:
-    """Shots and normals of a folder with images/ and masks/: one product, one defect."""
+def _plain_parts(folder: Path, root: Path) -> tuple[Path, Path] | None:
+    """The folders of images and of masks in a folder: itself twice where masks lie beside photos; None for others."""
+    if {"images", "masks"} & set(_folders(folder, root)):
+        return folder / "images", folder / "masks"
+    files = [entry for entry in _entries(folder, root) if entry.suffix.lower() in SUFFIXES]
+    return (folder, folder) if _beside(files) else None
+
+
+def _beside(files: Sequence[Path]) -> list[Path]:
+    """The masks among files that lie beside photos: S_mask of the photo S."""
+    stems, ends = set(map(_stem, files)), len(MASK_ENDING)
+    return [file for file in files if (s := _stem(file)).lower().endswith(MASK_ENDING) and s[:-ends] in stems]
+
+
+def _read_plain(root: Path, parts: tuple[Path, Path], products: Sequence[str], defects: Sequence[str]) -> Dataset:
+    """Shots and normals of a folder with images and masks (`_plain_parts`): one product, one defect."""
     product = _name_of(root)
     _check_wanted(products, (product,), "product", root)
     if len(defects) > 1:
-        raise InputError(f"{len(defects)} defects asked for ({_listed(defects)}), but {root} holds one, in images/; "
+        raise InputError(f"{len(defects)} defects asked for ({_listed(defects)}), but {root} holds one; "
                          "name one, or give each defect a folder with images/ and masks/")  # fmt: skip
     defect = defects[0] if defects else DEFECT
-    files = _paired(product, defect, root / "images", root / "masks", root)
+    files = _paired(product, defect, *parts, root)
     shots = {(product, defect): files} if files else {}
     return _checked(Dataset(root, shots, {product: _normals(root)}), "images/ and their masks in masks/")
 
 
-def _read_plain_defects(root: Path, found: dict[str, Path], products: Sequence[str], defects: Sequence[str]) -> Dataset:
-    """Shots and normals of a folder with DEFECT/images/ and DEFECT/masks/: one product; found: defect -> folder."""
+def _read_plain_defects(
+    root: Path, found: dict[str, tuple[Path, Path]], products: Sequence[str], defects: Sequence[str]
+) -> Dataset:
+    """Shots and normals of a folder with one for each defect: one product; found: defect -> its `_plain_parts`."""
     product = _name_of(root)
     _check_wanted(products, (product,), "product", root)
-    found = {name: folder for name, folder in found.items() if name.lower() not in NORMAL_FOLDERS}
+    found = {name: parts for name, parts in found.items() if name.lower() not in NORMAL_FOLDERS}
     defects = _check_wanted(defects, found, "defect", root)
     shots = {}
-    for defect, folder in found.items():
+    for defect, parts in found.items():
         if defects and defect not in defects:
             continue
-        if (files := _paired(product, defect, folder / "images", folder / "masks", root)):
+        if (files := _paired(product, defect, *parts, root)):
             shots[product, defect] = files
     return _checked(Dataset(root, shots, {product: _normals(root)}), "DEFECT/images/ and their masks in DEFECT/masks/")
 
@@ -224,12 +241,16 @@ def _normals(root: Path) -> tuple[Path, ...]:
 def _paired(product: str, defect: str, images: Path, masks: Path, root: Path) -> tuple[Shot, ...]:
     """Match the images of one folder with the masks of another by stem, in natural order."""
     files = _image_files(images, root) if images.is_dir() else []
-    if not masks.is_dir():
+    if images == masks:
+        mask_files = _beside(files)
+        files = [file for file in files if file not in mask_files]
+    elif masks.is_dir():
+        mask_files = _image_files(masks, root)
+    else:
         if not files:
             return ()
         raise InputError(f"no masks for the {len(files)} images in {images}: expected the folder {masks} with a mask "
                          f"for each, {files[0].stem}.png or {files[0].stem}{MASK_ENDING}.png")  # fmt: skip
-    mask_files = _image_files(masks, root)
     if not images.is_dir() and mask_files:
         raise InputError(f"no images for the {len(mask_files)} masks in {masks}: expected the folder {images}")
     by_stem = _by_stem(files)

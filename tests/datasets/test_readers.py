@@ -118,6 +118,32 @@ def test_plain_folder_with_defect_folders(tmp_path):
     assert list(read_dataset(tmp_path / "bolts", defects=["rust"]).shots) == [("bolts", "rust")]
 
 
+def test_masks_beside_their_photos(tmp_path):
+    for stem in ("2", "10", "a_mask"):
+        photo(tmp_path / "set" / f"{stem}.JPG".lower())
+        mask(tmp_path / "set" / f"{stem}_MASK.png")
+    photo(tmp_path / "set" / "normal" / "n.png")
+    dataset = read_dataset(tmp_path / "set", defects=["dent"])
+    (shots,) = dataset.shots.values()
+    assert [(shot.image.name, shot.mask.name) for shot in shots] == [
+        ("2.jpg", "2_MASK.png"), ("10.jpg", "10_MASK.png"), ("a_mask.jpg", "a_mask_MASK.png")
+    ]  # fmt: skip
+    assert list(dataset.shots) == [("set", "dent")] and names(dataset.normals["set"]) == ["n.png"]
+    photo(tmp_path / "set" / "3.png")
+    with pytest.raises(InputError, match="1 of 4 images in .* have no mask in .*: 3.png"):
+        read_dataset(tmp_path / "set")
+
+
+def test_masks_beside_their_photos_in_a_folder_for_each_defect(tmp_path):
+    for defect in ("dent", "scratch"):
+        photo(tmp_path / defect / "0.png")
+        mask(tmp_path / defect / "0_mask.png")
+    photo(tmp_path / "good" / "0.png")
+    dataset = read_dataset(tmp_path)
+    assert list(dataset.shots) == [(tmp_path.name, "dent"), (tmp_path.name, "scratch")]
+    assert names(dataset.normals[tmp_path.name]) == ["0.png"]
+
+
 def test_ids_are_in_natural_order(tmp_path):
     plain(tmp_path, stems=("10", "9", "1", "img2", "img10"))
     (shots,) = read_dataset(tmp_path).shots.values()
