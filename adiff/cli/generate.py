@@ -79,6 +79,11 @@ Masks = Annotated[
              "[b]adiff masks[/b] placed go onto their own images.  "
              "[dim]default: sampled from the learned ones[/dim]"),
 ]  # fmt: skip
+ByName = Annotated[
+    bool,
+    of_masks("--by-name", help="With --masks: each goes onto the normal image of its name, 7.png or 7_mask.png onto "
+             "7.jpg.  [dim]default: onto any[/dim]"),
+]  # fmt: skip
 Crop = Annotated[
     bool | None,
     of_painting("--crop/--no-crop", help="Paint in a crop around the mask.  [dim]default: for small masks[/dim]"),
@@ -111,6 +116,7 @@ def generate(
     every: Every = False,
     per_defect: PerDefect = None,
     masks: Masks = None,
+    by_name: ByName = False,
     vary_shots: VaryShots = False,
     mask_denoise: MaskDenoise = 1.0,
     place: Placed = Place.stay,
@@ -162,12 +168,14 @@ def generate(
     _check_asked(defects or [], every, count, per_defect, masks or [])
     if masks and vary_shots:
         raise InputError("both --masks and --vary-shots given; give one of them")
+    if by_name and not masks:
+        raise InputError("--by-name goes with --masks; without it masks are made for any normal image")
     if workers is not None and ray is None:
         raise InputError("--workers goes with --ray; without it give the same command once for each process")
     limits = parse_limits(min_fill, max_seam, max_likeness, min_novelty, auto_filter, tries)
     if preview_decoder is not None:
         _check_decoder(preview_decoder)
-    source = partial(mask_source, vary=vary_shots, denoise=mask_denoise)
+    source = partial(mask_source, vary=vary_shots, denoise=mask_denoise, by_name=by_name)
     on, target = OnObject(place, foreground, find, bool(masks)), Destination(ctx, out)
     given = read_jobs(library, defects or [], normals, masks or [], source, on, encoder, target)
     references = read_references(given.library, given.keys, features, photos)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import InputError
-from ..storage import read_json_object
+from ..storage import composed, read_json_object
 from .begun import encoder_beside
 from .destination import Destination
 from .masks import RECORD, check_has_masks, shot_masks_of
@@ -181,22 +181,36 @@ def read_encoder(path: Path, library: Library, name: str, given: Path | None) ->
 
 def mask_source(
     entry: Defect, files: Sequence[Path] | None = None, normals: Sequence[Path] = (), vary: bool = False,
-    denoise: float = 1.0,
+    denoise: float = 1.0, by_name: bool = False,
 ) -> MaskSource:  # fmt: skip
     """Masks from the files of a folder, the shots' own, varied, or sampled from the learned ones within their range.
 
-    denoise: of `generation.MaskSampling`.
+    denoise: of `generation.MaskSampling`. by_name: files belong on the normal images of their names.
     """
     from ..generation import FolderMasks, LearnedMasks, MaskSampling, ShotMasks
     from ..masks import MaskRules
 
     if files is not None:
-        return FolderMasks(files, placed_on(files, normals))
+        return FolderMasks(files, of_their_names(files, normals) if by_name else placed_on(files, normals))
     if vary:
         return ShotMasks(shot_masks_of(entry))
     check_has_masks(entry)
     shots = list(entry.shot_masks)
     return LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots, MaskSampling(denoise=denoise))
+
+
+def of_their_names(files: Sequence[Path], normals: Sequence[Path]) -> list[str]:
+    """The name of the normal image that each mask is called after, S or S_mask; InputError for a mask that is not."""
+    from ..datasets.readers import MASK_ENDING
+
+    own = {composed(path.stem): path.name for path in normals}
+    names = [own.get(name := composed(path.stem), own.get(name.removesuffix(MASK_ENDING))) for path in files]
+    if None in names:
+        raise InputError(
+            f"mask {files[names.index(None)]} has the name of no normal image in {normals[0].parent}; call it as its "
+            f"image, or that and {MASK_ENDING}, or leave --by-name out to use the masks on any of them"
+        )
+    return names
 
 
 def placed_on(files: Sequence[Path], normals: Sequence[Path]) -> list[str | None]:

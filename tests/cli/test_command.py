@@ -30,7 +30,7 @@ OPTIONS = {
     "features": ("--features", f"{AWKWARD}.pth"), "photos": ("--photos", AWKWARD), "refine": ("--refine",),
     "place": ("--place", "learned"), "foreground": ("--foreground", AWKWARD), "find": ("--find", "border-colour"),
     "vary_shots": ("--vary-shots",), "mask_denoise": ("--mask-denoise", 0.5), "ray": ("--ray", "10.0.0.1:6379"),
-    "workers": ("--workers", 3),
+    "workers": ("--workers", 3), "by_name": ("--by-name",),
 }  # fmt: skip
 
 

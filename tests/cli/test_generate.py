@@ -112,6 +112,17 @@ def test_masks_go_with_the_normals_that_they_were_placed_on(start, runs, data, t
     assert list(runs[0]["masks"].normals) == ["002.png", *(count - 1) * [None]]
 
 
+def test_masks_of_normals_names_go_onto_these(start, runs, refused, library, data, tmp_path):
+    shutil.copytree(data / "metal/ground_truth/hole", tmp_path / "own")
+    assert start("--masks", tmp_path / "own", "--by-name").exit_code == 0
+    assert list(runs[0]["masks"].normals) == [p.name.replace("_mask", "") for p in runs[0]["masks"].paths]
+    normals = ("--normals", data / "metal/train/good", "--out", tmp_path / "run")
+    assert "--by-name goes with --masks" in refused("generate", library, "metal/scratch", *normals, "--by-name")
+    (tmp_path / "own" / "new.png").write_bytes(next((tmp_path / "own").iterdir()).read_bytes())
+    wanted = ("--masks", tmp_path / "own", "--by-name")
+    assert "new.png has the name of no normal image" in refused("generate", library, "metal/scratch", *normals, *wanted)
+
+
 def test_restart_clears_a_run_and_nothing_else(start, runs, tmp_path):
     for name in ("run.json", "image/000000.png", "pairs/000000.json", "report.html"):
         (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adiff.cli.generate import _Plan, _tell_missing
-from adiff.cli.jobs import placed_on
+from adiff.cli.jobs import of_their_names, placed_on
 from adiff.cli.limits import Limits
 from adiff.errors import InputError
 from adiff.generation import GenerationSettings
@@ -44,6 +44,12 @@ def test_other_records_say_nothing(tmp_path, text):
     assert placed_on(paths, NORMALS) == []
     (tmp_path / "masks.json").write_text(text)
     assert placed_on(paths, NORMALS) == []
+
+
+def test_masks_of_the_names_of_normals():
+    assert of_their_names([Path("m/c.png"), Path("m/a_mask.png")], NORMALS) == ["c.jpg", "a.jpg"]
+    with pytest.raises(InputError, match="mask m.d.png has the name of no normal image in normals; call"):
+        of_their_names([Path("m/c.png"), Path("m/d.png")], NORMALS)
 
 
 def test_a_damaged_or_unfinished_record_is_said(tmp_path):
