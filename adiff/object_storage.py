@@ -33,7 +33,11 @@ from .run_record import (
     broken_path,
     ends_of,
     is_settled,
+    is_taken_out,
+    last_tries,
     made_ids,
+    read_plan,
+    tries_of,
 )
 from .storage import LOCK, read_json_object, run_lock, write_json, write_whole
 from .workers import CLAIMS, Claims, owner_of
@@ -274,7 +278,10 @@ def fetch_run(folder: ObjectFolder, progress: Progress) -> int:
             raise InputError(f"{out} holds another run than {folder.url}; choose a new or empty folder")
         records = [f"{under}/{name}" for under, form in RECORDS.items() for name in folder.find(under)
                    if form.fullmatch(name)]  # fmt: skip
-        new = [name for name in records if not (out / name).exists()]
+        tries = tries_of(read_plan(out))
+        taken = {f"pairs/{n:06d}.json" for n, last in last_tries(out).items()
+                 if last == tries - 1 and is_taken_out(out, n, tries)}  # fmt: skip
+        new = [name for name in records if name not in taken and not (out / name).exists()]
         pictures = [name for name in _pictures(folder, new) if not (out / name).exists()]
         progress.start(len(pictures) + len(new), "files")
         done = 0

@@ -25,6 +25,8 @@ REJECTS, BROKEN = "rejects", "broken"
 """Folders of a run: tries that broke a limit, laid out like a run; records of pairs that cannot be made."""
 RUN_PARTS = frozenset({"run.json", "image", "mask", "part", "pairs", REJECTS, BROKEN, "report.html", CLAIMS})
 """All that a run has in its folder; `part` is a dual one's."""
+BY_HAND = "by hand"
+"""The reason of a reject that broke no limit: somebody took it out (`rejection`)."""
 NO_MASK = "no_mask"
 """What the record of a broken pair says of one that has no mask, while its normal image opens."""
 AGAIN = "remove it, or its folder, to make it again"
@@ -108,6 +110,14 @@ def read_rejects(folder: Path) -> list[dict[str, Any]]:
     return [read_json_object(reject_path(folder, *one), AGAIN) for one in tries]
 
 
+def last_tries(folder: Path) -> dict[int, int]:
+    """Return the number of the last try of each pair that has rejects."""
+    tries: dict[int, int] = {}
+    for name in _names(folder / REJECTS / "pairs", REJECT_NAME):
+        tries[int(name[1])] = max(tries.get(int(name[1]), 0), int(name[2]))
+    return tries
+
+
 def read_broken(folder: Path) -> list[dict[str, Any]]:
     """Return the records of pairs that cannot be made, by id: their `normal`, and the `reason`."""
     return [read_json_object(broken_path(folder, number), AGAIN) for number in sorted(broken_ids(folder))]
@@ -121,6 +131,12 @@ def is_settled(folder: Path, number: int, tries: int) -> bool:
 def ends_of(folder: Path, number: int, tries: int) -> tuple[Path, ...]:
     """The records any of which settles a pair."""
     return record_path(folder, number), broken_path(folder, number), reject_path(folder, number, tries - 1)
+
+
+def is_taken_out(folder: Path, number: int, tries: int) -> bool:
+    """Whether somebody took a pair out by hand; whoever makes the others of its batch again leaves it there."""
+    path = reject_path(folder, number, tries - 1)
+    return path.exists() and read_json_object(path, AGAIN).get("reasons") == [BY_HAND]
 
 
 def settled_ids(folder: Path, tries: int) -> set[int]:

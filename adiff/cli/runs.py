@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +33,7 @@ FOLDERS = ("image", "mask", "pairs")
 
 run = typer.Typer(rich_markup_mode="rich")
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, as `adiff generate` writes it.")]
+PairIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Numbers of pairs, as their images are called.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -147,6 +148,39 @@ def report(
         typer.echo(page)
 
 
+@run.command(epilog="Example:  adiff run reject run 000003 000017")
+def reject(folder: RunFolder, ids: PairIds) -> None:
+    """Take pairs out that do not look right: kept in RUN/rejects, in no export, not made again."""
+    from ..rejection import reject_pairs
+
+    numbers = _numbers(ids)
+    reject_pairs(folder, numbers)
+    kept = len(run_record.made_ids(folder))
+    typer.echo(f"{_pairs(numbers)} rejected, in {folder / run_record.REJECTS}; {_pairs(range(kept))} left in {folder}")
+
+
+@run.command(epilog="Example:  adiff run restore run 000003")
+def restore(folder: RunFolder, ids: PairIds) -> None:
+    """Put rejected pairs back, also those that broke a limit."""
+    from ..rejection import put_back
+
+    numbers = _numbers(ids)
+    put_back(folder, numbers)
+    typer.echo(f"{_pairs(numbers)} put back; {_pairs(run_record.made_ids(folder))} in {folder}")
+
+
+def _numbers(ids: Sequence[str]) -> list[int]:
+    """The numbers of pairs, each once; InputError for what is no number."""
+    for name in ids:
+        if not name.isascii() or not name.isdigit() or len(name) > 18:
+            raise InputError(f"{name[:40]!r} is no pair's number; give it as its image is called, for instance 000003")
+    return list(dict.fromkeys(map(int, ids)))
+
+
+def _pairs(numbers: Collection[int]) -> str:
+    return f"{len(numbers)} pair{'s' * (len(numbers) != 1)}"
+
+
 @dataclass(frozen=True)
 class Plan:
     """What run.json asks for."""
@@ -226,12 +260,10 @@ def rate_of(times: Sequence[float]) -> float | None:
 
 
 def reasons_of(rejects: Iterable[dict[str, Any]]) -> dict[str, int]:
-    """How many tries broke the limit on each measure, the most frequent first."""
-    found = Counter(
-        str(reason).rpartition(": ")[2].partition(" ")[0]
-        for one in rejects if isinstance(one.get("reasons"), list) for reason in one["reasons"]
-    )  # fmt: skip
-    return dict(found.most_common())
+    """How many tries broke the limit on each measure, or were rejected by hand, the most frequent first."""
+    reasons = [str(reason) for one in rejects if isinstance(one.get("reasons"), list) for reason in one["reasons"]]
+    of_measures = [one if one == run_record.BY_HAND else one.rpartition(": ")[2].partition(" ")[0] for one in reasons]
+    return dict(Counter(of_measures).most_common())
 
 
 def told_of(folder: str, plan: Plan, about: dict[str, Any]) -> dict[str, str]:
@@ -253,7 +285,7 @@ def told_of(folder: str, plan: Plan, about: dict[str, Any]) -> dict[str, str]:
         lines["workers"] = named or "none; the command that began the run makes the rest"
     if tries := about["rejects"]["tries"]:
         reasons = ", ".join(f"{name} {number}" for name, number in about["rejects"]["reasons"].items())
-        lines["rejects"] = f"{tries} tries that broke a limit ({reasons}), in {folder}/{run_record.REJECTS}"
+        lines["rejects"] = f"{tries} ({reasons}), in {folder}/{run_record.REJECTS}"
     if about["broken"]:
         first = about["broken"][0]
         lines["broken"] = f"{len(about['broken'])}, the first is {first['id']}: {first['reason']}"

@@ -23,7 +23,7 @@ from ..generation.run import RunResult, open_run
 from ..generation.seeds import generator_for
 from ..memory import Parts
 from ..progress import Cancelled, NullProgress, Progress
-from ..run_record import FORMAT, NO_MASK, Records, broken_path, read_broken, record_path
+from ..run_record import FORMAT, NO_MASK, Records, broken_path, is_settled, is_taken_out, read_broken, record_path
 from ..scoring import ShotReference, area, border, components, describe, likeness, novelty
 from ..storage import run_lock, write_json
 from ..training.shots import digest_of
@@ -81,9 +81,11 @@ def generate_dual_run(
         try:
             for first in range(0, count, settings.batch):
                 ids = range(first, min(first + settings.batch, count))
-                if not all(record_path(out, i).exists() or broken_path(out, i).exists() for i in ids):
+                if not all(is_settled(out, i, 1) for i in ids):
                     made = draw_pairs(sample, model.name, settings, ids, seed, parts)
                     for i in ids:
+                        if is_taken_out(out, i, 1):
+                            continue
                         if i not in made:
                             _write_broken(out, i, model, settings)
                             continue

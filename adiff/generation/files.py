@@ -32,6 +32,7 @@ from ..run_record import (
     broken_path,
     given_up,
     has_records,
+    is_taken_out,
     made_ids,
     read_broken,
     record_path,
@@ -98,6 +99,8 @@ def write_made(out: Path, task: Task, made: Made) -> None:
             _write_broken(out, task, one)
     broken = {one.number for one in made.broken}
     for one in made.tries:
+        if is_taken_out(out, one.number, task.tries):
+            continue
         _write_try(out, task, one)
         if one.number not in broken:  # else its last try had no mask
             broken_path(out, one.number).unlink(missing_ok=True)

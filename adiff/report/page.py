@@ -43,7 +43,7 @@ ORDERS = (("fill", "asc"), ("seam", "desc"), ("likeness", "desc"), ("novelty", "
 
 @dataclass(frozen=True)
 class Rejects:
-    """The tries of a run that broke its limits: how many, the pairs given up for them, limit -> how often, pictures."""
+    """The rejected tries of a run: how many, the pairs given up for them, reason -> how often, pictures."""
 
     name: str
     tries: int
@@ -58,6 +58,7 @@ class Report:
 
     command: what makes it again. settings: sections of name -> value. seconds: phase -> seconds, in order; none if they
     were not taken. lead: a paragraph on what was done. notes: further paragraphs. rejects: of each run that has some.
+    run: what the run's folder is called, where the page shows one whose pairs can be rejected; None elsewhere.
     """
 
     title: str
@@ -68,6 +69,7 @@ class Report:
     seconds: Mapping[str, float]
     notes: Sequence[str] = field(default_factory=tuple)
     rejects: Sequence[Rejects] = field(default_factory=tuple)
+    run: str | None = None
 
 
 def write_report(out: Path, report: Report, *, limit: int = 24) -> Path:

@@ -58,6 +58,7 @@ def report_of_run(
         seconds={name: spent for name in found if (spent := measure_of(found, name)) is not None},
         notes=told.notes,
         rejects=told.rejects,
+        run=run.absolute().name,
     )
     return write_report(out or run / NAME, report, limit=limit)
 
@@ -91,7 +92,7 @@ def told_of(run: Path, normals: Path | None) -> Told:
 
 
 def _rejects(run: Path, plan: Mapping[str, Any]) -> tuple[Rejects, ...]:
-    """The tries of a run that broke a limit, if there are any."""
+    """The rejected tries of a run, if there are any."""
     rejects = read_rejects(run)
     if not rejects:
         return ()

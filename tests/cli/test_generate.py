@@ -88,7 +88,7 @@ def test_pairs_that_are_missing_are_told(start, data, tmp_path):
     report = tmp_path / "run" / "report.html"
     assert result.exit_code == 0
     assert result.stdout == f"0 pairs of metal/scratch in {report.parent}; report: {report}\n"
-    assert "4 tries that broke a limit; 2 pairs given up" in report.read_text(encoding="utf-8")
+    assert "4 rejected tries; 2 pairs given up" in report.read_text(encoding="utf-8")
     assert "2 of 2 pairs broke the limits in all 2 tries" in result.stderr.replace("\n", " ")
     assert len(list((tmp_path / "run" / "rejects" / "image").iterdir())) == 4
     for path in (data / "metal" / "train" / "good").iterdir():

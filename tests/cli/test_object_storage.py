@@ -204,6 +204,15 @@ def test_of_several_runs_all_are_removed_or_none():
     assert not stored()
 
 
+def test_what_was_rejected_in_a_copy_is_not_fetched_again(start, run, tmp_path):
+    assert start(URL).exit_code == 0
+    assert run("run", "fetch", URL, tmp_path / "copy").exit_code == 0
+    assert run("run", "reject", tmp_path / "copy", "000002").exit_code == 0
+    before = on_disk(tmp_path / "copy")
+    fetched = run("run", "fetch", URL, tmp_path / "copy")
+    assert fetched.exit_code == 0 and "4 pairs of" in fetched.stdout and on_disk(tmp_path / "copy") == before
+
+
 def test_rejects_and_broken_pairs_are_stored_too(start, run, data, tmp_path):
     normal = data / "metal/train/good/001.png"
     whole = normal.read_bytes()

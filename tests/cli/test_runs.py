@@ -45,6 +45,18 @@ def folder(tmp_path):
     return write_run(tmp_path / "run")
 
 
+def test_pairs_are_rejected_and_put_back(run, refused, folder):
+    result = run("run", "reject", folder, "000001", "3", "000001")
+    assert result.stdout == f"2 pairs rejected, in {folder / 'rejects'}; 3 pairs left in {folder}\n"
+    lines = run("run", "status", folder).stdout
+    assert "3 of 5, 2 given up, 0 left" in lines and "2 (by hand 2), in " in lines
+    assert run("run", "verify", folder, "--json").exit_code == 0
+    assert run("run", "restore", folder, "3").stdout == f"1 pair put back; 4 pairs in {folder}\n"
+    assert "'x' is no pair's number" in refused("run", "reject", folder, "x")
+    assert "holds no pair 000001" in refused("run", "reject", folder, "1")
+    assert "there is no run at" in refused("run", "restore", folder / "gone", "1")
+
+
 @pytest.fixture
 def verify(run, folder):
     """Verify the run against its normal image; returns the exit code and what is wrong."""
@@ -127,7 +139,7 @@ def test_status_tells_rejects_and_broken_pairs_with_exit_code_1(run, tmp_path):
     lines = {line[:10].strip(): line[11:] for line in result.stdout.splitlines()}
     assert result.exit_code == 1 and lines["pairs"] == "2 of 5, 1 given up, 1 broken, 1 left"
     assert lines["batches"] == "2 of 3 of 2 each"  # nothing is left to do in these
-    assert lines["rejects"].startswith("3 tries that broke a limit (fill 3, seam 1), in ")
+    assert lines["rejects"].startswith("3 (fill 3, seam 1), in ")
     assert lines["broken"] == "1, the first is 000003: n.png is damaged"
 
 

@@ -19,6 +19,7 @@ from adiff.errors import InputError
 from adiff.generation.sampler import seeded_noise
 from adiff.generation.seeds import generator_for
 from adiff.progress import NullProgress
+from adiff.rejection import reject_pairs
 
 FEW = DualSampling(steps=2, batch=2)
 
@@ -160,6 +161,9 @@ def test_a_run_goes_on_and_is_the_same_whatever_was_there(backbone, model, monke
     assert listing(whole) == listing(broken)
     with pytest.raises(InputError, match="another run.*seed"):
         generate_dual_run(backbone, model, count=5, out=broken, settings=FEW, seed=1)
+    reject_pairs(broken, [3])
+    (broken / "pairs" / "000002.json").unlink()
+    assert len(generate_dual_run(backbone, model, count=5, out=broken, settings=FEW).pairs) == 4
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from adiff.generation.placing import LEARNED, MOVE, GivenObjects, PlacedMasks, f
 from adiff.library import Defect, Library
 from adiff.masks import MaskRules
 from adiff.pair_filter import PairFilter
+from adiff.rejection import reject_pairs
 from adiff.run_record import read_records, read_rejects
 
 KEY, DENT = ("metal", "hole"), ("metal", "dent")
@@ -94,6 +95,15 @@ def test_a_run_that_lost_pairs_ends_with_the_same_files(start, lost):
     (out / "image" / f"{lost[0]:06d}.png").write_bytes(b"half")
     start()
     assert listing(out) == before
+
+
+def test_a_pair_that_was_rejected_by_hand_stays_out_while_others_of_its_batch_are_made_again(start):
+    out = start().out
+    reject_pairs(out, [2])
+    before = listing(out)
+    assert [pair["id"] for pair in start().pairs] == ["000000", "000001", "000003", "000004"]
+    (out / "pairs" / "000003.json").unlink()
+    assert start().rejected == [2] and listing(out) == before
 
 
 def test_a_run_with_placed_masks_goes_on(start, normals, masks, make_mask):
