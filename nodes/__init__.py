@@ -18,6 +18,7 @@ from .mask import FilterMasks, GenerateMasks, VaryShotMasks
 from .paste import PasteBaseline
 from .place import PlaceMasks
 from .sample import AnomalyKSampler, ApplyReweighting
+from .shots import AddShots
 from .train import TrainDefects, TrainMasks
 from .train_dual import TrainDual
 
@@ -35,5 +36,5 @@ class AnomalyDiffusion(ComfyExtension):
             CropToMask, Stitch, PlaceMasks, FilterPairs,
             TrainDual, LoadDual, DualSampler,
             PasteBaseline, TrainLocalizer, LoadLocalizer, Localize, ScoreDataset,
-            ExportPairs, VaryShotMasks, DescribeShots,
+            ExportPairs, VaryShotMasks, DescribeShots, AddShots,
         ]  # fmt: skip

@@ -39,7 +39,7 @@ class LoadDefectDataset(io.ComfyNode):
             **found_by("MVTec", "photos", "few-shot", "COCO", "labelme", "YOLO"),
             description="A few photos of a defect with their masks, to learn from. Put a folder into ComfyUI's input "
             "folder, with photos in images/ and a mask of the same name for each in masks/; MVTec AD's layout works "
-            "too. The built-in ones are drawn, for the demo model.",
+            "too, and photos annotated in COCO, labelme, YOLO or Pascal VOC. The built-in ones are drawn, for the demo model. For masks painted in ComfyUI take Add Shots.",
             inputs=[
                 io.Combo.Input(
                     "data", options=[*_drawn_names(), *dataset_folders()], default=_drawn_names()[0],
@@ -59,11 +59,7 @@ class LoadDefectDataset(io.ComfyNode):
                     "the training can stop by itself",
                 ),
             ],
-            outputs=[
-                DatasetSocket.Output("DATASET", display_name="dataset", tooltip="For Train Defects and Train Masks"),
-                io.Image.Output("SHOTS", display_name="shots", tooltip="The photos, their masks outlined"),
-                io.String.Output("REPORT", display_name="report", tooltip="What was found"),
-            ],
+            outputs=dataset_outputs(),
         )  # fmt: skip
 
     @classmethod
@@ -90,9 +86,23 @@ class LoadDefectDataset(io.ComfyNode):
             opened = _drawn(data, shots)
         else:
             opened = _opened(_read(dataset_folder(data), _listed(product), _listed(defect)), shots)
-        sheet = as_image(shot_sheet(opened))
-        report = "\n".join(_told(key, one) for key, one in opened.items())
-        return io.NodeOutput(DefectDataset(data, opened), sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
+        return shown(cls, DefectDataset(data, opened))
+
+
+def dataset_outputs() -> list[io.Output]:
+    """The outputs of a node that gives a data set; `shown` fills them."""
+    return [
+        DatasetSocket.Output("DATASET", display_name="dataset", tooltip="For Train Defects and Train Masks"),
+        io.Image.Output("SHOTS", display_name="shots", tooltip="The photos, their masks outlined"),
+        io.String.Output("REPORT", display_name="report", tooltip="What was found"),
+    ]
+
+
+def shown(cls: type[io.ComfyNode], dataset: DefectDataset) -> io.NodeOutput:
+    """A data set with its picture and what is to be said of it."""
+    sheet = as_image(shot_sheet(dataset.shots))
+    report = "\n".join(_told(key, one) for key, one in dataset.shots.items())
+    return io.NodeOutput(dataset, sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
 
 
 def _drawn_names() -> list[str]:
@@ -151,4 +161,5 @@ def _told(key: Key, shots: Shots) -> str:
     large = sum(area > 100 * MOST for area in areas)
     white = f"; {large} mark more than {100 * MOST:g} %: white marks the defect, else invert them" if large else ""
     size = f"masks {min(areas):.3g} to {max(areas):.3g} % of the image"
-    return f"{'/'.join(key)}: {len(shots.pairs)} shots of {', '.join(sizes)}, {size}{white}{more}{grey}"
+    count = "1 shot" if len(shots.pairs) == 1 else f"{len(shots.pairs)} shots"
+    return f"{'/'.join(key)}: {count} of {', '.join(sizes)}, {size}{white}{more}{grey}"

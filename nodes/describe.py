@@ -31,7 +31,9 @@ class DescribeShots(io.ComfyNode):
             "or folders of Hugging Face's, as of DINOv2.",
             inputs=[
                 DefectSocket.Input("defect", tooltip="The defect that is painted"),
-                DatasetSocket.Input("dataset", tooltip="From Load Defect Dataset: the photos that it was learned from"),
+                DatasetSocket.Input(
+                    "dataset", tooltip="From Load Defect Dataset or Add Shots: the photos that it was learned from"
+                ),
                 io.Combo.Input("features", options=feature_names(), tooltip="File of the network"),
             ],
             outputs=[

@@ -211,7 +211,9 @@ class ScoreDataset(io.ComfyNode):
             description="A data set, or pairs, in numbers: what its masks are like and, with a localizer, how well "
             "that finds the defects. A localizer is judged on real photos that nothing learned from.",
             inputs=[
-                DatasetSocket.Input("dataset", optional=True, tooltip="From Load Defect Dataset: real photos"),
+                DatasetSocket.Input(
+                    "dataset", optional=True, tooltip="From Load Defect Dataset or Add Shots: real photos"
+                ),
                 io.Image.Input("images", optional=True, tooltip="In place of a dataset: images of pairs"),
                 io.Mask.Input("masks", optional=True, tooltip="Their masks"),
                 DatasetSocket.Input(
@@ -310,5 +312,5 @@ def _sets(dataset: DefectDataset | None, images, masks, taught: DefectDataset | 
     known = [] if taught is None else [pair for one in taught.shots.values() for pair in one.pairs]
     left = {"/".join(key): without_taught(one.pairs, known) for key, one in dataset.shots.items()}
     if not any(left.values()):
-        raise InputError(f"all shots of {dataset.name} taught; raise `shots` of the dataset to be scored")
+        raise InputError(f"all shots of {dataset.name} taught; give others, or raise `shots` of Load Defect Dataset")
     return {name: examples for name, examples in left.items() if examples}

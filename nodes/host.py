@@ -37,11 +37,16 @@ _fingerprints: WeakKeyDictionary = WeakKeyDictionary()
 
 def mask_batch(mask: Tensor) -> Tensor:
     """Return masks (B, H, W) bool of a MASK; raises InputError for one that marks nothing or everything."""
-    mask = mask.reshape(-1, *mask.shape[-2:]) >= 0.5
+    values = mask.reshape(-1, *mask.shape[-2:])
+    mask = values >= 0.5
     for number, one in enumerate(mask):
-        if not one.any() or one.all():
-            state = "marks nothing" if not one.any() else "covers the whole image"
-            raise InputError(f"mask {number + 1} of {len(mask)} {state}; it must mark the place of the defect")
+        told = f"mask {number + 1} of {len(mask)}"
+        if not one.any():
+            most = float(values[number].max())
+            faint = f" (its largest value is {most:.2g}, marks start at 0.5)" if most > 0 else ""
+            raise InputError(f"{told} marks nothing{faint}; paint where the defect is, as in Load Image's mask editor")
+        if one.all():
+            raise InputError(f"{told} covers the whole image; it must mark the place of the defect")
     return mask
 
 

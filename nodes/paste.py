@@ -38,7 +38,8 @@ class PasteBaseline(io.ComfyNode):
                 io.Int.Input("count", default=8, min=1, max=4096, tooltip="Pairs to make"),
                 seed_input("The same seed and inputs give the same pairs"),
                 DatasetSocket.Input(
-                    "shots", optional=True, tooltip="From Load Defect Dataset: the real defects that crop-paste pastes"
+                    "shots", optional=True,
+                    tooltip="From Load Defect Dataset or Add Shots: the real defects that crop-paste pastes",
                 ),
                 io.Mask.Input(
                     "masks", optional=True,

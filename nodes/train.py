@@ -85,7 +85,7 @@ class TrainDefects(io.ComfyNode):
             description="Learns the appearance of defects from a few photos, on the model as it is in the graph, which "
             "stays as it is. A cancelled training goes on where it was when the graph is run again.",
             inputs=[
-                DatasetSocket.Input("dataset", tooltip="From Load Defect Dataset"),
+                DatasetSocket.Input("dataset", tooltip="From Load Defect Dataset or Add Shots"),
                 *base_inputs("to learn on; LoRAs on it count", "the preview's guidance"),
                 *_learning_inputs(100, 0.05),
                 EncoderSocket.Input(

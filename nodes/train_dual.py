@@ -62,7 +62,9 @@ class TrainDual(io.ComfyNode):
             "cancelled training goes on where it was when the graph is run again.",
             is_output_node=True,
             inputs=[
-                DatasetSocket.Input("dataset", tooltip="From Load Defect Dataset, of one product and one defect"),
+                DatasetSocket.Input(
+                    "dataset", tooltip="From Load Defect Dataset or Add Shots, of one product and one defect"
+                ),
                 *base_inputs("to learn on; LoRAs on it count", "the background's own pass and the preview"),
                 *_file_inputs(),
                 *_learning_inputs(),
@@ -186,7 +188,7 @@ def _one_defect(dataset: DefectDataset) -> tuple[Key, Shots]:
         names = ", ".join("/".join(key) for key in sorted(dataset.shots)[:5])
         raise InputError(
             f"a dual model is of one defect, and {dataset.name} holds {len(dataset.shots)} ({names}); name one product "
-            "and one defect in Load Defect Dataset"
+            "and one defect in Load Defect Dataset, or add shots of that one alone"
         )
     return next(iter(dataset.shots.items()))
 

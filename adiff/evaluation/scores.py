@@ -48,9 +48,12 @@ def score_sets(
 def without_taught(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]], taught: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> list[Example]:
-    """Leave out the pairs (image (H, W, 3) uint8, mask (H, W) bool) that something learned from, told by content."""
-    known = {digest_of(pair) for pair in taught}
-    return [Example(*pair) for pair in pairs if digest_of(pair) not in known]
+    """Leave out the pairs (image (H, W, 3) uint8, mask (H, W) bool) whose image something learned from.
+
+    Told by its pixels: what was learned from a photo with another mask, drawn by another hand, was learned from it.
+    """
+    known = {digest_of(image) for image, _ in taught}
+    return [Example(image, mask) for image, mask in pairs if digest_of(image) not in known]
 
 
 def _of_masks(masks: Sequence[np.ndarray], shots: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..datasets.images import SUFFIXES
+from ..datasets.images import SUFFIXES, name_of, read_photo
 from ..datasets.readers import Dataset, Shot, few_shot_split, list_images, read_dataset
 from ..errors import InputError
 from ..storage import read_json_object
@@ -159,13 +159,16 @@ def _read_table(record: Path) -> dict[str, str]:
 
 
 def _named(found: Sequence[Shot], names: Sequence[str], root: Path) -> tuple[tuple[Shot, ...], tuple[Shot, ...]]:
-    """The shots of these paths, and the others."""
+    """The shots of these paths, or names by their pixels, as a graph gives them to photos of no folder; the others."""
     by_name = {shot.image.relative_to(root).as_posix(): shot for shot in found}
+    if not by_name.keys() >= set(names):
+        by_name |= {name_of(read_photo(shot.image).rgb): shot for shot in found}
     missing = [name for name in names if name not in by_name]
     if missing or not names:
-        told = f"{missing[0]} is not among the {len(by_name)} shots of {root}" if names else "none is recorded"
+        told = f"{missing[0]} is not among the {len(found)} shots of {root}" if names else "none is recorded"
         raise InputError(f"the shots that taught: {told}; give the data folder that they are of, or --shots")
-    return (tuple(by_name[name] for name in names), tuple(s for name, s in by_name.items() if name not in set(names)))
+    taught = tuple(by_name[name] for name in names)
+    return taught, tuple(shot for shot in found if shot not in taught)
 
 
 def _normals(

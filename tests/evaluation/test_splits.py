@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adiff.datasets.images import write_png
+from adiff.datasets.images import name_of, write_png
 from adiff.errors import InputError
 from adiff.evaluation.splits import read_groups, read_split, split_by_group
 
@@ -62,6 +62,18 @@ def test_paths_of_a_library_teach(tmp_path):
         read_split(tmp_path, "metal", {"scratch": ["metal/test/scratch/9.png"]})
     with pytest.raises(InputError, match="none is recorded"):
         read_split(tmp_path, "metal", {"scratch": []})
+
+
+def test_names_by_pixels_of_a_graph_s_library_teach(tmp_path):
+    images = [np.full((8, 8, 3), 90 + index, np.uint8) for index in range(3)]
+    fill(tmp_path / "metal")
+    for index, image in enumerate(images):
+        write_png(tmp_path / "metal" / "test" / "scratch" / f"{index:03d}.png", image)
+    split = read_split(tmp_path, "metal", {"scratch": [name_of(images[2]), "metal/test/scratch/000.png"]})
+    assert [shot.image.stem for shot in split.train] == ["002", "000"]
+    assert [shot.image.stem for shot in split.test] == ["001", "003", "004", "005"]
+    with pytest.raises(InputError, match="is not among the 6 shots"):
+        read_split(tmp_path, "metal", {"scratch": [name_of(images[2] + 9)]})
 
 
 @given(

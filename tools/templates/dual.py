@@ -1,6 +1,6 @@
 """The graphs of the second method; the docstring of each is no more than the file's name."""
 
-from .graph import Graph
+from .graph import OWN_SHOTS, Graph
 from .painting import SHAPES, SIZE, load, paint
 
 PRODUCT, DEFECT = "metal", "scratch"
@@ -15,14 +15,12 @@ def train_a_dual_model(schema: dict) -> Graph:
     """Train a dual model from photos."""
     graph = Graph(
         schema,
-        """
+        f"""
 Learns whole images with a defect together with the defect's part (DualAnoDiff), from eight photos with masks, writes
 the model into `models/adiff_dual` and makes pairs with it. For defects that change the object's shape. Runs as it is,
 on drawn photos. **Cancel** at any time: run again, the training goes on where it was.
-
-**Your own photos:** put a folder into ComfyUI's `input` folder, with the photos in `images/` and a mask of the same
-name for each in `masks/` (white where the defect is), press R, and choose it in *Load Defect Dataset*. Give the
-model a `name` of its own, else it replaces the other. If the object does not fill the frame set `bcm` to paper.
+{OWN_SHOTS} Give the model a `name` of its own, else it replaces the other. If the object does not fill the frame set
+`bcm` to paper.
 
 **Your own model:** put *Load Checkpoint* (any SD 1.5 checkpoint) in the place of *Load Demo Model*, a *CLIP Text
 Encode* with an empty text in the place of its `empty`; set `steps` to 5000, `learning_rate` to 0.00002, `saim` to full.

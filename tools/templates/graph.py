@@ -29,6 +29,11 @@ NOTE_WIDTH, NOTE_LINE, NOTE_CHARACTERS = 960, 20, 120
 """Pixels of the note and of its lines, and what stands in one."""
 NAMES = "**Another product or defect:** name it in *Save Pairs* too; those names are the folders of the pairs."
 """The note's end where a graph saves pairs."""
+OWN_SHOTS = """
+**Your own photos:** put a folder into ComfyUI's `input` folder, with the photos in `images/` and a mask of the same
+name for each in `masks/` (white where the defect is), press R, and choose it in *Load Defect Dataset*. Or paint the
+masks here: for each photo *Load Image*, its mask editor, and an *Add Shots*, one behind the other, in its place."""
+"""Where shots come from, in the notes of the graphs that learn from them."""
 
 
 @dataclass(frozen=True)

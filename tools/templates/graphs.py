@@ -4,7 +4,7 @@ from .crops import large_photo
 from .dual import both_methods, generate_dual, train_a_dual_model
 from .evaluation import train_a_localizer
 from .filtering import filter_pairs
-from .graph import Graph
+from .graph import OWN_SHOTS, Graph
 from .painting import BUILT_IN, SHAPES, SIZE, complete, condition, drawn, finish, load, load_defect, photos
 from .placing import place_masks, vary_masks
 
@@ -229,14 +229,11 @@ def train_a_defect(schema: dict) -> Graph:
     """Train a defect from photos."""
     graph = Graph(
         schema,
-        """
+        f"""
 Learns a defect from eight photos with masks, saves it as a library, and paints new pairs with it under `output/adiff`.
 Runs as it is, on drawn photos. **Cancel** at any time: run again, the training goes on where it was.
-
-**Your own photos:** put a folder into ComfyUI's `input` folder, with the photos in `images/` and a mask of the same
-name for each in `masks/` (white where the defect is), press R, and choose it in *Load Defect Dataset*. Write its tags
-and licence into *Edit Library*, give the library a name of its own in *Save Library*, and put *Load Image* with a
-normal photo in the place of *Draw Surface*.
+{OWN_SHOTS} Write the tags and licence into *Edit Library*, give the library a name of its own in *Save Library*, and
+put *Load Image* with a normal photo in the place of *Draw Surface*.
 
 **Your own model:** put *Load Checkpoint* (any SD 1.5 checkpoint) in the place of *Load Demo Model*, a *CLIP Text
 Encode* with an empty text in the place of its `empty`, and remove *Load Spatial Encoder*: a new encoder is then

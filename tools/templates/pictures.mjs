@@ -36,7 +36,7 @@ const GRAPHS = {
   "Compare re-weighting modes": { help: [], columns: 4, rows: [["PreviewImage", "whole"]] },
   "Train a defect from photos": {
     help: ["ADiffLoadDefectDataset", "ADiffTrainDefects", "ADiffTrainMasks", "ADiffSaveLibrary", "ADiffPickDefect",
-           "ADiffEditLibrary", "ADiffLoadLibrary", "ADiffMergeLibraries"],
+           "ADiffEditLibrary", "ADiffLoadLibrary", "ADiffMergeLibraries", "ADiffAddShots"],
     columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
   },
   "Keep the good pairs": {
@@ -68,6 +68,15 @@ const GRAPHS = {
   "Defect in a prompt with a LoRA": { help: [], stages: ["4. Condition", "5. Paint"] },
 };
 
+// What goes into a node that no template uses and that is to be seen at work: [node, output, input], and its values.
+const FED = {
+  ADiffAddShots: {
+    links: [["ADiffFinishPair", "image", "images"], ["ADiffFinishPair", "mask", "masks"],
+            ["ADiffLoadDefectDataset", "dataset", "dataset"]],
+    values: { product: "metal", defect: "scratch" },
+  },
+};
+
 // Puts a box of the graph (left, top, width, height) into view; returns where it is on the page.
 async function show(page, box, scale) {
   return page.evaluate(([[left, top, width, height], scale]) => {
@@ -89,15 +98,33 @@ async function shoot(page, box, scale, file) {
   console.log(path.relative(ROOT, file), fs.statSync(file).size);
 }
 
-async function helpPicture(page, type) {
-  const box = await page.evaluate(([type, margin]) => {
-    let node = window.app.graph.nodes.find((one) => one.type === type);
-    if (!node) { // no template uses it: one by itself, above the graph
-      node = window.LiteGraph.createNode(type);
-      node.pos = [0, -1000];
-      node.size = [300, node.computeSize()[1]];
-      window.app.graph.add(node);
+// Puts a node that no template uses above all others, by itself or fed by them.
+async function addNode(page, type) {
+  await page.evaluate(([type, fed]) => {
+    const [node, preview] = [type, "PreviewAny"].map((one) => window.LiteGraph.createNode(one));
+    const slot = (slots, name) => slots.findIndex((one) => one.name === name);
+    const top = Math.min(...window.app.graph.nodes.map((one) => one.pos[1])) - 1000;
+    node.pos = [0, top];
+    node.size = fed ? [440, node.computeSize()[1] + 230] : [300, node.computeSize()[1]];
+    window.app.graph.add(node);
+    if (!fed) return;
+    for (const [name, value] of Object.entries(fed.values)) node.widgets.find((one) => one.name === name).value = value;
+    for (const [other, output, input] of fed.links) {
+      const source = window.app.graph.nodes.find((one) => one.type === other);
+      source.connect(slot(source.outputs, output), node, slot(node.inputs, input));
     }
+    preview.pos = [800, top]; // it is run for something to be shown
+    window.app.graph.add(preview);
+    node.connect(slot(node.outputs, "report"), preview, 0);
+  }, [type, FED[type]]);
+  if (FED[type]) await run(page, BASE);
+}
+
+async function helpPicture(page, type) {
+  const there = await page.evaluate((type) => window.app.graph.nodes.some((one) => one.type === type), type);
+  if (!there) await addNode(page, type);
+  const box = await page.evaluate(([type, margin]) => {
+    const node = window.app.graph.nodes.find((one) => one.type === type);
     return [node.pos[0] - margin, node.pos[1] - 54, node.size[0] + 2 * margin, node.size[1] + 80];
   }, [type, MARGIN]);
   await shoot(page, box, 1, path.join(ROOT, "web", "docs", "images", `${type}.jpg`));
