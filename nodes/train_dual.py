@@ -119,7 +119,7 @@ class TrainDual(FileWriter):
         picture = loss_curve(learned.info["curve"], learned.info["best"], f"dual model of {learned.name}")
         progress.close(picture)
         curve = as_image(picture)
-        report = report_of(learned, path, time.monotonic() - began)
+        report = report_of(learned, path, progress.took(learned.info["steps"], began))
         return io.NodeOutput(LoadedDual(path.name, learned), curve, report, ui=ui.PreviewImage(curve, cls=cls))
 
 
