@@ -254,6 +254,10 @@ class ObjectRun:
             raise InputError(f"{self.folder.url} holds {foreign[0]} beside its run; move that away or choose another "
                              "folder")  # fmt: skip
 
+    def made(self) -> int:
+        """How many pairs there are; none is fetched."""
+        return sum(RECORD_NAME.fullmatch(name) is not None for name in self.folder.find("pairs"))
+
     def clear(self) -> None:
         """Remove the run, its plan first; nothing if there is none."""
         there = self.folder.list()

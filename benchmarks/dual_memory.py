@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.full_size import make_checkpoint, peak_memory
+from benchmarks.full_size import Steps, make_checkpoint, peak_memory
 
 SEED, CHECKPOINTED = 0, "+"
 KEY = ("metal", "dent")
@@ -53,28 +53,6 @@ class Phases:
             row["device_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
         self.rows[name] = {**spent, "peak_gib": peak_memory(), **row}
-
-
-class Steps:
-    """A listener that notes when each step of a training ended: by the wall, and in the process's CPU seconds."""
-
-    def __init__(self):
-        self.ended: list[tuple[float, float]] = []
-
-    def start(self, total: int, what: str) -> None:
-        """Nothing has ended yet."""
-
-    def update(self, done: int, **info: float) -> None:
-        """Note it."""
-        self.ended.append((time.perf_counter(), time.process_time()))
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-    def least(self) -> dict[str, float]:
-        """Seconds of the quickest step after the first."""
-        taken = [np.subtract(after, before) for before, after in zip(self.ended, self.ended[1:], strict=False)]
-        return dict(zip(("step", "cpu_step"), np.min(taken, axis=0).tolist(), strict=True))
 
 
 def load(chosen: argparse.Namespace):

@@ -19,6 +19,7 @@ import resource
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -88,19 +89,26 @@ def peak_memory() -> float:
 
 
 class Steps:
-    """A listener that notes when each step of a training ended."""
+    """A listener that notes when a training began and each of its steps ended: wall and CPU seconds of the process."""
 
     def __init__(self):
-        self.ended = []
+        self.ended: list[tuple[float, float]] = []
 
     def start(self, total: int, what: str) -> None:
-        self.ended.append(time.perf_counter())
+        """Begin anew: before its steps a training encodes views."""
+        self.ended = [(time.perf_counter(), time.process_time())]
 
     def update(self, done: int, **info: float) -> None:
-        self.ended.append(time.perf_counter())
+        """Note it."""
+        self.ended.append((time.perf_counter(), time.process_time()))
 
     def finish(self) -> None:
-        pass
+        """Nothing is left to do."""
+
+    def least(self) -> dict[str, float]:
+        """Seconds of the quickest step after the first, which warms up."""
+        taken = [np.subtract(after, before) for before, after in pairwise(self.ended[1:])]
+        return dict(zip(("step", "cpu_step"), np.min(taken, axis=0).tolist(), strict=True))
 
 
 def measure(checkpoint: Path, precision: str, device: str, steps: int) -> dict:
@@ -136,10 +144,7 @@ def _train(backbone, encoder, image: np.ndarray, mask: np.ndarray, steps: int, p
     told, settings = Steps(), AnomalySettings(steps=steps + 1, batch=1, draws=1, crop=False)
     shots = {("metal", "hole"): [(image, mask)]}
     result = train_anomalies(backbone, shots, encoder, freeze_encoder=False, settings=settings, progress=told)
-    taken = [
-        after - before for before, after in zip(told.ended[1:], told.ended[2:], strict=False)
-    ]  # the first warms up
-    phases.end("training", step=min(taken), finite=not result.outcome.stopped, loss=result.outcome.loss)
+    phases.end("training", **told.least(), finite=not result.outcome.stopped, loss=result.outcome.loss)
 
 
 def _generate(backbone, image: np.ndarray, mask: np.ndarray, steps: int, phases: Phases) -> None:

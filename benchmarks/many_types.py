@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .full_size import peak_memory
+from .full_size import Steps, peak_memory
 from .record import Record
 
 COLUMNS = ("area", "aspect", "parts")
@@ -35,9 +35,7 @@ def read_types(data: Path, most: int | None) -> dict:
     from adiff.datasets.readers import read_dataset, read_shots
 
     shots = read_dataset(data).shots
-    return {
-        key: [(photo.rgb, mask.mask) for photo, mask in read_shots(shots[key])] for key in sorted(shots)[:most]
-    }
+    return {key: [(photo.rgb, mask.mask) for photo, mask in read_shots(shots[key])] for key in sorted(shots)[:most]}
 
 
 def time_joint(data: Path, most: int | None, steps: int, draws: int) -> dict:
@@ -46,7 +44,7 @@ def time_joint(data: Path, most: int | None, steps: int, draws: int) -> dict:
     from adiff.spatial_encoder import SpatialEncoder
     from adiff.training import AnomalySettings, train_anomalies
 
-    from .textual_inversion import Steps, per_step
+    from .textual_inversion import per_step
 
     logging.getLogger("adiff").setLevel(logging.ERROR)
     backbone, shots, told = load_backbone("demo"), read_types(data, most), Steps()

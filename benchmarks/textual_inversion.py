@@ -24,7 +24,7 @@ import torch
 from adiff.datasets.images import write_png
 from adiff.datasets.surfaces import render, sample_seed
 
-from .full_size import TEXT, UNET, VAE, peak_memory
+from .full_size import TEXT, UNET, VAE, Steps, peak_memory
 from .process import in_new_process
 from .record import Record
 
@@ -140,22 +140,6 @@ def cpu_seconds(process: int) -> float:
         return math.nan
     user, system = status.read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-class Steps:
-    """A listener that notes wall and CPU time at the end of each step."""
-
-    def __init__(self):
-        self.ended: list[tuple[float, float]] = []
-
-    def start(self, total: int, what: str) -> None:
-        self.ended.append((time.perf_counter(), time.process_time()))
-
-    def update(self, done: int, **info: float) -> None:
-        self.ended.append((time.perf_counter(), time.process_time()))
-
-    def finish(self) -> None:
-        pass
 
 
 def per_step(ended: dict[int, tuple[float, float]]) -> dict[str, float]:

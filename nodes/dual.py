@@ -207,10 +207,9 @@ def _as_images(pictures: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).float() / 255
 
 
-def report_of(model, path, seconds: float | None = None) -> str:
-    """What a dual model was learned from, in words; seconds: that it took just now."""
+def report_of(model, path, taken: str | None = None) -> str:
+    """What a dual model was learned from, in words; taken: steps, and the time that they took just now."""
     info = model.info
-    took = "" if seconds is None else f" in {seconds:.0f} s"
     endings = {
         "early": ", the held-out loss fell no further",
         "not finite": f", the loss was not finite then; kept: step {info.get('best')}",
@@ -218,7 +217,8 @@ def report_of(model, path, seconds: float | None = None) -> str:
     ended = endings.get(info.get("stopped"), "")
     counts = {what: info.get("parameters", {}).get(name) for what, name in NAMED.items()}
     sizes = ", ".join(f"{count / 1e6:.1f} M of {what}" for what, count in counts.items() if count)
-    steps = f"{info.get('steps', '?')} steps{took}{ended}; loss {info.get('loss', float('nan')):.3f}"
+    taken = taken or f"{info.get('steps', '?')} steps"
+    steps = f"{taken}{ended}; loss {info.get('loss', float('nan')):.3f}"
     shots = f"{len(model.shot_masks)} shots of {model.size} pixels"
     prompts = "" if model.prompts is None else f", prompts of {model.prompts.shape[1]} tokens"
     return "\n".join([

@@ -23,19 +23,17 @@ from .pictures import as_image, loss_curve
 from .search import found_by
 from .sockets import CATEGORY, IN_GRAPH, DatasetSocket, DefectDataset, LoadedLocalizer, LocalizerSocket, training_seed
 from .tables import overlaid, sheet, table_picture
-from .upstream import running_node
-from .written import Written
+from .written import FileWriter
 
 SHOWN, COLUMNS = 12, 6
 """Photos on a sheet, and in a row of it."""
 PAIRS = "pairs"
 """The name of pairs that come as IMAGE and MASK."""
-_saved = Written()
 
 Scorer = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-class TrainLocalizer(io.ComfyNode):
+class TrainLocalizer(FileWriter):
     """Pairs + normals -> LOCALIZER."""
 
     @classmethod
@@ -76,11 +74,6 @@ class TrainLocalizer(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, **_) -> int:
-        """Run again when the file has been deleted, or written over from another graph."""
-        return _saved.losses(*running_node())
-
-    @classmethod
     def execute(
         cls, images, masks, normals, network: str, size: int, steps: int, batch: int, seed: int, name: str,
         overwrite: bool, shots: DefectDataset | None = None,
@@ -103,7 +96,7 @@ class TrainLocalizer(io.ComfyNode):
             trained.network.cpu()
         if path is not None:
             save_localizer(path, trained)
-            _saved.add(running_node()[0], path)
+            cls.wrote(path)
         counts = f"{len(images)} pairs, {len(real)} real shots, {len(normals)} normal images"
         report = [f"{network}: {counts}, {steps} steps in {time.monotonic() - began:.0f} s"]
         if trained.curve:

@@ -9,6 +9,7 @@ put in the place of its own would stay in a model that other nodes share.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -112,12 +113,26 @@ class TrainableBackbone(ComfyBackbone):
 class LearningProgress(GraphProgress):
     """The bar of a training, with a picture of what is being learned; Cancelled if the user stops it."""
 
+    _live = False  # whether a picture is beside the bar
+    _steps = 0  # that were taken here; those before a cancel are not among them
+
+    def start(self, total: int, what: str) -> None:
+        """Begin a bar."""
+        super().start(total, what)
+        self._steps = 0
+
     def update(self, done: int, **info: float) -> None:
         """Move the bar."""
+        self._steps += 1
         with _translated():
             super().update(done, **info)
 
-    _live = False  # whether a picture is beside the bar
+    def took(self, steps: int, began: float) -> str:
+        """Say how many steps a training has, and how long those took that were taken here, since `began`."""
+        if not self._steps:
+            return f"{steps} steps, learned before"
+        these = "" if self._steps >= steps else f", the last {self._steps}"
+        return f"{steps} steps{these} in {time.monotonic() - began:.0f} s"
 
     def show(self, done: int, picture) -> None:
         """Show a PIL picture beside the bar."""

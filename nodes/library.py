@@ -21,14 +21,12 @@ from .sockets import (
     LoadedEncoder,
     LoadedLibrary,
 )  # fmt: skip
-from .upstream import running_node
-from .written import Written
+from .written import FileWriter
 
 REFUSE = "refuse"
 """What happens to a defect that two libraries hold: an error."""
 NOTHING = "-"
 """What is written into a field to take out what the library says there; an empty field leaves it."""
-_saved = Written()
 
 
 class LoadLibrary(io.ComfyNode):
@@ -162,7 +160,7 @@ class EditLibrary(io.ComfyNode):
         return io.NodeOutput(LoadedLibrary(IN_GRAPH, edited))
 
 
-class SaveLibrary(io.ComfyNode):
+class SaveLibrary(FileWriter):
     """LIBRARY -> a file that Load Defect lists, and its encoder's."""
 
     @classmethod
@@ -191,11 +189,6 @@ class SaveLibrary(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, **_) -> int:
-        """Run again when the file has been deleted, or written over from another graph."""
-        return _saved.losses(*running_node())
-
-    @classmethod
     def execute(
         cls, library: LoadedLibrary, name: str, overwrite: bool, encoder: LoadedEncoder | None = None
     ) -> io.NodeOutput:
@@ -204,7 +197,7 @@ class SaveLibrary(io.ComfyNode):
         path = new_file(LIBRARIES, name, overwrite)
         lines = [_encoder_line(library, name, overwrite, encoder)]
         save_library(path, library.library)
-        _saved.add(running_node()[0], path)
+        cls.wrote(path)
         held = ", ".join(entry.name for entry in library.library.defects.values())
         report = "\n".join([f"models/{LIBRARIES}/{path.name}: {held}", *filter(None, lines)])
         return io.NodeOutput(path.name, ui=ui.PreviewText(report))

@@ -283,10 +283,9 @@ def _shown(
 ) -> tuple[Tensor, str]:  # fmt: skip
     """The loss curve, IMAGE, and the report of a training; the curve takes the place of the last live preview."""
     about = next(iter(learned.values())).info[kind]  # all defects were learned together
-    seconds = time.monotonic() - began
     ended = {"": "all steps done", "early": "the held-out loss fell no further"}
     how = ended.get(about["stopped"], f"the loss was {about['stopped']}")
-    lines = [f"{what}: {about['steps']} steps in {seconds:.0f} s, {how}; kept: step {about['best']}"]
+    lines = [f"{what}: {progress.took(about['steps'], began)}, {how}; kept: step {about['best']}"]
     for key, entry in learned.items():
         own = entry.info[kind]
         aside = f", {own['validation']} kept aside to decide when to stop" if own.get("validation") else ""

@@ -33,20 +33,19 @@ from .sockets import (
     training_seed,
 )
 from .train import training_state
-from .upstream import model_name, running_node
-from .written import Written
+from .upstream import model_name
+from .written import FileWriter
 
 SAIM, BCM, FLIPS = ("full", "low", "off"), ("off", "paper", "release"), ("none", "horizontal", "both")
 """As in `adiff.dual.layers` and `adiff.dual.training`, which take seconds to import."""
 CHECKPOINTING = {"auto": None, "on": True, "off": False}
-_saved = Written()
 _learned = WeakValueDictionary()
 """The DualModels that ComfyUI still has, by their state and shots: to be written again, or under another name."""
 _last = []
 """The one that was learned last, which it may have dropped."""
 
 
-class TrainDual(io.ComfyNode):
+class TrainDual(FileWriter):
     """Shots -> DUAL, and its file."""
 
     @classmethod
@@ -85,11 +84,6 @@ class TrainDual(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, **_) -> int:
-        """Run again when the file has been deleted, or written over from another graph."""
-        return _saved.losses(*running_node())
-
-    @classmethod
     def execute(
         cls, dataset: DefectDataset, model, vae, empty, name, overwrite, steps, batch, learning_rate, rank, saim, bcm,
         flips, size, seed, early_stop, preview_every, checkpointing, foreground=None, prompt=None, part_prompt=None,
@@ -123,11 +117,11 @@ class TrainDual(io.ComfyNode):
                 _last[:] = [learned]
                 _learned[which] = learned
                 save_dual(path, learned)
-                _saved.add(running_node()[0], path)
+                cls.wrote(path)
         picture = loss_curve(learned.info["curve"], learned.info["best"], f"dual model of {learned.name}")
         progress.close(picture)
         curve = as_image(picture)
-        report = report_of(learned, path, time.monotonic() - began)
+        report = report_of(learned, path, progress.took(learned.info["steps"], began))
         return io.NodeOutput(LoadedDual(path.name, learned), curve, report, ui=ui.PreviewImage(curve, cls=cls))
 
 

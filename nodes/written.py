@@ -6,6 +6,10 @@ from collections import Counter
 from collections.abc import Collection, Hashable
 from pathlib import Path
 
+from comfy_api.latest import io
+
+from .upstream import running_node
+
 
 class Written:
     """Files or folders that a node has written since the server's start, each by what the node was told."""
@@ -34,3 +38,20 @@ class Written:
 
 def _is_gone(path: Path) -> bool:
     return not path.is_file() and not any(path.glob("*"))
+
+
+_files = Written()
+
+
+class FileWriter(io.ComfyNode):
+    """A node that writes a file, by all that leads to it in the graph."""
+
+    @classmethod
+    def fingerprint_inputs(cls, **_) -> int:
+        """Run again when the file has been deleted, or written over from another graph."""
+        return _files.losses(*running_node())
+
+    @classmethod
+    def wrote(cls, path: Path) -> None:
+        """Remember the file that the running node has written."""
+        _files.add(running_node()[0], path)

@@ -3,7 +3,7 @@
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | a fault of the program: a traceback is shown |
+| 1 | a fault of the program: a traceback is shown; of `run verify` and `run status`: something is wrong with the run |
 | 2 | bad input: one line says what came, what was expected, what to do |
 | 130 | stopped with Ctrl-C: one line says what is kept |
 """

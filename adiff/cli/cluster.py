@@ -21,6 +21,10 @@ LOOK_EVERY = 1.0
 """Seconds between two looks at what is done."""
 
 
+class Incomplete(InputError):
+    """What the input does not allow is lacking, and all else is made: another worker has nothing to add."""
+
+
 def run_on_cluster(
     arguments: Sequence[str],
     *,
@@ -36,7 +40,7 @@ def run_on_cluster(
     address: of a running cluster ("auto" for that of the environment), or "local". workers: None for one on each GPU,
     or CPU; they compute where ADIFF_DEVICE says, as this process does. total, done, what: pieces of work in all, how
     many there are now, their name. The working folder has to be the same on all machines. Raises InputError for a
-    cluster that is not there and for bad input a worker met.
+    cluster that is not there and for bad input a worker met, unless all else is made: the caller finds that too.
     """
     try:
         import ray
@@ -86,7 +90,7 @@ def _work(ray: Any, arguments: list[str], workers: int | None, total: int, done:
 
 
 def _worker(arguments: list[str], folder: str, device: str) -> str | None:
-    """Run the command in this process; returns the line of bad input, None if all went well."""
+    """Run the command in this process; returns the line of bad input that stopped it, None if it made all it could."""
     import typer
 
     from . import app
@@ -97,6 +101,8 @@ def _worker(arguments: list[str], folder: str, device: str) -> str | None:
     os.environ[DEVICE] = device
     try:
         typer.main.get_command(app).commands[arguments[0]].main(arguments[1:], "adiff", standalone_mode=False)
+    except Incomplete:
+        return None
     except (InputError, OSError) as error:
         return " ".join(str(error).split())
     return None

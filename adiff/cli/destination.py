@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError
 from ..object_storage import ObjectFolder, ObjectRun, is_url
-from ..run_record import RUN_PARTS, settled_ids
+from ..run_record import RUN_PARTS, made_ids, settled_ids
 from ..storage import LOCK, clear_folder, run_lock
 
 LOOK_EVERY = 10.0
@@ -77,6 +77,7 @@ class Destination:
             runs = [self.run(folder) for folder in folders]
             for run in runs:
                 run.check_clearable()
+            _tell_lost([run.made() for run in runs])
             for run in runs:
                 run.clear()
         else:
@@ -90,6 +91,15 @@ def clear_runs(folders: Sequence[Path]) -> None:
         foreign = sorted({path.name for path in folder.iterdir()} - RUN_PARTS - {LOCK})
         if foreign:
             raise InputError(f"{folder} holds {foreign[0]} beside its run; move that away or choose another folder")
+    _tell_lost([len(made_ids(folder)) for folder in there])
     for folder in there:
         with run_lock(folder):  # another process may be writing to it
             clear_folder(folder)
+
+
+def _tell_lost(pairs: Sequence[int]) -> None:
+    """Say how many finished pairs are about to be removed; pairs: of each run."""
+    if count := sum(pairs):
+        runs = sum(map(bool, pairs))
+        where = f" of {runs} runs" if runs > 1 else ""
+        typer.echo(f"--restart removes {count} finished pair{'s' * (count > 1)}{where}", err=True)

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..run_record import BROKEN, NO_MASK
 from ..workers import join_run
 from .app import keeping
+from .cluster import Incomplete, run_on_cluster
 from .command import given_command
 from .destination import Destination
 from .jobs import Given, Job, mask_source, read_jobs
@@ -206,7 +207,7 @@ def generate(
     _tell_missing(results, plan, target.told_of)
     if failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
-        raise InputError(f"runs that were not made: {len(failed)} of {given.runs}: {reasons}")
+        raise Incomplete(f"runs that were not made: {len(failed)} of {given.runs}: {reasons}")
 
 
 class _Plan(NamedTuple):
@@ -289,8 +290,6 @@ def _work_on_cluster(
     progress: CliProgress,
 ) -> None:  # fmt: skip
     """Have the runs filled by workers at this very command; what they leave is this process's to make."""
-    from .cluster import run_on_cluster
-
     arguments = shlex.split(given_command(ctx, ray=None, workers=None, resume=None))[1:]
     run_on_cluster(
         arguments, address=address, workers=workers, total=plan.count * len(given.jobs),
@@ -362,7 +361,7 @@ def _tell_missing(results: Sequence[RunResult], plan: _Plan, name: Callable[[Pat
             )  # fmt: skip
     broken = [one for result in results for one in result.broken if not one.get(NO_MASK)]
     if broken:
-        raise InputError(
+        raise Incomplete(
             f"pairs that were not made: {len(broken)}, the first as {broken[0].get('reason')}; put its normal image "
             "right, then give the same command again"
         )

@@ -82,7 +82,7 @@ class CliProgress:
             if self._done < self._total:
                 parts.append(f"{duration((self._total - self._done) / rate)} left")
         if self._done >= self._total:
-            parts.append(f"{duration(now - self._began)} in all")
+            parts.append(f"took {duration(now - self._began)}")  # this time: work may have been resumed
         parts += [f"{name} {value:.3g}" for name, value in self._info.items()]
         return ", ".join(parts)
 

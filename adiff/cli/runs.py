@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 WRONG = 1
-"""Exit code of `verify` where something is wrong, and of `status` where pairs cannot be made."""
+"""Exit code of `verify` where something is wrong, and of `status` where pairs are broken: a photo or a mask fails."""
 RECENT = 600.0
 """Seconds of work that a run's rate is taken from."""
 FOLDERS = ("image", "mask", "pairs")
@@ -53,7 +53,7 @@ def status(
     ],
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Say how far a run is, how fast, and who works on it; exit code 1 if pairs cannot be made."""
+    """Say how far a run is, how fast, and who works on it; exit code 1 if pairs are broken, 0 for pairs given up."""
     place = Destination(ctx, folder)
     place.look()
     plan = plan_of(place.folder)

@@ -130,10 +130,13 @@ def test_restart_clears_a_run_and_nothing_else(start, runs, tmp_path):
     (tmp_path / "run" / "notes.txt").write_text("mine")
     result = start("--restart")
     assert result.exit_code == 2 and "notes.txt" in result.stderr and not runs
+    assert "--restart removes" not in result.stderr
     (tmp_path / "run" / "notes.txt").unlink()
     start()
     assert (tmp_path / "run" / "run.json").exists()
-    assert start("--restart").exit_code == 0 and not (tmp_path / "run").exists() and len(runs) == 2
+    result = start("--restart")
+    assert result.exit_code == 0 and not (tmp_path / "run").exists() and len(runs) == 2
+    assert "--restart removes 1 finished pair\n" in result.stderr
 
 
 def test_ctrl_c_says_where_the_pairs_are(start, runs, monkeypatch, tmp_path):
@@ -362,7 +365,13 @@ def test_restart_of_all_removes_nothing_if_one_run_holds_more(run, many, runs, d
     assert result.exit_code == 2 and "notes.txt" in result.stderr and not runs
     assert (tmp_path / "runs/metal-scratch/run.json").exists()
     (tmp_path / "runs/metal-hole/notes.txt").unlink()
-    assert run(*given).exit_code == 0 and list((tmp_path / "runs").iterdir()) == [other.parent] and other.exists()
+    for name in ("metal-scratch/pairs/000000.json", "metal-scratch/pairs/000001.json", "metal-hole/pairs/000004.json"):
+        (tmp_path / "runs" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "runs" / name).write_text("{}")
+    result = run(*given)
+    assert result.exit_code == 0 and list((tmp_path / "runs").iterdir()) == [other.parent] and other.exists()
+    assert "--restart removes 3 finished pairs of 2 runs\n" in result.stderr
+    assert "--restart removes" not in run(*given).stderr
 
 
 def test_several_defects_go_into_each_image(start, many, runs, data):

@@ -181,7 +181,8 @@ def test_a_restart_begins_anew_and_leaves_what_is_not_its_own(start, run):
     assert start(URL).exit_code == 0
     other = start(URL, "--seed", 3)
     assert other.exit_code == 2 and f"{URL} holds another run (seed 0, now 3)" in other.stderr
-    assert start(URL, "--seed", 3, "--restart", pairs=2).exit_code == 0
+    other = start(URL, "--seed", 3, "--restart", pairs=2)
+    assert other.exit_code == 0 and "--restart removes 5 finished pairs\n" in other.stderr
     assert sum(name.startswith("image/") for name in stored()) == 2
     fsspec.filesystem("memory").pipe_file("/bucket/run/notes.txt", b"mine")
     refused = start(URL, "--restart")

@@ -131,4 +131,4 @@ def test_one_piece_of_work_follows_another(clock):
         clock.now += 2
         progress.update(1)
         progress.finish()
-    assert text.getvalue() == "first: 1/1, 2 s in all\nsecond: 1/1, 2 s in all\n"
+    assert text.getvalue() == "first: 1/1, took 2 s\nsecond: 1/1, took 2 s\n"

@@ -213,6 +213,17 @@ async function place(page) {
   await row(page, "bottle/crack 2").dragTo(canvas, { force: true, targetPosition: { x: 830, y: 350 } });
   await page.waitForTimeout(300);
   seen.dropped = await loaders(page);
+  await page.evaluate(() => {
+    const [loader] = window.app.graph.nodes;
+    const teller = window.LiteGraph.createNode("PrimitiveNode");
+    teller.pos = [loader.pos[0], loader.pos[1] - 200];
+    window.app.graph.add(teller);
+    teller.connect(0, loader, loader.inputs.findIndex((input) => input.widget?.name === "defect"));
+  });
+  await row(page, "bottle/crack 1").dragTo(canvas, { force: true, targetPosition: { x: 830, y: 350 } });
+  await page.waitForTimeout(300);
+  seen.told = await loaders(page);
+  await page.evaluate(() => window.app.graph.nodes.slice(1).forEach((node) => window.app.graph.remove(node)));
   await find(page, "metal scratch");
   await row(page, DEFECT).last().hover();
   await row(page, DEFECT).last().locator("button").first().click();

@@ -208,7 +208,8 @@ def test_a_cancelled_training_goes_on_to_the_same_result(server):
         graph = Graph()
         return graph, train(graph, demo(graph), drawn(graph), name, steps=steps, overwrite=True)
 
-    break_off_and_go_on(server, *build("broken"), at=5, steps=12)
+    graph, learned = build("broken")
+    break_off_and_go_on(server, graph, learned, learned[2], at=5, steps=12)
     server.run(build("other", steps=1)[0])  # what was learned last would be at hand
     server.run(build("unbroken")[0])
     folder = server.base / "models" / "adiff_dual"
@@ -218,16 +219,19 @@ def test_a_cancelled_training_goes_on_to_the_same_result(server):
 
 def test_what_was_deleted_or_gets_another_name_is_written_without_learning_it_again(server):
     """ComfyUI runs no node again because its file is gone."""
+    told = []
     with Listener(server.url) as events:
         for name in ("deleted", "deleted", "renamed"):
             graph = Graph()
             learned = train(graph, demo(graph), drawn(graph), name, steps=7, seed=9)
-            server.run(graph)
+            report = graph("PreviewAny", source=learned[2])
+            told.append(server.run(graph).text(report).splitlines()[1])
             path = server.base / "models" / "adiff_dual" / f"{name}.safetensors"
             assert load_dual(path).info["steps"] == 7
             path.unlink()
         events.wait_for_step(learned, 7, 7)
         assert events.steps(learned, 7).count(7) == 1
+    assert told[0].startswith("7 steps in ") and all(one.startswith("7 steps, learned before") for one in told[1:])
 
 
 def test_the_choices_and_defaults_are_the_methods(server):

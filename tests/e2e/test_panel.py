@@ -74,6 +74,7 @@ def test_a_defect_is_dragged_onto_the_canvas_and_onto_a_loader(seen):
     assert seen["where"] == pytest.approx([800, 300], abs=2)
     ((_, label),) = seen["dropped"]
     assert label.startswith(f"{NAME} / bottle / crack 2 @")
+    assert seen["told"] == [[kind, label], ["PrimitiveNode", label], [kind, seen["dragged"][0][1]]]
     assert [label.partition(" @")[0] for _, label in seen["added"]][1] == f"{NAME} / metal / scratch 1"
 
 

@@ -112,8 +112,9 @@ def states(server):
     return sorted(folder.iterdir()) if folder.exists() else []
 
 
-def break_off_and_go_on(server, graph, learned, at, steps):
+def break_off_and_go_on(server, graph, learned, report, at, steps):
     """Cancel a training at a step, run the graph again, and see that it goes on from there and leaves no state."""
+    told = graph("PreviewAny", source=report)
     with Listener(server.url) as events:
         name = server.queue(graph)
         events.wait_for_step(learned, at, steps)
@@ -122,9 +123,10 @@ def break_off_and_go_on(server, graph, learned, at, steps):
     assert [kind for kind, _ in result.events][-1] == "execution_interrupted"
     assert len(states(server)) == 1
     with Listener(server.url) as events:
-        server.run(graph)
+        text = server.run(graph).text(told)
         events.wait_for_step(learned, steps, steps)
     assert min(events.steps(learned, steps)) >= at and not states(server)
+    assert 0 < int(re.search(rf"{steps} steps, the last (\d+) in \d+ s", text)[1]) <= steps - at
 
 
 def test_from_photos_to_a_library_to_a_pair(server, graph):
@@ -210,9 +212,11 @@ def test_a_cancelled_training_goes_on_to_the_same_result(server):
         save(graph, learned, name, encoder=learned[1])
         return graph, learned
 
-    break_off_and_go_on(server, *build("broken", 0, 2), at=5, steps=12)
-    whole, _ = build("unbroken", 3, 0)
-    server.run(whole)
+    graph, learned = build("broken", 0, 2)
+    break_off_and_go_on(server, graph, learned, learned[3], at=5, steps=12)
+    whole, learned = build("unbroken", 3, 0)
+    report = whole("PreviewAny", source=learned[3])
+    assert re.search(r": 12 steps in \d+ s, all steps done", server.run(whole).text(report))
     folder = server.base / "models" / "adiff_libraries"
     one, other = (load_file(folder / f"{name}.safetensors") for name in ("broken", "unbroken"))
     assert list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)

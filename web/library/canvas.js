@@ -10,6 +10,11 @@ function chosenIn(node) {
   return node?.comfyClass === LOADER ? node.widgets?.find((widget) => widget.name === "defect") : undefined;
 }
 
+// Whether a loader is told its defect by another node: what its own widget says does not count then.
+function isTold(node) {
+  return node.inputs?.some((input) => input.widget?.name === "defect" && input.link != null);
+}
+
 // The widgets in which a node may name a defect: a loader's own; any of a subgraph's, which may stand for a loader's in it.
 function choicesIn(node) {
   return (node.subgraph ? node.widgets ?? [] : [chosenIn(node)]).filter((widget) => widget?.options);
@@ -85,7 +90,7 @@ function overCanvas(event) {
   return inside && !event.target.closest?.(".adiff-library, .side-bar-panel, .side-tool-bar-container, .p-dialog");
 }
 
-// Lets defects be dropped: on a loader, which takes it, or elsewhere on the canvas, where a loader comes to stand.
+// Lets defects be dropped: on a loader that takes it, or elsewhere on the canvas, where a loader comes to stand.
 export function takeDrops() {
   const ours = (event) => event.dataTransfer?.types.includes(KIND) && overCanvas(event);
   window.addEventListener("dragover", (event) => {
@@ -100,7 +105,7 @@ export function takeDrops() {
     const label = event.dataTransfer.getData(KIND);
     const place = app.clientPosToCanvasPos([event.clientX, event.clientY]);
     const under = (app.canvas.graph ?? app.graph).getNodeOnPos(...place);
-    if (!chosenIn(under)) {
+    if (!chosenIn(under) || isTold(under)) {
       addLoader(label, [place[0], place[1] + window.LiteGraph.NODE_TITLE_HEIGHT]);
       return;
     }
