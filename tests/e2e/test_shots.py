@@ -124,7 +124,7 @@ def test_save_pairs_writes_them_as_files_to_train_on(server, graph, photos):
 def test_a_cancelled_training_goes_on(server, graph, photos):
     learned = train(graph, demo(graph), chain(graph), steps=12)
     save(graph, learned, "gone on")
-    break_off_and_go_on(server, graph, learned, at=5, steps=12)
+    break_off_and_go_on(server, graph, learned, learned[3], at=5, steps=12)
 
 
 def nothing_is_painted(graph):
