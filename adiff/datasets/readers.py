@@ -243,7 +243,8 @@ def _paired(product: str, defect: str, images: Path, masks: Path, root: Path) ->
     files = _image_files(images, root) if images.is_dir() else []
     if images == masks:
         mask_files = _beside(files)
-        files = [file for file in files if file not in mask_files]
+        of_masks = set(mask_files)
+        files = [file for file in files if file not in of_masks]
     elif masks.is_dir():
         mask_files = _image_files(masks, root)
     else:
