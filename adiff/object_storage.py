@@ -24,6 +24,7 @@ from .errors import InputError
 from .progress import Progress
 from .run_record import (
     BROKEN,
+    ENDINGS,
     ID,
     RECORD_NAME,
     REJECT_NAME,
@@ -48,7 +49,7 @@ PLAN = "run.json"
 PICTURES = ("image", "mask")
 RECORDS = {"pairs": RECORD_NAME, f"{REJECTS}/pairs": REJECT_NAME, BROKEN: RECORD_NAME}
 """Folders of records, and the names that they have; what is called otherwise is a stranger's."""
-PICTURE_NAME = re.compile(rf"{ID}(-[0-9]+)?(_mask|_labels|_asked)?\.png")
+PICTURE_NAME = re.compile(rf"{ID}(-[0-9]+)?({'|'.join(ENDINGS)})\.png")
 CLAIM_NAME = re.compile(r"[0-9]{6,18}\.json")
 BEAT = 15.0
 """Seconds after which a process uploads its claims again, which others take over when they are `workers.STALE`."""
