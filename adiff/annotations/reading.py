@@ -48,7 +48,7 @@ def _read(path: Path, images: Path | None) -> list[Annotated]:
     if path.is_file():
         if path.suffix.lower() in (".yaml", ".yml", ".txt"):
             return _yolo(path.parent, images, path)
-        content = _content(path)
+        content = _content(path, EXPECTED)
         if is_labelme(content):
             return read_labelme([path], images, bare=False)
         return read_coco(path, images)
@@ -87,7 +87,7 @@ def _json_files(folder: Path) -> Iterator[tuple[Path, object]]:
     Raises InputError for a damaged one, whose photos would pass as such without marks.
     """
     for path in files_in(folder, "**/*.json"):
-        yield path, _content(path)
+        yield path, _content(path, "mend it, or take it out")
 
 
 def _yolo(root: Path, images: Path | None, names: Path | None = None) -> list[Annotated]:
@@ -96,7 +96,7 @@ def _yolo(root: Path, images: Path | None, names: Path | None = None) -> list[An
     return read_yolo(root, names)
 
 
-def _content(path: Path) -> object:
+def _content(path: Path, remedy: str) -> object:
     if path.stat().st_size > LARGEST:
         raise InputError(f"{path} has {path.stat().st_size >> 20} MB; at most {LARGEST >> 20} are opened")
-    return read_json(path)
+    return read_json(path, remedy)

@@ -165,7 +165,8 @@ def test_labelme_files_in_a_folder_of_their_own(labelme, photos, tmp_path):
     (labels / "1.json").write_text(json.dumps({**content, "imagePath": "0.png"}))
     assert "1.json is no labelme file, or tells of another photo" in refused(labels, images=photos)
     (labels / "1.json").write_text('{"shapes": [')
-    assert "1.json is damaged" in refused(labels, images=photos)
+    told = refused(labels, images=photos)
+    assert "1.json is damaged" in told and "mend it, or take it out" in told
 
 
 def test_labelme_files_that_hold_their_photos(labelme, photos, tmp_path):
@@ -381,6 +382,7 @@ def test_damaged_voc(photos, tmp_path):
 
 def test_what_is_no_annotation(photos, coco, labelme, tmp_path):
     assert "no annotations in" in refused(photos) and "expected COCO's .json" in refused(photos)
+    assert "expected COCO's .json" in refused(photos / "0.png")
     (photos / "x.json").write_text('{"images": 3}')
     assert "is no COCO file" in refused(photos / "x.json")
     (photos / "x.json").write_text("[" * 100_000)
