@@ -134,6 +134,23 @@ def test_masks_beside_their_photos(tmp_path):
         read_dataset(tmp_path / "set")
 
 
+@pytest.mark.parametrize("layout", [mvtec, plain])
+def test_a_photo_with_its_mask_beside_folders_of_others(tmp_path, layout):
+    """An example picture, say, does not hide the data set."""
+    layout(tmp_path / "inner")
+    photo(tmp_path / "example.png")
+    mask(tmp_path / "example_mask.png")
+    assert all("inner" in key for key in read_dataset(tmp_path).shots)
+
+
+def test_masks_beside_photos_in_a_folder_and_in_those_in_it(tmp_path):
+    for folder in (tmp_path, tmp_path / "dent"):
+        photo(folder / "1.png")
+        mask(folder / "1_mask.png")
+    with pytest.raises(InputError, match=r"holds photos with their masks, and so do folders in it \(dent\); move"):
+        read_dataset(tmp_path)
+
+
 def test_many_masks_beside_their_photos(tmp_path, monkeypatch):
     """Each is looked at a few times, not once for each other one: thousands would take a minute."""
     for number in range(100):
