@@ -279,10 +279,8 @@ def fetch_run(folder: ObjectFolder, progress: Progress) -> int:
             raise InputError(f"{out} holds another run than {folder.url}; choose a new or empty folder")
         records = [f"{under}/{name}" for under, form in RECORDS.items() for name in folder.find(under)
                    if form.fullmatch(name)]  # fmt: skip
-        tries = tries_of(read_plan(out))
-        taken = {f"pairs/{n:06d}.json" for n, last in last_tries(out).items()
-                 if last == tries - 1 and is_taken_out(out, n, tries)}  # fmt: skip
-        new = [name for name in records if name not in taken and not (out / name).exists()]
+        moved = _moved(out)
+        new = [name for name in records if name not in moved and not (out / name).exists()]
         pictures = [name for name in _pictures(folder, new) if not (out / name).exists()]
         progress.start(len(pictures) + len(new), "files")
         done = 0
@@ -293,6 +291,14 @@ def fetch_run(folder: ObjectFolder, progress: Progress) -> int:
                 progress.update(done)
         progress.finish()
         return len(made_ids(out))
+
+
+def _moved(out: Path) -> set[str]:
+    """The records of a copy that somebody moved elsewhere in it (`rejection`): a storage has them where they were."""
+    tries = tries_of(read_plan(out))
+    rejected = {n for n, last in last_tries(out).items() if last == tries - 1 and is_taken_out(out, n, tries)}
+    back = {f"{REJECTS}/pairs/{n:06d}-{tries - 1}.json" for n in made_ids(out)}  # else such a pair has none
+    return back | {f"pairs/{n:06d}.json" for n in rejected}
 
 
 def _pictures(folder: ObjectFolder, records: Sequence[str]) -> list[str]:
