@@ -140,7 +140,7 @@ def find_image(name: str, folders: Sequence[Path], source: Path) -> Path:
                 if not path.resolve().is_relative_to(folder.resolve()):
                     raise InputError(f"the link {path} leads out of {folder}; copy what it points to into it")
                 return path
-    places = ", ".join(map(str, dict.fromkeys(folders)))
+    places = listed(map(str, dict.fromkeys(folders)), 3)
     raise InputError(f"{source}: its image {name[:80]!r} is not in {places}; give the folder of the images (--images)")
 
 

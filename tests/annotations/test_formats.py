@@ -68,6 +68,11 @@ def test_coco_finds_its_photos(coco, photos, place):
     assert len(read_annotations([path])) == len(read_annotations([photos.parent / "set"])) == 4
 
 
+def test_a_photo_that_is_nowhere_is_told_in_a_few_words(coco):
+    told = refused(coco((0, "dent", {"segmentation": [FLAT]}), images=[{"id": 1, "file_name": "gone.png"}]))
+    assert "and 5 more; give the folder of the images (--images)" in told
+
+
 def test_several_files_that_tell_of_one_photo(coco, photos, tmp_path):
     one = coco((0, "dent", {"segmentation": [FLAT]}))
     other = coco((0, "scratch", {"bbox": [1, 1, 2, 2]}), path=tmp_path / "other.json")
