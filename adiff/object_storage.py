@@ -24,6 +24,7 @@ from .errors import InputError
 from .progress import Progress
 from .run_record import (
     BROKEN,
+    ENDINGS,
     ID,
     RECORD_NAME,
     REJECT_NAME,
@@ -48,7 +49,7 @@ PLAN = "run.json"
 PICTURES = ("image", "mask")
 RECORDS = {"pairs": RECORD_NAME, f"{REJECTS}/pairs": REJECT_NAME, BROKEN: RECORD_NAME}
 """Folders of records, and the names that they have; what is called otherwise is a stranger's."""
-PICTURE_NAME = re.compile(rf"{ID}(-[0-9]+)?(_mask|_labels|_asked)?\.png")
+PICTURE_NAME = re.compile(rf"{ID}(-[0-9]+)?({'|'.join(ENDINGS)})\.png")
 CLAIM_NAME = re.compile(r"[0-9]{6,18}\.json")
 BEAT = 15.0
 """Seconds after which a process uploads its claims again, which others take over when they are `workers.STALE`."""
@@ -282,10 +283,8 @@ def fetch_run(folder: ObjectFolder, progress: Progress) -> int:
             raise InputError(f"{out} holds another run than {folder.url}; choose a new or empty folder")
         records = [f"{under}/{name}" for under, form in RECORDS.items() for name in folder.find(under)
                    if form.fullmatch(name)]  # fmt: skip
-        tries = tries_of(read_plan(out))
-        taken = {f"pairs/{n:06d}.json" for n, last in last_tries(out).items()
-                 if last == tries - 1 and is_taken_out(out, n, tries)}  # fmt: skip
-        new = [name for name in records if name not in taken and not (out / name).exists()]
+        moved = _moved(out)
+        new = [name for name in records if name not in moved and not (out / name).exists()]
         pictures = [name for name in _pictures(folder, new) if not (out / name).exists()]
         progress.start(len(pictures) + len(new), "files")
         done = 0
@@ -296,6 +295,14 @@ def fetch_run(folder: ObjectFolder, progress: Progress) -> int:
                 progress.update(done)
         progress.finish()
         return len(made_ids(out))
+
+
+def _moved(out: Path) -> set[str]:
+    """The records of a copy that somebody moved elsewhere in it (`rejection`): a storage has them where they were."""
+    tries = tries_of(read_plan(out))
+    rejected = {n for n, last in last_tries(out).items() if last == tries - 1 and is_taken_out(out, n, tries)}
+    back = {f"{REJECTS}/pairs/{n:06d}-{tries - 1}.json" for n in made_ids(out)}  # else such a pair has none
+    return back | {f"pairs/{n:06d}.json" for n in rejected}
 
 
 def _pictures(folder: ObjectFolder, records: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from .errors import InputError
-from .run_record import AGAIN, BY_HAND, last_tries, made_ids, read_plan, record_path, reject_path, tries_of
+from .run_record import AGAIN, BY_HAND, ENDINGS, last_tries, made_ids, read_plan, record_path, reject_path, tries_of
 from .storage import read_json_object, write_json, write_whole
 from .workers import join_run
 
@@ -74,6 +74,6 @@ def _pictures(source: Path, target: Path) -> Iterator[tuple[Path, Path]]:
     """A pair's pictures, and where they belong beside another record."""
     for kind in PICTURES:
         folder = source.parents[1] / kind
-        for path in [folder / f"{source.stem}.png", *folder.glob(f"{source.stem}_*.png")]:
-            if path.exists():
-                yield path, target.parents[1] / kind / path.name.replace(source.stem, target.stem, 1)
+        for ending in ENDINGS:  # a folder is not listed for each of thousands of pairs
+            if (path := folder / f"{source.stem}{ending}.png").exists():
+                yield path, target.parents[1] / kind / f"{target.stem}{ending}.png"

@@ -25,6 +25,8 @@ REJECTS, BROKEN = "rejects", "broken"
 """Folders of a run: tries that broke a limit, laid out like a run; records of pairs that cannot be made."""
 RUN_PARTS = frozenset({"run.json", "image", "mask", "part", "pairs", REJECTS, BROKEN, "report.html", CLAIMS})
 """All that a run has in its folder; `part` is a dual one's."""
+ENDINGS = ("", "_mask", "_labels", "_asked")
+"""What follows a pair's id in the names of its pictures."""
 BY_HAND = "by hand"
 """The reason of a reject that broke no limit: somebody took it out (`rejection`)."""
 NO_MASK = "no_mask"

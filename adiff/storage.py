@@ -95,14 +95,22 @@ def create_json(path: Path, content: Any) -> bool:
 
 def read_json_object(path: Path, remedy: str = "") -> dict[str, Any]:
     """Read a JSON file whose top is an object. Raises InputError, with what to do if that is given, for any other."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        reason = "" if isinstance(content, dict) else "no JSON object"
-    except (ValueError, RecursionError) as error:
-        reason = f"no JSON: {' '.join(str(error).split())[:80]}"
-    if reason:
-        raise InputError(f"{path} is damaged ({reason})" + (f"; {remedy}" if remedy else ""))
+    content = read_json(path, remedy)
+    if not isinstance(content, dict):
+        raise _damaged(path, "no JSON object", remedy)
     return content
+
+
+def read_json(path: Path, remedy: str = "") -> Any:
+    """Read a JSON file, also with the mark that some editors begin UTF-8 with. Raises InputError for what is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"no JSON: {' '.join(str(error).split())[:80]}", remedy) from None
+
+
+def _damaged(path: Path, reason: str, remedy: str) -> InputError:
+    return InputError(f"{path} is damaged ({reason})" + (f"; {remedy}" if remedy else ""))
 
 
 def sha256_of(path: Path) -> str:

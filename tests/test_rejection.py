@@ -53,6 +53,15 @@ def test_a_pair_goes_with_all_its_files_and_comes_back_as_it_was(folder):
     assert listing(folder) == before
 
 
+def test_no_folder_of_pictures_is_listed(folder, monkeypatch):
+    """Else thousands of pairs took as long as their number squared."""
+    listed, glob = [], pathlib.Path.glob
+    monkeypatch.setattr(pathlib.Path, "glob", lambda path, *pattern: listed.append(path.name) or glob(path, *pattern))
+    reject_pairs(folder, [0, 1])
+    put_back(folder, [0, 1])
+    assert not {"image", "mask", "part"} & set(listed)
+
+
 def test_a_reject_that_broke_a_limit_is_put_back_with_its_reasons(folder):
     put_back(folder, [3])
     assert made_ids(folder) == {0, 1, 2, 3}

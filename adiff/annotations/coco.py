@@ -12,12 +12,15 @@ import numpy as np
 from ..errors import InputError
 from ..export.rle import decode_rle
 from ..storage import read_json_object
-from .marks import Annotated, Mark, Size, find_image, is_number, points_of, polygon, rectangle, size_of, text_of
+from .marks import Annotated, Mark, Size, find_image, is_number, points_of, polygon, rectangle, size_of, text_of, united
+
+KEYS = {"images", "annotations", "categories"}
+"""What a file has; captions, for instance, have no categories."""
 
 
 def is_coco(content: object) -> bool:
     """Whether a JSON file's content is COCO's."""
-    return isinstance(content, dict) and isinstance(content.get("images"), list) and "annotations" in content
+    return isinstance(content, dict) and isinstance(content.get("images"), list) and content.keys() >= KEYS
 
 
 def read_coco(path: Path, images: Path | None, root: Path | None = None) -> list[Annotated]:
@@ -31,7 +34,10 @@ def read_coco(path: Path, images: Path | None, root: Path | None = None) -> list
         raise InputError(f"{path} is no COCO file; expected images, annotations and categories in it")
     names, marks = {}, defaultdict(list)
     for number, one in enumerate(_entries(content, "categories", path)):
-        names[one.get("id")] = text_of(one.get("name"), f"{path}: category {number}")
+        name = text_of(one.get("name"), f"{path}: category {number}")
+        if names.setdefault(one.get("id"), name) != name:
+            raise InputError(f"{path}: the categories {names[one.get('id')][:40]} and {name[:40]} have one id; the "
+                             "marks of which cannot be told")  # fmt: skip
     for number, one in enumerate(_entries(content, "annotations", path)):
         where = f"{path}: annotation {number}"
         category = _id(one.get("category_id"), where)
@@ -39,14 +45,19 @@ def read_coco(path: Path, images: Path | None, root: Path | None = None) -> list
             raise InputError(f"{where} is of category {str(category)[:40]}, which the file does not name")
         marks[_id(one.get("image_id"), where)].append(_mark(one, names[category], where))
     folders, found = [images] if images else _around(path, root), []
+    of_id: dict[int | str, str] = {}
+    of_image: dict[Path, str] = {}
     for number, one in enumerate(_entries(content, "images", path)):
         where = f"{path}: image {number}"
-        image = find_image(text_of(one.get("file_name"), where), folders, path)
-        size = size_of(one.get("height"), one.get("width"))
-        found.append(Annotated(image, tuple(marks.pop(_id(one.get("id"), where), ())), size))
-    if marks:
-        raise InputError(f"{path}: {len(marks)} images that annotations name are not in its list, the first with the "
-                         f"id {str(next(iter(marks)))[:40]}")  # fmt: skip
+        key, name = _id(one.get("id"), where), text_of(one.get("file_name"), where)
+        image = find_image(name, folders, path)
+        for what, known in (("id", of_id.setdefault(key, name)), ("photo", of_image.setdefault(image, name))):
+            if known != name:
+                raise InputError(f"{where} ({name[:80]}) has the {what} of another one ({known[:80]})")
+        found.append(Annotated(image, tuple(marks.get(key, ())), size_of(one.get("height"), one.get("width"))))
+    if missing := [key for key in marks if key not in of_id]:
+        raise InputError(f"{path}: {len(missing)} images that annotations name are not in its list, the first with the "
+                         f"id {str(missing[0])[:40]}")  # fmt: skip
     return found
 
 
@@ -67,7 +78,7 @@ def _entries(content: dict[str, Any], name: str, path: Path) -> list[dict[str, A
 
 def _id(value: object, where: str) -> int | str:
     if not isinstance(value, int | str):
-        raise InputError(f"{where} has the id {str(value)[:40]}; expected a number")
+        raise InputError(f"{where} has the id {str(value)[:40]}; expected a whole number")
     return value
 
 
@@ -90,7 +101,7 @@ def _mark(one: dict[str, Any], label: str, where: str) -> Mark:
 
 
 def _together(parts: list[Callable[[Size], np.ndarray]]) -> Callable[[Size], np.ndarray]:
-    return lambda size: np.any([draw(size) for draw in parts], axis=0)
+    return lambda size: united(draw(size) for draw in parts)
 
 
 def _runs(shape: dict[str, Any], where: str) -> Callable[[Size], np.ndarray]:

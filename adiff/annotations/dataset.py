@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shlex
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from ..errors import InputError, listed
 from ..library import check_name
 from ..progress import NullProgress, Progress
 from ..storage import claim_folder, composed, remove_leftovers, run_lock, sha256_of, write_json, write_whole
-from .marks import Annotated, Mark, Size, labels_listed
+from .marks import Annotated, Mark, Size, labels_listed, united
 
 logger = logging.getLogger("adiff")
 
@@ -41,7 +42,8 @@ class Imported:
         """Say what was imported, and how to go on."""
         shots = ", ".join(f"{count} photo{'s' * (count != 1)} of {name}" for name, count in self.shots.items())
         good = f", {self.normals} without marks as normal" if self.normals else ""
-        return f"{shots}{good} in {self.out}; `adiff train {self.out} --out library.safetensors` learns from them"
+        train = shlex.join(["adiff", "train", str(self.out), "--out", "library.safetensors"])
+        return f"{shots}{good} in {self.out}; `{train}` learns from them"
 
 
 @dataclass(frozen=True)
@@ -86,16 +88,18 @@ def write_dataset(
     """
     progress = progress or NullProgress()
     shots = _planned(photos, labels, as_one, good)
-    digest = hashlib.sha256()
-    for shot, mask in _opened(shots, progress, "checking photos"):
-        drawn = b"" if mask is None else np.packbits(mask).tobytes()
-        digest.update(f"{shot.image} {sha256_of(shot.source.image)} ".encode("utf-8", "surrogateescape") + drawn)
+    digest, sizes = hashlib.sha256(), dict[Path, Size]()
+    for shot in _each(shots, progress, "checking photos"):
+        photo = shot.source.image
+        sizes[photo] = sizes.get(photo) or _size_of(shot.source)
+        drawn = np.packbits(_mask_of(shot, sizes[photo])).tobytes() if shot.marks else b""
+        digest.update(f"{shot.image} {sha256_of(photo)} ".encode("utf-8", "surrogateescape") + drawn)
     with run_lock(out):
         claim_folder(out, RECORD, {"kind": KIND, "photos": len(photos)}, {"content": digest.hexdigest()})
         remove_leftovers(*(folder for folder in out.rglob("*") if folder.is_dir()))  # of a process killed there
-        for shot, mask in _opened(shots, progress, "writing photos"):
-            if mask is not None:
-                write_png(out / shot.mask, mask)
+        for shot in _each(shots, progress, "writing photos"):
+            if shot.marks:
+                write_png(out / shot.mask, _mask_of(shot, sizes[shot.source.image]))
             write_whole(out / shot.image, partial(shutil.copyfile, shot.source.image))
         if groups := _groups(shots):
             write_json(out / GROUPS, groups)
@@ -160,13 +164,22 @@ def _places(labels: Sequence[str], as_one: str | None) -> dict[str, tuple[str, s
 
 
 def _stems(images: Sequence[Path]) -> list[str]:
-    """A name for each photo: its own, with that of its folder before it where several have one."""
-    own = Counter(_look(path.stem) for path in images)
-    stems = [path.stem if own[_look(path.stem)] == 1 else f"{path.parent.name}-{path.stem}" for path in images]
-    named = Counter(map(_look, stems))
-    if twins := [path for path, stem in zip(images, stems, strict=True) if named[_look(stem)] > 1]:
-        raise InputError(f"{twins[0]} and {twins[1]} would get one name; rename one")
-    return stems
+    """A name for each photo: its own, with those of its folders before it, as many as tell it from all others."""
+    parts = [path.absolute().with_suffix("").parts[1:] for path in images]
+    depths = [1] * len(images)
+    while True:
+        stems = ["-".join(names[-depth:]) for names, depth in zip(parts, depths, strict=True)]
+        looks = [_look(stem) for stem in stems]
+        named = Counter(looks)
+        twins = [number for number, look in enumerate(looks) if named[look] > 1]
+        deeper = [number for number in twins if depths[number] < len(parts[number])]
+        if not twins:
+            return stems
+        if not deeper:
+            both = [image for image, look in zip(images, looks, strict=True) if look == looks[twins[0]]]
+            raise InputError(f"{both[0]} and {both[1]} would get one name; rename one")
+        for number in deeper:
+            depths[number] += 1
 
 
 def _look(name: str) -> str:
@@ -174,24 +187,27 @@ def _look(name: str) -> str:
     return composed(name).casefold()
 
 
-def _opened(shots: Sequence[_Shot], progress: Progress, what: str) -> Iterator[tuple[_Shot, np.ndarray | None]]:
-    """Open each photo and draw its mask; None of a normal image. Raises InputError for what does not fit."""
+def _each(shots: Sequence[_Shot], progress: Progress, what: str) -> Iterator[_Shot]:
     progress.start(len(shots), what)
     for number, shot in enumerate(shots, 1):
-        size = read_photo(shot.source.image).size
-        told = shot.source.size
-        if told is not None and told != size:
-            hint = "; it lies on its side: an EXIF tag turns it, save it upright" if told == size[::-1] else ""
-            raise InputError(
-                f"{shot.source.image} is {size[1]}x{size[0]}, its annotation says {told[1]}x{told[0]}{hint}"
-            )
-        yield shot, _mask_of(shot, size) if shot.marks else None
+        yield shot
         progress.update(number)
     progress.finish()
 
 
+def _size_of(source: Annotated) -> Size:
+    """Open a photo. Raises InputError for one that does not open, or has another size than its annotation says."""
+    photo = read_photo(source.image)
+    size, told = photo.size, source.size
+    if told is not None and told != size:
+        hint = "; its EXIF tag turns it, its marks lie on it unturned: take the tag out" if photo.turned else ""
+        raise InputError(f"{source.image} is {size[1]}x{size[0]}, its annotation says {told[1]}x{told[0]}{hint}")
+    return size
+
+
 def _mask_of(shot: _Shot, size: Size) -> np.ndarray:
-    mask = np.any([mark.draw(size) for mark in shot.marks], axis=0)
+    """Draw a mask, (H, W) bool; InputError for one that marks nothing, or all."""
+    mask = united(mark.draw(size) for mark in shot.marks)
     if not mask.any() or mask.all():
         told = "all of it" if mask.any() else "nothing in it"
         raise InputError(f"the marks of {shot.defect} in {shot.source.image} cover {told}; mark the defect only")

@@ -34,7 +34,8 @@ def read_labelme(paths: Sequence[Path], images: Path | None, bare: bool = True) 
     known = {one.image.resolve() for one in found}
     folders = [images] if images else list(dict.fromkeys(path.parent for path in paths))
     rest = [image for folder in folders if bare for image in images_in(folder) if image.resolve() not in known]
-    if odd := [path for image in rest if (path := image.with_suffix(".json")).exists()]:
+    own = {path.stem: path for path in paths} if images else {}
+    if odd := [path for image in rest if (path := own.get(image.stem, image.with_suffix(".json"))).exists()]:
         raise InputError(f"{odd[0]} is no labelme file, or tells of another photo; mend it, or take it out")
     return found + [Annotated(image, ()) for image in dict.fromkeys(rest)]
 
@@ -68,19 +69,11 @@ def _draw(shape: dict[str, Any], where: str) -> Callable[[Size], np.ndarray] | N
 
 
 def _pasted(data: object, corner: tuple[float, float], where: str) -> Callable[[Size], np.ndarray]:
-    """Return what draws a mask that is told by the PNG of its box."""
-    try:
-        raw = base64.b64decode(data if isinstance(data, str) else "", validate=True)
-        with Image.open(io.BytesIO(raw), formats=("PNG",)) as image:
-            if image.width * image.height > LARGEST:
-                raise ValueError("too large")
-            part = np.asarray(image.convert("L")) > 0
-    except (*BROKEN, binascii.Error, Image.DecompressionBombError, MemoryError) as error:
-        raise InputError(f"{where} has a mask that is no PNG ({str(error)[:60]})") from None
+    """Return what draws a mask that is told by the PNG of its box; opened only then, as the masks of all are many."""
     left, top = (round(value) for value in corner)
 
     def draw(size: Size) -> np.ndarray:
-        mask = np.zeros(size, bool)
+        mask, part = np.zeros(size, bool), _opened(data, where)
         rows, columns = (
             slice(max(0, start), max(0, start + side)) for start, side in zip((top, left), part.shape, strict=True)
         )
@@ -89,3 +82,14 @@ def _pasted(data: object, corner: tuple[float, float], where: str) -> Callable[[
         return mask
 
     return draw
+
+
+def _opened(data: object, where: str) -> np.ndarray:
+    try:
+        raw = base64.b64decode(data if isinstance(data, str) else "", validate=True)
+        with Image.open(io.BytesIO(raw), formats=("PNG",)) as image:
+            if image.width * image.height > LARGEST:
+                raise ValueError("too large")
+            return np.asarray(image.convert("L")) > 0
+    except (*BROKEN, binascii.Error, Image.DecompressionBombError, MemoryError) as error:
+        raise InputError(f"{where} has a mask that is no PNG ({str(error)[:60]})") from None

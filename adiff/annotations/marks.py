@@ -7,9 +7,11 @@ masks.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +20,7 @@ from PIL import Image, ImageDraw
 
 from ..datasets.images import SUFFIXES
 from ..errors import InputError, listed
+from ..storage import composed
 
 Size = tuple[int, int]
 """(H, W) in pixels."""
@@ -65,9 +68,18 @@ def rectangle(points: Points) -> Callable[[Size], np.ndarray]:
 
 def circle(centre: tuple[float, float], radius: float) -> Callable[[Size], np.ndarray]:
     """Return what draws a filled circle."""
-    x, y = centre
-    corners = (x - radius, y - radius, x + radius, y + radius)
-    return lambda size: _drawn(size, lambda pen: pen.ellipse(corners, 1))
+    (left, right), (top, bottom) = ([_whole(middle - radius), _whole(middle + radius)] for middle in centre)
+
+    def draw(size: Size) -> np.ndarray:  # Pillow's would take minutes for one that is far larger than the photo
+        rows, columns = np.ogrid[: size[0], : size[1]]
+        return (2 * columns - left - right) ** 2 + (2 * rows - top - bottom) ** 2 <= (right - left) * (bottom - top)
+
+    return draw
+
+
+def united(masks: Iterable[np.ndarray]) -> np.ndarray:
+    """Return what any of some masks marks; one at a time is in memory, as a photo may have hundreds."""
+    return functools.reduce(np.logical_or, masks)
 
 
 def _whole(place: float) -> int:
@@ -117,24 +129,51 @@ def find_image(name: str, folders: Sequence[Path], source: Path) -> Path:
     Raises InputError if there is none, naming `source`, and for one that a link takes out of its folder.
     """
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    inside = [part for part in parts if part not in ("/", "..") and ":" not in part]
-    for folder in folders if inside else ():
-        for path in (folder.joinpath(*inside), folder / inside[-1]):
-            if os.path.isfile(path) and path.suffix.lower() in SUFFIXES:  # false for what no system takes for a name
+    inside = [part for part in parts if part not in ("/", "..") and not part.endswith(":")]
+    told = "/".join(inside)
+    spelt = dict.fromkeys([told, *(unicodedata.normalize(form, told) for form in ("NFC", "NFD"))]) if inside else ()
+    for folder in folders:
+        for path in (folder / place for name in spelt for place in (name, name.rpartition("/")[2])):
+            if os.path.isfile(path):  # false for what no system takes for a name
+                if path.suffix.lower() not in SUFFIXES:
+                    raise InputError(f"{source}: its image {path} is no PNG, JPEG, BMP, TIFF or WebP; convert it")
                 if not path.resolve().is_relative_to(folder.resolve()):
                     raise InputError(f"the link {path} leads out of {folder}; copy what it points to into it")
                 return path
-    places = ", ".join(map(str, dict.fromkeys(folders)))
+    places = listed(map(str, dict.fromkeys(folders)), 3)
     raise InputError(f"{source}: its image {name[:80]!r} is not in {places}; give the folder of the images (--images)")
 
 
-def images_in(folder: Path, pattern: str = "*") -> list[Path]:
-    """Image files in a folder, of those below it too with the pattern **/*, by name; hidden ones are left out."""
+def files_in(folder: Path, pattern: str = "*") -> list[Path]:
+    """Files in a folder, of those below it too with the pattern **/*, by name; what is hidden is left out."""
     found = folder.glob(pattern) if folder.is_dir() else ()
     return sorted(
         path for path in found
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )  # fmt: skip
+
+
+def images_in(folder: Path, pattern: str = "*") -> list[Path]:
+    """Image files among `files_in`."""
+    return [path for path in files_in(folder, pattern) if path.suffix.lower() in SUFFIXES]
+
+
+def by_stem(files: Iterable[Path], folder: Path) -> dict[str, Path]:
+    """Files by their place in a folder, without suffix, `composed`; InputError if two share one."""
+    found: dict[str, Path] = {}
+    for path in files:
+        other = found.setdefault(composed(path.relative_to(folder).with_suffix("").as_posix()), path)
+        if other is not path:
+            raise InputError(f"{other} and {path} differ in their suffix alone; rename one, and what belongs to it")
+    return found
+
+
+def lines_of(path: Path) -> list[str]:
+    """A text's lines, also with the mark that some editors begin UTF-8 with; InputError for what is no text."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except ValueError:
+        raise InputError(f"{path} is no text in UTF-8") from None
 
 
 def labels_listed(labels: Sequence[str]) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..storage import read_json
 from .coco import is_coco, read_coco
 from .labelme import is_labelme, read_labelme
-from .marks import Annotated
+from .marks import Annotated, files_in
 from .voc import CLASSES, read_voc
 from .yolo import label_folders, read_yolo
 
@@ -31,10 +31,15 @@ def read_annotations(paths: Sequence[Path], images: Path | None = None) -> list[
         raise InputError(f"the folder {images} {'is a file' if images.exists() else 'does not exist'}")
     found: dict[Path, Annotated] = {}
     for one in (one for path in paths for one in _read(path, images)):
-        known = found.setdefault(one.image.resolve(), one)
-        if known is not one:
-            found[one.image.resolve()] = Annotated(known.image, known.marks + one.marks, known.size)
+        place = one.image.resolve()
+        found[place] = _joined(found[place], one) if place in found else one
     return list(found.values())
+
+
+def _joined(one: Annotated, other: Annotated) -> Annotated:
+    if one.size and other.size and one.size != other.size:
+        raise InputError(f"{one.image} has two sizes in its annotations: {one.size} and {other.size} (height, width)")
+    return Annotated(one.image, one.marks + other.marks, one.size or other.size)
 
 
 def _read(path: Path, images: Path | None) -> list[Annotated]:
@@ -43,7 +48,7 @@ def _read(path: Path, images: Path | None) -> list[Annotated]:
     if path.is_file():
         if path.suffix.lower() in (".yaml", ".yml", ".txt"):
             return _yolo(path.parent, images, path)
-        content = _content(path)
+        content = _content(path, EXPECTED)
         if is_labelme(content):
             return read_labelme([path], images, bare=False)
         return read_coco(path, images)
@@ -51,7 +56,12 @@ def _read(path: Path, images: Path | None) -> list[Annotated]:
         return read_voc(path, images)
     if label_folders(path):
         return _yolo(path, images)
-    coco, labelme = _json_files(path)
+    coco, labelme = [], []
+    for file, content in _json_files(path):
+        if is_coco(content):
+            coco.append(file)
+        elif is_labelme(content):
+            labelme.append(file)
     if coco and labelme:
         told = f"COCO ({coco[0].name}) and of labelme ({labelme[0].name})"
         raise InputError(f"{path} holds files of {told}; give one kind")
@@ -64,14 +74,20 @@ def _read(path: Path, images: Path | None) -> list[Annotated]:
 
 def is_annotated(folder: Path) -> bool:
     """Whether a folder holds annotations that are read here."""
-    return (folder / CLASSES).is_dir() or bool(label_folders(folder)) or any(_json_files(folder))
+    return (
+        (folder / CLASSES).is_dir()
+        or bool(label_folders(folder))
+        or any(is_coco(content) or is_labelme(content) for _, content in _json_files(folder))
+    )
 
 
-def _json_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The files of COCO, and those of labelme, in a folder and those below it."""
-    files = sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
-    kinds = {file: _content(file) for file in files}
-    return [file for file in files if is_coco(kinds[file])], [file for file in files if is_labelme(kinds[file])]
+def _json_files(folder: Path) -> Iterator[tuple[Path, object]]:
+    """The JSON files in a folder and those below it, one after the other: labelme's hold their photos, often.
+
+    Raises InputError for a damaged one, whose photos would pass as such without marks.
+    """
+    for path in files_in(folder, "**/*.json"):
+        yield path, _content(path, "mend it, or take it out")
 
 
 def _yolo(root: Path, images: Path | None, names: Path | None = None) -> list[Annotated]:
@@ -80,11 +96,7 @@ def _yolo(root: Path, images: Path | None, names: Path | None = None) -> list[An
     return read_yolo(root, names)
 
 
-def _content(path: Path) -> object:
-    """A JSON file's content; None for what is none."""
+def _content(path: Path, remedy: str) -> object:
     if path.stat().st_size > LARGEST:
         raise InputError(f"{path} has {path.stat().st_size >> 20} MB; at most {LARGEST >> 20} are opened")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        return None
+    return read_json(path, remedy)

@@ -12,7 +12,7 @@ from PIL import Image
 from ..datasets.images import BROKEN, FORMATS, LARGEST
 from ..errors import InputError
 from ..export.voc import voc_colours
-from .marks import Annotated, Mark, Size, images_in, text_of
+from .marks import Annotated, Mark, Size, by_stem, images_in, lines_of, text_of
 
 CLASSES, IMAGES = "SegmentationClass", "JPEGImages"
 UNDECIDED = 255
@@ -32,24 +32,26 @@ def read_voc(root: Path, images: Path | None) -> list[Annotated]:
     are no numbers, and photos that are not there.
     """
     folder = images or root / IMAGES
-    photos = {path.stem: path for path in images_in(folder)}
+    photos = by_stem(images_in(folder, "**/*"), folder)
     names, by_colour = _named(root)
     found = []
-    for path in images_in(root / CLASSES):
-        if path.stem not in photos:
+    for stem, path in by_stem(images_in(root / CLASSES, "**/*"), root / CLASSES).items():
+        if stem not in photos:
             raise InputError(f"{path}: its photo is not in {folder}; give the folder of the images (--images)")
-        if (own := _sides(path)) and (other := _sides(photos[path.stem])) and own != other:
+        if (own := _sides(path)) and (other := _sides(photos[stem])) and own != other:
             raise _unlike(path, own, other)
-        found.append(Annotated(photos[path.stem], _marks(path, names, by_colour)))
+        found.append(Annotated(photos[stem], _marks(path, names, by_colour)))
     return found
 
 
 def _marks(path: Path, names: dict[int, str], by_colour: bool) -> tuple[Mark, ...]:
-    there = set(np.unique(_values(path, by_colour)).tolist()) - ({0} if by_colour else {0, UNDECIDED})
-    if unknown := sorted(there - names.keys()):
+    there = np.unique(_values(path, by_colour)).tolist()
+    if unknown := [one for one in there if one not in names]:
         told = f"the colour {unknown[0]:#08x}" if by_colour else f"class {unknown[0]}"
-        raise InputError(f"{path} holds {told}, and {len(names)} others are named; see {', '.join(NAMES)}")
-    return tuple(Mark(names[one], partial(_of_class, path, one, by_colour)) for one in sorted(there))
+        raise InputError(f"{path} holds {told}, which has no name; see {', '.join(NAMES)}")
+    return tuple(
+        Mark(names[one], partial(_of_class, path, one, by_colour)) for one in there if names[one].lower() not in GROUND
+    )
 
 
 def _of_class(path: Path, value: int, by_colour: bool, size: Size) -> np.ndarray:
@@ -101,19 +103,13 @@ def _packed(colours: np.ndarray) -> np.ndarray:
     return red << 16 | green << 8 | blue
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except ValueError:
-        raise InputError(f"{path} is no text") from None
-
-
 def _named(root: Path) -> tuple[dict[int, str], bool]:
     """The names of the classes, by number (0 is the background) or by colour, 0xRRGGBB, and whether it is by colour."""
     path = next((root / name for name in NAMES if (root / name).is_file()), None)
     if path is None:
         raise InputError(f"{root} names no classes; expected {NAMES[-1]} there, a class a line from number 1 on")
-    lines = [line for line in _lines(path) if line.lower() != "__ignore__" and not line.startswith("#")]
+    lines = [line for line in map(str.strip, lines_of(path)) if line]
+    lines = [line for line in lines if line.lower() != "__ignore__" and not line.startswith("#")]
     told = [line.partition(":") for line in lines] if path.name == COLOURS else [(line, "", "") for line in lines]
     colours = [colour for _, _, rest in told if (colour := rest.partition(":")[0])]
     if colours and len(colours) < len(told):
@@ -122,8 +118,10 @@ def _named(root: Path) -> tuple[dict[int, str], bool]:
         )
     first = 0 if lines and told[0][0].lower() in GROUND else 1
     numbers = [_colour(text, path) for text in colours] or range(first, first + len(told))
-    named = {number: label for number, (label, _, _) in zip(numbers, told, strict=True)}
-    return {n: text_of(label, str(path)) for n, label in named.items() if label.lower() not in GROUND}, bool(colours)
+    if len(set(numbers)) < len(told):
+        raise InputError(f"{path} tells one colour for several labels, which their pixels do not tell apart")
+    named = {number: text_of(label, str(path)) for number, (label, _, _) in zip(numbers, told, strict=True)}
+    return dict.fromkeys((0,) if colours else (0, UNDECIDED), GROUND[0]) | named, bool(colours)
 
 
 def _colour(text: str, path: Path) -> int:

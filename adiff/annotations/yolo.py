@@ -9,7 +9,20 @@ import numpy as np
 import yaml
 
 from ..errors import InputError
-from .marks import FARTHEST, Annotated, Mark, Points, Size, images_in, polygon, rectangle, text_of
+from .marks import (
+    FARTHEST,
+    Annotated,
+    Mark,
+    Points,
+    Size,
+    by_stem,
+    files_in,
+    images_in,
+    lines_of,
+    polygon,
+    rectangle,
+    text_of,
+)
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "labels/classes.txt")
 """Files that may tell the names of the classes."""
@@ -18,15 +31,17 @@ LARGEST = 2**20
 
 
 def label_folders(root: Path) -> list[Path]:
-    """Folders named labels that have one named images at their side, in the place of labels."""
-    return sorted(folder for folder in root.rglob("labels") if folder.is_dir() and _images_of(folder).is_dir())
+    """Folders named labels that have one named images at their side, if there is a text in any of them."""
+    found = sorted(folder for folder in root.rglob("labels") if folder.is_dir() and _images_of(folder).is_dir())
+    return found if any(files_in(folder, "**/*.txt") for folder in found) else []
 
 
 def read_yolo(root: Path, names: Path | None = None) -> list[Annotated]:
     """Read the photos below a folder with their marks: polygons, or boxes. Paths that data.yaml tells are not used.
 
     names: the file with the names of the classes; None looks for it. A photo without a text is without marks. Raises
-    InputError, naming the file, for lines that are neither polygons nor boxes and for classes without a name.
+    InputError, naming the file, for lines that are neither polygons nor boxes, for classes without a name, and for
+    texts without a photo.
     """
     names = names or next((root / name for name in NAMES if (root / name).is_file()), None)
     if names is None:
@@ -38,9 +53,14 @@ def read_yolo(root: Path, names: Path | None = None) -> list[Annotated]:
             f"{root} holds {names.name}, but no labels/ beside an images/ below it; move it to their folder"
         )
     for folder in folders:
-        for image in images_in(_images_of(folder), "**/*"):
-            label = (folder / image.relative_to(_images_of(folder))).with_suffix(".txt")
-            found.append(Annotated(image, _marks(label, classes) if label.is_file() else ()))
+        place = _images_of(folder)
+        labels = by_stem(files_in(folder, "**/*.txt"), folder)
+        for stem, image in by_stem(images_in(place, "**/*"), place).items():
+            label = labels.pop(stem, None)
+            found.append(Annotated(image, _marks(label, classes) if label else ()))
+        if lost := [path for path in labels.values() if path.name != "classes.txt"]:  # which labelImg writes there
+            raise InputError(f"{len(lost)} labels in {folder} have no photo in {place}, the first is {lost[0].name}; "
+                             "add the photos, or take the labels out")  # fmt: skip
     return found
 
 
@@ -55,11 +75,10 @@ def _classes(path: Path) -> dict[int, str]:
             f"{path} has {path.stat().st_size >> 10} kB, too much for names of classes; is it the right file?"
         )
     try:
-        text = path.read_text(encoding="utf-8")
         if path.suffix == ".txt":
-            content: object = {"names": [line for line in text.splitlines() if line.strip()]}
+            content: object = {"names": [line for line in lines_of(path) if line.strip()]}
         else:
-            content = yaml.safe_load(text)
+            content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path} is damaged ({' '.join(str(error).split())[:80]})") from None
     names = content.get("names") if isinstance(content, dict) else None
@@ -73,11 +92,8 @@ def _classes(path: Path) -> dict[int, str]:
 
 
 def _marks(path: Path, classes: dict[int, str]) -> tuple[Mark, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except ValueError:
-        raise InputError(f"{path} is no text") from None
-    return tuple(_mark(line, classes, f"{path}: line {n}") for n, line in enumerate(lines, 1) if line.strip())
+    lines = enumerate(lines_of(path), 1)
+    return tuple(_mark(line, classes, f"{path}: line {number}") for number, line in lines if line.strip())
 
 
 def _mark(line: str, classes: dict[int, str], where: str) -> Mark:

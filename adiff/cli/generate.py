@@ -350,8 +350,8 @@ def _tell_missing(results: Sequence[RunResult], plan: _Plan, name: Callable[[Pat
         run = name(result.out)
         if result.rejected:
             logger.warning(
-                "%d of %d pairs broke the limits in all %d tries and are missing; %s/rejects holds the tries, `adiff "
-                "run status %s` says what was wrong", len(result.rejected), plan.count, plan.limits.tries, run, run,
+                "%d of %d pairs were rejected, in all their tries or by hand, and are missing; they are in %s/rejects, "
+                "`adiff run status %s` says why", len(result.rejected), plan.count, run, run,
             )  # fmt: skip
         lacking = [one for one in result.broken if one.get(NO_MASK)]
         if lacking:

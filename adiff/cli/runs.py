@@ -39,7 +39,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @run.callback(invoke_without_command=True, epilog="Example:  adiff run status run")
 def root(ctx: typer.Context) -> None:
-    """Ask how far a run is, check what it has written, and show it."""
+    """Ask how far a run is, check what it has written, show it, and take out what does not look right."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 

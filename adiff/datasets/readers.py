@@ -31,6 +31,7 @@ JUNK = frozenset(("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db"))
 NOTES = frozenset((".txt", ".json", ".csv", ".md", ".xml", ".yaml", ".yml", ".html", ".py"))
 """Suffixes of files that may lie among images and are passed over without a word."""
 MVTEC_FOLDERS = ("test", "ground_truth", "train")
+PLAIN_FOLDERS = ("images", "masks")
 NORMAL_FOLDERS = ("normal", "good")
 MASK_ENDING = "_mask"
 MOST = 0.75
@@ -82,13 +83,18 @@ def read_dataset(root: Path | str, products: Sequence[str] = (), defects: Sequen
     here = set(_folders(root, root))
     if here & set(MVTEC_FOLDERS):
         return _read_mvtec(root, {_name_of(root): root}, products, defects)
-    if parts := _plain_parts(root, root):
-        return _read_plain(root, parts, products, defects)
+    if here & {*PLAIN_FOLDERS}:
+        return _read_plain(root, _plain_parts(root, root), products, defects)
     inner = {name: set(_folders(root / name, root)) for name in sorted(here, key=natural_key)}
     found = {name: root / name for name, folders in inner.items() if folders & set(MVTEC_FOLDERS)}
     if found:
         return _read_mvtec(root, found, products, defects)
     plain = {name: parts for name in inner if (parts := _plain_parts(root / name, root))}
+    if all(images == masks for images, masks in plain.values()) and (parts := _plain_parts(root, root)):
+        if plain:
+            raise InputError(f"{root} holds photos with their masks, and so do folders in it ({_listed(plain)}); move "
+                             "those into a folder of their own")  # fmt: skip
+        return _read_plain(root, parts, products, defects)
     if plain:
         return _read_plain_defects(root, plain, products, defects)
     loose = _image_files(root, root)
@@ -188,8 +194,9 @@ def _mvtec_defects(folder: Path, root: Path) -> list[str]:
 
 def _plain_parts(folder: Path, root: Path) -> tuple[Path, Path] | None:
     """The folders of images and of masks in a folder: itself twice where masks lie beside photos; None for others."""
-    if {"images", "masks"} & set(_folders(folder, root)):
-        return folder / "images", folder / "masks"
+    images, masks = (folder / name for name in PLAIN_FOLDERS)
+    if {*PLAIN_FOLDERS} & set(_folders(folder, root)):
+        return images, masks
     files = [entry for entry in _entries(folder, root) if entry.suffix.lower() in SUFFIXES]
     return (folder, folder) if _beside(files) else None
 
@@ -243,7 +250,8 @@ def _paired(product: str, defect: str, images: Path, masks: Path, root: Path) ->
     files = _image_files(images, root) if images.is_dir() else []
     if images == masks:
         mask_files = _beside(files)
-        files = [file for file in files if file not in mask_files]
+        of_masks = set(mask_files)
+        files = [file for file in files if file not in of_masks]
     elif masks.is_dir():
         mask_files = _image_files(masks, root)
     else:

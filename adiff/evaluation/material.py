@@ -75,7 +75,7 @@ def read_run(folder: Path) -> Run:
         raise InputError(f"{folder} has {len(made_ids(folder))} of {plan['count']} pairs: {_unfinished(folder)}")
     records = read_records(folder)  # after the count: a pair may have come since
     if not records:
-        raise InputError(f"{folder} has none of {plan['count']} pairs: all broke a limit or could not be made; "
+        raise InputError(f"{folder} has none of {plan['count']} pairs: all were rejected or could not be made; "
                          "`adiff run status` says why")  # fmt: skip
     return Run(folder, plan, records)
 

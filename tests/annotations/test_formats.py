@@ -2,12 +2,18 @@
 
 import base64
 import io
+import json
+import shutil
+import time
+import tracemalloc
+import unicodedata
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from adiff.annotations import read_annotations
+from adiff.annotations import is_annotated, read_annotations
+from adiff.annotations.marks import circle, united
 from adiff.errors import InputError
 from adiff.export.rle import encode_rle
 from adiff.export.voc import write_palette_png
@@ -62,11 +68,51 @@ def test_coco_finds_its_photos(coco, photos, place):
     assert len(read_annotations([path])) == len(read_annotations([photos.parent / "set"])) == 4
 
 
+def test_a_photo_that_is_nowhere_is_told_in_a_few_words(coco):
+    told = refused(coco((0, "dent", {"segmentation": [FLAT]}), images=[{"id": 1, "file_name": "gone.png"}]))
+    assert "and 5 more; give the folder of the images (--images)" in told
+
+
 def test_several_files_that_tell_of_one_photo(coco, photos, tmp_path):
     one = coco((0, "dent", {"segmentation": [FLAT]}))
     other = coco((0, "scratch", {"bbox": [1, 1, 2, 2]}), path=tmp_path / "other.json")
     found = read_annotations([one, other], photos)
     assert len(found) == 4 and set(drawn(found[0])) == {"dent", "scratch"}
+
+
+def test_coco_beside_other_files(coco, photos):
+    """Captions, what Jupyter hides, and lists of results are no annotations of marks."""
+    coco((0, "dent", {"segmentation": [FLAT]}), path=photos / "x.json")
+    coco((0, "scratch", {"segmentation": [FLAT]}), path=photos / ".ipynb_checkpoints" / "x-checkpoint.json")
+    (photos / "captions.json").write_text('{"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": "x"}]}')
+    (photos / "results.json").write_text("[]")
+    found = read_annotations([photos])
+    assert len(found) == 4 and set(drawn(found[0])) == {"dent"}
+
+
+@pytest.mark.parametrize("name", ["10:20:30.png", "caf\u00e9.png", "cafe\u0301.png"])
+def test_names_that_are_told_and_spelt_otherwise(coco, photos, name):
+    (photos / "0.png").rename(photos / unicodedata.normalize("NFD", name))
+    path = coco((0, "dent", {"segmentation": [FLAT]}), images=[{"id": 1, "file_name": f"http://host/{name}"}])
+    assert len(read_annotations([path], photos)[0].marks) == 1
+
+
+def test_two_sizes_of_one_photo(coco, photos, tmp_path):
+    one = coco((0, "dent", {"segmentation": [FLAT]}), images=[{"id": 1, "file_name": "0.png"}])
+    other = coco((0, "dent", {"segmentation": [FLAT]}), path=tmp_path / "other.json")
+    assert read_annotations([one, other], photos)[0].size == (12, 16)
+    small = [{"id": 1, "file_name": "0.png", "height": 6, "width": 8}]
+    third = coco((0, "dent", {"segmentation": [FLAT]}), path=tmp_path / "third.json", images=small)
+    assert "0.png has two sizes in its annotations: (12, 16) and (6, 8)" in refused(other, third, images=photos)
+
+
+def test_many_marks_and_large_ones():
+    tracemalloc.start()
+    united(np.zeros((1000, 1000), bool) for _ in range(100))
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+    start = time.process_time()
+    assert circle((500.0, 500.0), 2.0**20)((1000, 1000)).all() and time.process_time() - start < 5
 
 
 def png_of(mask):
@@ -110,6 +156,34 @@ def test_labelme_paths_of_another_system(labelme, photos, tmp_path):
     assert len(read_annotations([tmp_path / "labels"], photos)) == 4
 
 
+def test_labelme_files_in_a_folder_of_their_own(labelme, photos, tmp_path):
+    """None of them may make its photo one without marks."""
+    labels = tmp_path / "set" / "labels"
+    labels.mkdir(parents=True)
+    for number in (0, 1):
+        labelme(number, ("dent", "polygon", SQUARE)).rename(labels / f"{number}.json")
+    (labels / "0.json").write_bytes(b"\xef\xbb\xbf" + (labels / "0.json").read_bytes())  # as Notepad saves it
+    assert [len(one.marks) for one in read_annotations([labels], photos)] == [1, 1, 0, 0]
+    shutil.copytree(photos, labels.parent / "images")
+    assert "its image '0.png' is not in" in refused(labels.parent)  # and not: no YOLO's labels
+    content = json.loads((labels / "1.json").read_text())
+    (labels / "1.json").write_text(json.dumps({**content, "imagePath": "0.png"}))
+    assert "1.json is no labelme file, or tells of another photo" in refused(labels, images=photos)
+    (labels / "1.json").write_text('{"shapes": [')
+    told = refused(labels, images=photos)
+    assert "1.json is damaged" in told and "mend it, or take it out" in told
+
+
+def test_labelme_files_that_hold_their_photos(labelme, photos, tmp_path):
+    for number in range(4):
+        labelme(number, ("dent", "polygon", SQUARE), imageData="x" * 2_000_000)
+    assert is_annotated(photos)
+    tracemalloc.start()
+    assert len(read_annotations([photos])) == 4
+    assert tracemalloc.get_traced_memory()[1] < 9e6  # one of them, read and parsed
+    tracemalloc.stop()
+
+
 @pytest.mark.parametrize("names", ["data.yaml", "list.yaml", "classes.txt"])
 @pytest.mark.parametrize("deep", [True, False])
 def test_yolo(photos, tmp_path, names, deep):
@@ -128,7 +202,10 @@ def test_yolo(photos, tmp_path, names, deep):
     text = {"data.yaml": "path: /gone\ntrain: ../train/images\nnames:\n  0: dent\n  1: scratch\n",
             "list.yaml": "names: [dent, scratch]\nnc: 2\n", "classes.txt": "dent\nscratch\n"}[names]  # fmt: skip
     path = root / names.replace("list", "data")
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8-sig")
+    (images / ".ipynb_checkpoints").mkdir()
+    (images / ".ipynb_checkpoints" / "0.png").write_bytes((images / "0.png").read_bytes())
+    (labels / "classes.txt").write_text("dent\nscratch\n")
     for given in (root, path):
         first, *rest = read_annotations([given])
         assert np.array_equal(drawn(first)["scratch"], box((3, 6), (2, 5)))
@@ -138,31 +215,36 @@ def test_yolo(photos, tmp_path, names, deep):
 
 
 @pytest.mark.parametrize(
-    "kind", ["labels.txt", "class_names.txt", "labelmap.txt", "labelmap.txt without colours", "labels.txt in RGB"]
-)
-def test_voc(photos, tmp_path, kind):
+    "kind",
+    ["labels.txt", "class_names.txt", "labelmap.txt", "labelmap.txt on white", "labelmap.txt without colours",
+     "labels.txt in RGB"],
+)  # fmt: skip
+@pytest.mark.parametrize("deep", ["", "cam"])
+def test_voc(photos, tmp_path, kind, deep):
     root = tmp_path / "voc"
-    root.mkdir()
-    photos.rename(root / "JPEGImages")
+    (root / "JPEGImages").mkdir(parents=True)
+    photos.rename(root / "JPEGImages" / deep)
     classes = np.zeros((12, 16), np.uint8)
     classes[3:7, 2:6], classes[8, 8], classes[9, 9] = 2, 1, 255
-    if kind == "labelmap.txt":
-        colours = np.array([[0, 0, 0], [250, 50, 83], [61, 61, 245]], np.uint8)
-        pixels = colours[np.where(classes == 255, 0, classes)]
-        (root / "SegmentationClass").mkdir()
-        Image.fromarray(pixels).save(root / "SegmentationClass" / "0.png")
-        text = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ndent:250,50,83::\nscratch:61,61,245::\n"
+    path = root / "SegmentationClass" / deep / "0.png"
+    if kind in ("labelmap.txt", "labelmap.txt on white"):
+        ground, scratch = ((0, 0, 0), (61, 61, 245)) if kind == "labelmap.txt" else ((255, 255, 255), (0, 0, 0))
+        pixels = np.array([ground, (250, 50, 83), scratch], np.uint8)[np.where(classes == 255, 0, classes)]
+        path.parent.mkdir(parents=True)
+        Image.fromarray(pixels).save(path)
+        told = [",".join(map(str, colour)) for colour in (ground, scratch)]
+        text = f"# label:color_rgb:parts:actions\nbackground:{told[0]}::\ndent:250,50,83::\nscratch:{told[1]}::\n"
     else:
-        write_palette_png(root / "SegmentationClass" / "0.png", classes)
+        write_palette_png(path, classes)
         text = "_background_\n" * (kind == "class_names.txt") + "dent\nscratch\n"
         if kind.startswith("labelmap"):
             text = "# label:color_rgb:parts:actions\nbackground:::\ndent:::\nscratch:::\n"
         if kind.endswith("RGB"):
-            with Image.open(root / "SegmentationClass" / "0.png") as image:
-                image.convert("RGB").save(root / "SegmentationClass" / "0.png")
-    (root / kind.split()[0]).write_text(text)
+            with Image.open(path) as image:
+                image.convert("RGB").save(path)
+    (root / kind.split()[0]).write_text(text, encoding="utf-8-sig")
     (photo,) = read_annotations([root])
-    assert photo.image == root / "JPEGImages" / "0.png"
+    assert photo.image == root / "JPEGImages" / deep / "0.png"
     assert np.array_equal(drawn(photo)["scratch"], box((3, 6), (2, 5)))
     assert np.array_equal(drawn(photo)["dent"], box((8, 8), (8, 8)))
 
@@ -192,6 +274,22 @@ BROKEN_COCO = {
     "images": ({}, {"images": [3]}, "its images are no list of objects"),
     "categories": ({}, {"categories": {}}, "its categories are no list of objects"),
     "name": ({}, {"categories": [{"id": 1, "name": " "}]}, "category 0 has the label ' '; expected a name"),
+    "one id": (
+        {},
+        {"images": [{"id": 1, "file_name": "0.png"}, {"id": 1, "file_name": "1.png"}]},
+        r"image 1 \(1.png\) has the id of another one \(0.png\)",
+    ),
+    "one photo": (
+        {},
+        {"images": [{"id": n, "file_name": f"{n}/0.png"} for n in (1, 2)]},
+        r"image 1 \(2/0.png\) has the photo of another one \(1/0.png\)",
+    ),
+    "one category": (
+        {},
+        {"categories": [{"id": 1, "name": "dent"}, {"id": 1, "name": "scratch"}]},
+        "the categories dent and scratch have one id",
+    ),
+    "kind": ({}, {"images": [{"id": 1, "file_name": "0.gif"}]}, "0.gif is no PNG, JPEG, BMP, TIFF or WebP"),
     "file": ({}, {"images": [{"id": 1, "file_name": "gone.png"}]}, "its image 'gone.png' is not in .*--images"),
 }
 
@@ -201,6 +299,7 @@ def test_damaged_coco(coco, photos, what):
     import re
 
     shape, changes, told = BROKEN_COCO[what]
+    (photos / "0.gif").touch()
     path = coco((0, "dent", {"segmentation": [FLAT], **shape}), **changes)
     assert re.search(told, refused(path, images=photos))
 
@@ -217,8 +316,9 @@ def test_damaged_labelme(labelme, photos):
     ):
         assert told in refused(labelme(0, *shapes, **changes))
     labelme(0, good)
-    (photos / "1.json").write_text("{")  # else its photo would pass as one without marks
-    assert "1.json is no labelme file" in refused(photos)
+    for text in ("{", "{}"):  # else its photo would pass as one without marks
+        (photos / "1.json").write_text(text)
+        assert "1.json is" in refused(photos)
 
 
 def test_damaged_yolo(photos, tmp_path):
@@ -253,6 +353,8 @@ def test_damaged_yolo(photos, tmp_path):
         assert told in refused(root)
     label.write_bytes(b"\xff\xfe\x00")
     assert "is no text" in refused(root)
+    label.rename(root / "labels" / "7.txt")
+    assert "1 labels in" in refused(root) and "have no photo in" in refused(root) and "7.txt" in refused(root)
     assert "leave --images out" in refused(root, images=root / "images")
 
 
@@ -264,7 +366,7 @@ def test_damaged_voc(photos, tmp_path):
     write_palette_png(path, np.full((12, 16), 3, np.uint8))
     assert "names no classes; expected labels.txt" in refused(root)
     (root / "labels.txt").write_text("dent\n")
-    assert "holds class 3, and 1 others are named" in refused(root)
+    assert "holds class 3, which has no name; see labelmap.txt" in refused(root)
     write_palette_png(path, np.eye(5, 7, dtype=np.uint8))
     assert "is 5x7, its photo 12x16" in refused(root)
     Image.new("RGB", (16, 12), "red").save(path)
@@ -273,6 +375,8 @@ def test_damaged_voc(photos, tmp_path):
     assert "has the colour '0,0'" in refused(root)
     (root / "labelmap.txt").write_text("dent:0,0,1\nscratch::")
     assert "tells a colour for 1 of 2 labels" in refused(root)
+    (root / "labelmap.txt").write_text("dent:255,0,0::\nscratch:255,0,0::")
+    assert "tells one colour for several labels" in refused(root)
     (root / "labelmap.txt").write_text("dent:0,0,255::")
     assert "holds the colour 0xff0000" in refused(root)
     path.write_bytes(path.read_bytes()[:40])
@@ -283,6 +387,7 @@ def test_damaged_voc(photos, tmp_path):
 
 def test_what_is_no_annotation(photos, coco, labelme, tmp_path):
     assert "no annotations in" in refused(photos) and "expected COCO's .json" in refused(photos)
+    assert "expected COCO's .json" in refused(photos / "0.png")
     (photos / "x.json").write_text('{"images": 3}')
     assert "is no COCO file" in refused(photos / "x.json")
     (photos / "x.json").write_text("[" * 100_000)

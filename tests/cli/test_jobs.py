@@ -61,6 +61,13 @@ def test_a_damaged_or_unfinished_record_is_said(tmp_path):
         placed_on([tmp_path / "000.png"], NORMALS)
 
 
+def test_pairs_that_were_rejected_by_hand_are_not_said_to_break_limits(caplog):
+    plan = _Plan(9, GenerationSettings(), 0, "adiff generate", Limits(None, False, 1))
+    with caplog.at_level(logging.WARNING, "adiff"):
+        _tell_missing([RunResult(Path("run"), [], 0.0, rejected=[2])], plan)
+    assert "1 of 9 pairs were rejected, " in caplog.text and "limits" not in caplog.text
+
+
 def test_pairs_without_a_mask_are_told_and_broken_normals_are_an_error(caplog):
     plan = _Plan(9, GenerationSettings(), 0, "adiff generate", Limits(None, False, 1))
     lacking = {"id": "000003", "no_mask": True, "reason": "only 1 of 2 masks passed"}

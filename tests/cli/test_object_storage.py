@@ -214,6 +214,14 @@ def test_what_was_rejected_in_a_copy_is_not_fetched_again(start, run, tmp_path):
     assert fetched.exit_code == 0 and "4 pairs of" in fetched.stdout and on_disk(tmp_path / "copy") == before
 
 
+def test_what_was_put_back_in_a_copy_is_not_fetched_as_a_reject_again(start, run, tmp_path):
+    assert start(URL, "--min-fill", "1", "--max-seam", "0", "--tries", "2").exit_code == 0
+    assert run("run", "fetch", URL, tmp_path / "copy").exit_code == 0
+    assert run("run", "restore", tmp_path / "copy", "000002").exit_code == 0
+    before = on_disk(tmp_path / "copy")
+    assert run("run", "fetch", URL, tmp_path / "copy").exit_code == 0 and on_disk(tmp_path / "copy") == before
+
+
 def test_rejects_and_broken_pairs_are_stored_too(start, run, data, tmp_path):
     normal = data / "metal/train/good/001.png"
     whole = normal.read_bytes()

@@ -1,7 +1,7 @@
 """Data sets on disk: each layout is found, each fault is named in one line, the split leaks nothing."""
 
 import logging
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -132,6 +132,34 @@ def test_masks_beside_their_photos(tmp_path):
     photo(tmp_path / "set" / "3.png")
     with pytest.raises(InputError, match="1 of 4 images in .* have no mask in .*: 3.png"):
         read_dataset(tmp_path / "set")
+
+
+@pytest.mark.parametrize("layout", [mvtec, plain])
+def test_a_photo_with_its_mask_beside_folders_of_others(tmp_path, layout):
+    """An example picture, say, does not hide the data set."""
+    layout(tmp_path / "inner")
+    photo(tmp_path / "example.png")
+    mask(tmp_path / "example_mask.png")
+    assert all("inner" in key for key in read_dataset(tmp_path).shots)
+
+
+def test_masks_beside_photos_in_a_folder_and_in_those_in_it(tmp_path):
+    for folder in (tmp_path, tmp_path / "dent"):
+        photo(folder / "1.png")
+        mask(folder / "1_mask.png")
+    with pytest.raises(InputError, match=r"holds photos with their masks, and so do folders in it \(dent\); move"):
+        read_dataset(tmp_path)
+
+
+def test_many_masks_beside_their_photos(tmp_path, monkeypatch):
+    """Each is looked at a few times, not once for each other one: thousands would take a minute."""
+    for number in range(100):
+        (tmp_path / f"{number}.png").touch()
+        (tmp_path / f"{number}_mask.png").touch()
+    compared, equal = [], PurePath.__eq__
+    monkeypatch.setattr(PurePath, "__eq__", lambda one, other: compared.append(one) or equal(one, other))
+    assert len(read_dataset(tmp_path).shots[tmp_path.name, "defect"]) == 100
+    assert len(compared) < 1000
 
 
 def test_masks_beside_their_photos_in_a_folder_for_each_defect(tmp_path):

@@ -313,7 +313,7 @@ def test_an_annotated_folder_is_read_as_the_data_set_it_becomes(server):
     (folder / "0.json").write_text((folder / "0.json").read_text().replace("dent", "hole"))
     assert look().startswith("marked/dent: 2 shots of")
     (folder / "0.json").write_text("{")
-    with pytest.raises(GraphError, match="0.json is no labelme file"):
+    with pytest.raises(GraphError, match="0.json is damaged .* mend it"):
         look()
 
 

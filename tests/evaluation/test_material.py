@@ -73,7 +73,7 @@ def test_unfinished_damaged_and_foreign_runs_are_refused(work, tmp_path):
     (work.run / "broken").mkdir()
     for number in range(8):
         (work.run / "broken" / f"{number:06d}.json").write_text("{}")
-    with pytest.raises(InputError, match="has none of 8 pairs: all broke a limit or could not be made"):
+    with pytest.raises(InputError, match="has none of 8 pairs: all were rejected or could not be made"):
         read_run(work.run)
     plan = json.loads((work.run / "run.json").read_text())
     several = json.dumps({**plan, "defects": ["a", "b"]})
