@@ -25,7 +25,8 @@ from transformers import Dinov2Config, Dinov2Model
 from adiff.annotations import read_annotations, write_dataset
 from adiff.backbone.loading import load_single_file
 from adiff.backbone.lora import merge_lora
-from adiff.cli.runs import check_run, plan_of
+from adiff.cli.runs import plan_of
+from adiff.cli.verification import check_run
 from adiff.datasets.images import read_mask, read_photo, write_png
 from adiff.datasets.readers import read_dataset
 from adiff.dual import DualModel, load_dual, save_dual

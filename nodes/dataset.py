@@ -21,6 +21,7 @@ from .pictures import as_image, shot_sheet
 from .search import found_by
 from .sockets import CATEGORY, DatasetSocket, DefectDataset
 
+MASK_FOLDERS = ("masks", "ground_truth")
 DRAWN = "built in: "
 DRAWN_SIZE, DRAWN_LIMIT = 128, 20
 """Pixels of a drawn photo's side, and how many there are of a defect."""
@@ -135,8 +136,8 @@ def _read(folder: Path, products: Sequence[str], defects: Sequence[str]) -> Data
     try:
         return read_dataset(folder, products, defects)
     except InputError:
-        if not is_annotated(folder):
-            raise
+        if any(path.name in MASK_FOLDERS for path in folder.rglob("*")) or not is_annotated(folder):
+            raise  # who has masks wants these, and to know what is wrong with them
     made = Path(folder_paths.get_temp_directory()) / "adiff_annotations" / _digest(folder)[:16] / folder.name
     write_dataset(read_annotations([folder]), made, good=False)
     return read_dataset(made, products, defects)

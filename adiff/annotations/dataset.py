@@ -97,12 +97,12 @@ def write_dataset(
     with run_lock(out):
         claim_folder(out, RECORD, {"kind": KIND, "photos": len(photos)}, {"content": digest.hexdigest()})
         remove_leftovers(*(folder for folder in out.rglob("*") if folder.is_dir()))  # of a process killed there
+        if groups := _groups(shots):  # first, as what a killed import leaves may be learned from
+            write_json(out / GROUPS, groups)
         for shot in _each(shots, progress, "writing photos"):
             if shot.marks:
                 write_png(out / shot.mask, _mask_of(shot, sizes[shot.source.image]))
             write_whole(out / shot.image, partial(shutil.copyfile, shot.source.image))
-        if groups := _groups(shots):
-            write_json(out / GROUPS, groups)
     counts = Counter(f"{shot.folder}{shot.defect}" for shot in shots if shot.defect)
     return Imported(out, dict(counts), sum(shot.defect is None for shot in shots))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,8 @@ from ..datasets.images import BROKEN, FORMATS, LARGEST
 from ..errors import InputError
 from ..export.voc import voc_colours
 from .marks import Annotated, Mark, Size, by_stem, images_in, lines_of, text_of
+
+logger = logging.getLogger("adiff")
 
 CLASSES, IMAGES = "SegmentationClass", "JPEGImages"
 UNDECIDED = 255
@@ -41,6 +44,8 @@ def read_voc(root: Path, images: Path | None) -> list[Annotated]:
         if (own := _sides(path)) and (other := _sides(photos[stem])) and own != other:
             raise _unlike(path, own, other)
         found.append(Annotated(photos[stem], _marks(path, names, by_colour)))
+    if bare := len(photos) - len(found):
+        logger.warning("photos without an image in %s: %d of %d; they are left out", CLASSES, bare, len(photos))
     return found
 
 

@@ -204,7 +204,14 @@ def of_their_names(files: Sequence[Path], normals: Sequence[Path]) -> list[str]:
     from ..datasets.readers import MASK_ENDING
 
     own = {composed(path.stem): path.name for path in normals}
-    names = [own.get(name := composed(path.stem), own.get(name.removesuffix(MASK_ENDING))) for path in files]
+    if len(own) < len(normals):
+        twins = [path.name for path in normals if own[composed(path.stem)] != path.name]
+        raise InputError(f"{normals[0].parent} holds {twins[0]} and another image of that name; --by-name needs one")
+    names = []
+    for path in files:
+        stem = composed(path.stem)
+        bare = stem[: -len(MASK_ENDING)] if stem.lower().endswith(MASK_ENDING) else stem
+        names.append(own.get(stem, own.get(bare)))
     if None in names:
         raise InputError(
             f"mask {files[names.index(None)]} has the name of no normal image in {normals[0].parent}; call it as its "

@@ -96,6 +96,9 @@ def read_dataset(root: Path | str, products: Sequence[str] = (), defects: Sequen
                              "those into a folder of their own")  # fmt: skip
         return _read_plain(root, parts, products, defects)
     if plain:
+        others = [root / name for name in inner if name not in plain and name.lower() not in NORMAL_FOLDERS]
+        if bare := [one.name for one in others if any(e.suffix.lower() in SUFFIXES for e in _entries(one, root))]:
+            logger.warning("%s: passed over, as no photo there has a mask: %s", root, _listed(bare))
         return _read_plain_defects(root, plain, products, defects)
     loose = _image_files(root, root)
     got = f"{len(loose)} image files directly in it" if loose else f"folders {_listed(here)}" if here else "nothing"

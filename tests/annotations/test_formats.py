@@ -220,7 +220,7 @@ def test_yolo(photos, tmp_path, names, deep):
      "labels.txt in RGB"],
 )  # fmt: skip
 @pytest.mark.parametrize("deep", ["", "cam"])
-def test_voc(photos, tmp_path, kind, deep):
+def test_voc(photos, tmp_path, kind, deep, caplog):
     root = tmp_path / "voc"
     (root / "JPEGImages").mkdir(parents=True)
     photos.rename(root / "JPEGImages" / deep)
@@ -244,6 +244,7 @@ def test_voc(photos, tmp_path, kind, deep):
                 image.convert("RGB").save(path)
     (root / kind.split()[0]).write_text(text, encoding="utf-8-sig")
     (photo,) = read_annotations([root])
+    assert "photos without an image in SegmentationClass: 3 of 4; they are left out" in caplog.text
     assert photo.image == root / "JPEGImages" / deep / "0.png"
     assert np.array_equal(drawn(photo)["scratch"], box((3, 6), (2, 5)))
     assert np.array_equal(drawn(photo)["dent"], box((8, 8), (8, 8)))

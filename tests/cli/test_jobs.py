@@ -47,7 +47,9 @@ def test_other_records_say_nothing(tmp_path, text):
 
 
 def test_masks_of_the_names_of_normals():
-    assert of_their_names([Path("m/c.png"), Path("m/a_mask.png")], NORMALS) == ["c.jpg", "a.jpg"]
+    assert of_their_names([Path("m/c.png"), Path("m/a_MASK.png")], NORMALS) == ["c.jpg", "a.jpg"]
+    with pytest.raises(InputError, match="normals holds a.jpg and another image of that name"):
+        of_their_names([Path("m/c.png")], [*NORMALS, Path("normals/a.png")])
     with pytest.raises(InputError, match="mask m.d.png has the name of no normal image in normals; call"):
         of_their_names([Path("m/c.png"), Path("m/d.png")], NORMALS)
 

@@ -162,12 +162,15 @@ def test_many_masks_beside_their_photos(tmp_path, monkeypatch):
     assert len(compared) < 1000
 
 
-def test_masks_beside_their_photos_in_a_folder_for_each_defect(tmp_path):
+def test_masks_beside_their_photos_in_a_folder_for_each_defect(tmp_path, caplog):
     for defect in ("dent", "scratch"):
         photo(tmp_path / defect / "0.png")
         mask(tmp_path / defect / "0_mask.png")
     photo(tmp_path / "good" / "0.png")
+    photo(tmp_path / "rust" / "0.png")
+    (tmp_path / "notes").mkdir()
     dataset = read_dataset(tmp_path)
+    assert "passed over, as no photo there has a mask: rust" in caplog.text
     assert list(dataset.shots) == [(tmp_path.name, "dent"), (tmp_path.name, "scratch")]
     assert names(dataset.normals[tmp_path.name]) == ["0.png"]
 

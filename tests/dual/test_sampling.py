@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from adiff.cli.runs import check_run, plan_of, progress_of
+from adiff.cli.runs import plan_of, progress_of
+from adiff.cli.verification import check_run
 from adiff.datasets.images import read_photo
 from adiff.dual import run as run_module
 from adiff.dual.background import see_background

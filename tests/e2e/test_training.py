@@ -312,6 +312,10 @@ def test_an_annotated_folder_is_read_as_the_data_set_it_becomes(server):
     assert look() == found and sorted(folder.iterdir()) == before
     (folder / "0.json").write_text((folder / "0.json").read_text().replace("dent", "hole"))
     assert look().startswith("marked/dent: 2 shots of")
+    (folder / "masks").mkdir()
+    with pytest.raises(GraphError, match="no images of defects in|no images found in"):
+        look()  # masks that do not fit are not passed over for annotations
+    (folder / "masks").rmdir()
     (folder / "0.json").write_text("{")
     with pytest.raises(GraphError, match="0.json is damaged .* mend it"):
         look()
