@@ -148,7 +148,11 @@ def led_by_coverage(reader: Reader, cases: int, seed: int, found: Path) -> None:
     def change(data: bytes, largest: int, number: int) -> bytes:
         return mutate(data, random.Random(number))[:largest]
 
-    arguments = [sys.argv[0], f"-runs={cases}", f"-seed={seed + 1}", f"-max_len={4 * len(trial.whole)}", str(corpus)]
+    arguments = [
+        sys.argv[0], f"-runs={cases}", f"-seed={seed + 1}", f"-max_len={4 * len(trial.whole)}",
+        "-rss_limit_mb=0",  # `guard` sets ours
+        str(corpus),
+    ]  # fmt: skip
     atheris.Setup(arguments, one, custom_mutator=change)
     atheris.Fuzz()
 

@@ -207,7 +207,7 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None, of: str = 
     records, that greys were cut.
     Raises InputError if the file cannot be read, its size differs, or it marks no pixel, or all of them.
     """
-    photo = read_photo(path)
+    path, photo = Path(path), read_photo(path)
     height, width = photo.size
     if shape is not None and (height, width) != tuple(shape):
         other = f"{shape[1]}x{shape[0]}"

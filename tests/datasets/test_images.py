@@ -390,3 +390,9 @@ def test_write_png_refuses_what_a_png_would_change(tmp_path, array):
     with pytest.raises(ValueError, match="expected uint8 grey"):
         write_png(tmp_path / "x.png", array)
     assert not (tmp_path / "x.png").exists()
+
+
+def test_a_mask_s_path_may_be_text(tmp_path):
+    mask = np.eye(6, dtype=bool)
+    write_png(tmp_path / "m.png", mask)
+    assert np.array_equal(read_mask(str(tmp_path / "m.png")).mask, mask)
