@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import typer
@@ -91,9 +92,11 @@ def clear_runs(folders: Sequence[Path]) -> None:
         foreign = sorted({path.name for path in folder.iterdir()} - RUN_PARTS - {LOCK})
         if foreign:
             raise InputError(f"{folder} holds {foreign[0]} beside its run; move that away or choose another folder")
-    _tell_lost([len(made_ids(folder)) for folder in there])
-    for folder in there:
-        with run_lock(folder):  # another process may be writing to it
+    with ExitStack() as locks:
+        for folder in there:
+            locks.enter_context(run_lock(folder))  # another process may be writing to it
+        _tell_lost([len(made_ids(folder)) for folder in there])
+        for folder in there:
             clear_folder(folder)
 
 

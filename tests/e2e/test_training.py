@@ -470,7 +470,7 @@ CASES = {
     photo_changed: r"images/1\.png changed since the library's edited/defect was learned from it; put back",
     folder_is_missing: r"there is no folder 'nothing here' in ComfyUI's input folder; .*images/.*masks/",
     folder_leads_out: r"'\.\./models' is no folder in ComfyUI's input folder",
-    folder_is_of_loose_photos: r"1 image files directly in it.*expected images/ and masks/ in it, or test/DEFECT/",
+    folder_is_of_loose_photos: r"1 image files directly in it.*expected S\.png with S_mask\.png, images/ and masks/",
     photo_has_no_mask: r"1 of 3 images in \S+ have no mask in \S+: 1\.png",
     defect_is_not_in_the_folder: r"no defect 'scratch' in \S+kinds; there: dent",
     drawn_set_is_unknown: r"there is no 'built in: metal/rust'; choose one of built in: metal/scratch",
