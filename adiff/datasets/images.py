@@ -218,7 +218,8 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None, of: str = 
     pixels, full = photo.pixels, int(np.iinfo(photo.pixels.dtype).max)
     values = pixels if pixels.ndim == 2 else pixels[:, :, :3].max(axis=2)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
-        values = np.rint(values * (pixels[:, :, 3] / full)).astype(pixels.dtype)
+        opaque = values.astype(np.uint16) * pixels[:, :, 3]  # of 8 bits each; a large mask as floats takes gigabytes
+        values = ((opaque + full // 2) // full).astype(np.uint8)
     mask = values >= (full + 1) // 2
     if not mask.any():
         most = int(values.max())
