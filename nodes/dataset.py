@@ -22,6 +22,7 @@ from .search import found_by
 from .sockets import CATEGORY, DatasetSocket, DefectDataset
 
 MASK_FOLDERS = ("masks", "ground_truth")
+"""Folders of a data set's masks, beside which annotations are not looked for."""
 DRAWN = "built in: "
 DRAWN_SIZE, DRAWN_LIMIT = 128, 20
 """Pixels of a drawn photo's side, and how many there are of a defect."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..datasets.images import read_photo, write_png
-from ..datasets.readers import natural_key
+from ..datasets.readers import GROUPS, MASK_ENDING, natural_key
 from ..errors import InputError, listed
 from ..library import check_name
 from ..progress import NullProgress, Progress
@@ -26,8 +26,6 @@ logger = logging.getLogger("adiff")
 
 RECORD, KIND = "import.json", "import"
 """The file that says what a folder was imported from."""
-GROUPS = "groups.json"
-"""The file that says which photos are one (`evaluation.splits`)."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class _Shot:
 
     @property
     def mask(self) -> str:
-        return f"{self.folder}ground_truth/{self.defect}/{self.stem}_mask.png"
+        return f"{self.folder}ground_truth/{self.defect}/{self.stem}{MASK_ENDING}.png"
 
 
 def write_dataset(

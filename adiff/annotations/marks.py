@@ -168,7 +168,7 @@ def by_stem(files: Iterable[Path], folder: Path) -> dict[str, Path]:
     return found
 
 
-def lines_of(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
     """A text's lines, also with the mark that some editors begin UTF-8 with; InputError for what is no text."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()

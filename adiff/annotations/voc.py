@@ -13,7 +13,7 @@ from PIL import Image
 from ..datasets.images import BROKEN, FORMATS, LARGEST
 from ..errors import InputError
 from ..export.voc import voc_colours
-from .marks import Annotated, Mark, Size, by_stem, images_in, lines_of, text_of
+from .marks import Annotated, Mark, Size, by_stem, images_in, read_lines, text_of
 
 logger = logging.getLogger("adiff")
 
@@ -113,7 +113,7 @@ def _named(root: Path) -> tuple[dict[int, str], bool]:
     path = next((root / name for name in NAMES if (root / name).is_file()), None)
     if path is None:
         raise InputError(f"{root} names no classes; expected {NAMES[-1]} there, a class a line from number 1 on")
-    lines = [line for line in map(str.strip, lines_of(path)) if line]
+    lines = [line for line in map(str.strip, read_lines(path)) if line]
     lines = [line for line in lines if line.lower() != "__ignore__" and not line.startswith("#")]
     told = [line.partition(":") for line in lines] if path.name == COLOURS else [(line, "", "") for line in lines]
     colours = [colour for _, _, rest in told if (colour := rest.partition(":")[0])]

@@ -18,8 +18,8 @@ from .marks import (
     by_stem,
     files_in,
     images_in,
-    lines_of,
     polygon,
+    read_lines,
     rectangle,
     text_of,
 )
@@ -76,7 +76,7 @@ def _classes(path: Path) -> dict[int, str]:
         )
     try:
         if path.suffix == ".txt":
-            content: object = {"names": [line for line in lines_of(path) if line.strip()]}
+            content: object = {"names": [line for line in read_lines(path) if line.strip()]}
         else:
             content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
@@ -92,7 +92,7 @@ def _classes(path: Path) -> dict[int, str]:
 
 
 def _marks(path: Path, classes: dict[int, str]) -> tuple[Mark, ...]:
-    lines = enumerate(lines_of(path), 1)
+    lines = enumerate(read_lines(path), 1)
     return tuple(_mark(line, classes, f"{path}: line {number}") for number, line in lines if line.strip())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..run_record import record_paths
+from ..run_record import ENDINGS, record_paths
 from ..storage import read_json_object, short_digest
 from .progress import CliProgress
 
@@ -141,7 +141,7 @@ def _leftovers(folder: Path, known: set[str]) -> list[str]:
              for p in files if p.name.endswith(".tmp")]  # fmt: skip
     pictures = [p for p in files if p.suffix == ".png" and p.parent != folder]
     notes += [f"{p.relative_to(folder).as_posix()} belongs to no finished pair" for p in pictures
-              if p.stem.removesuffix("_mask").removesuffix("_labels").removesuffix("_asked") not in known]  # fmt: skip
+              if not any(p.stem.removesuffix(ending) in known for ending in ENDINGS)]  # fmt: skip
     return notes
 
 

@@ -34,6 +34,8 @@ MVTEC_FOLDERS = ("test", "ground_truth", "train")
 PLAIN_FOLDERS = ("images", "masks")
 NORMAL_FOLDERS = ("normal", "good")
 MASK_ENDING = "_mask"
+GROUPS = "groups.json"
+"""The file that says which photos belong together (`evaluation.splits`)."""
 MOST = 0.75
 """Share of an image above which a mask is rather the other way round than a large defect's."""
 IMPORT = "`adiff import` makes a data set of COCO's, labelme's, YOLO's or Pascal VOC's annotations"

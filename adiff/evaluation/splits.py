@@ -18,14 +18,13 @@ from typing import TypeVar
 import numpy as np
 
 from ..datasets.images import SUFFIXES, name_of, read_photo
-from ..datasets.readers import Dataset, Shot, few_shot_split, list_images, read_dataset
+from ..datasets.readers import GROUPS, Dataset, Shot, few_shot_split, list_images, read_dataset
 from ..errors import InputError
 from ..storage import read_json_object
 from ..tensor_files import digest_of_files
 
 logger = logging.getLogger("adiff")
 
-NAME = "groups.json"
 TEST_SHARE = 3
 """Where there are no normal images for testing, one of this many is set aside."""
 
@@ -127,7 +126,7 @@ def read_groups(root: Path, product: str, rule: str | None = None) -> Callable[[
 
         return by_rule
     for folder in (root, root / product):
-        record = folder / NAME
+        record = folder / GROUPS
         if record.is_file():
             groups |= {folder / name: group for name, group in _read_table(record).items()}
     return lambda path: groups.get(path, path)

@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import shlex
+import shutil
+import subprocess
 from dataclasses import asdict, fields
 
 import pytest
@@ -12,10 +15,12 @@ from adiff.cli import app
 from adiff.datasets.images import write_png
 from adiff.errors import InputError
 from adiff.generation import GenerationSettings
-from adiff.report import report_of_run
+from adiff.report import report_of_run, report_of_runs
 from adiff.report.run import OPTIONS, rebuilt_command, settings_of
 from adiff.run_record import broken_path
 from adiff.storage import write_json
+from tests.e2e.comfyui import ROOT
+from tests.e2e.test_browser import browser
 
 PLAN = {
     "format": 1, "product": "metal", "defect": "rust", "count": 5, "seed": 3, "settings": asdict(GenerationSettings()),
@@ -48,6 +53,52 @@ def test_the_report_shows_the_run(folder, read_page):
     assert shlex.split(rebuilt_command(PLAN))[:4] == ["adiff", "generate", "LIB", "metal/rust"]
     assert rebuilt_command(PLAN) in page.text and "places in capitals" in page.words
     assert "torch 2.9" not in page.words and "2.9" in page.words  # a list of terms, without a space between
+
+
+def test_pairs_of_one_run_can_be_ticked(folder, read_page):
+    page = read_page(report_of_run(folder))
+    (basket,) = page.all("div", class_="basket")
+    assert basket["data-run"] == "run" and page.all("input", class_="chosen")
+    shutil.copytree(folder, folder.with_name("other"))
+    both = read_page(report_of_runs([folder, folder.with_name("other")]))
+    assert not both.all("div", class_="basket") and not both.all("input", class_="chosen")
+
+
+TICKS = """
+import { withPage } from %s;
+console.log(JSON.stringify(await withPage({ width: 1200, height: 900 }, async (page) => {
+  const errors = [], told = [];
+  page.on("pageerror", (error) => errors.push(String(error)));
+  const command = () => page.locator(".basket pre").textContent();
+  await page.goto(%s);
+  told.push(await page.locator(".basket").isHidden());
+  await page.locator(".take-out input").nth(0).check();
+  told.push(await command());
+  await page.locator(".pair .stack").nth(2).click();
+  await page.keyboard.press("x");
+  told.push(await command(), await page.locator("dialog .chosen").isChecked());
+  await page.locator("dialog .close").click();
+  await page.locator(".basket .clear").click();
+  told.push(await page.locator(".basket").isHidden(), errors);
+  return told;
+})));
+"""
+"""Ticks a pair on its card, another one in the viewer with x, and clears both."""
+
+
+def test_ticks_become_the_command_that_rejects(folder, tmp_path):
+    node, chromium = browser()
+    place = folder.rename(tmp_path / "my run's")
+    page = report_of_run(place)
+    script = tmp_path / "ticks.mjs"
+    script.write_text(TICKS % (json.dumps((ROOT / "tools/templates/page.mjs").as_uri()), json.dumps(page.as_uri())))
+    environment = {**os.environ, "CHROMIUM": chromium}
+    done = subprocess.run([node, script], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    hidden, first, both, checked, cleared, errors = json.loads(done.stdout)
+    assert hidden and checked and cleared and errors == []
+    assert shlex.split(first) == ["adiff", "run", "reject", str(place), "000000"]
+    assert shlex.split(both) == ["adiff", "run", "reject", str(place), "000000", "000002"]
 
 
 def test_without_normals_there_is_no_slider(folder, read_page, tmp_path):
