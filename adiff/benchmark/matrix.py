@@ -21,6 +21,8 @@ GENERATED, DUAL = "generated", "dual"
 """The sources of pairs that are this project's own, AnomalyDiffusion and DualAnoDiff; others are baselines, of
 `baselines` or `baselines.painting`."""
 DIGEST = 12
+ADDED = ("filtered", "fitted")
+"""What recipes of older benchmarks have not; where it is False a recipe is theirs."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Recipe:
     of each defect, a number, a share of all its images, or None for all that may teach. tokens: k. spatial_tokens: n of
     an E learned from scratch; None: the benchmark's own E. mask_tokens: k'. dual: how a dual model is learned, but
     for its steps and rate; its pairs take the steps of `generation`. varied: whether masks are the shots' own, varied,
-    instead of learned ones. filtered: whether pairs must keep the limits that the shots set (`auto_filter`). detect:
+    instead of learned ones. filtered: whether pairs must keep the limits that the shots set (`auto_filter`). fitted:
+    whether the guidance is the one that suits the shots (`generation.guidance`), not that of `generation`. detect:
     whether a detector is trained. whole: also what only a whole product has, the classifier of its defects.
     """
 
@@ -48,12 +51,13 @@ class Recipe:
     dual: DualSettings = field(default_factory=DualSettings)
     varied: bool = False
     filtered: bool = False
+    fitted: bool = False
     detect: bool = True
     whole: bool = False
 
     def record(self) -> dict[str, Any]:
         """The recipe as JSON holds it, without what older benchmarks did not know and this one does not use."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("filtered", False)}
+        return {name: value for name, value in asdict(self).items() if value or name not in ADDED}
 
     def learning(self) -> dict[str, Any]:
         """What of it decides which e_a and E are learned."""
@@ -61,7 +65,7 @@ class Recipe:
 
     def painting(self) -> list[Any]:
         """What of it decides how they are painted, and which pairs are kept."""
-        return [asdict(self.generation), *(["filtered"] if self.filtered else [])]
+        return [asdict(self.generation), *(name for name in ADDED if getattr(self, name))]
 
     def masks(self) -> dict[str, Any]:
         """What of it decides which masks are sampled."""

@@ -53,8 +53,8 @@ def make_runs(workshop: Workshop, unit: Unit, recipe: Recipe, seed: int, out: Pa
         limits = auto_filter(references_of(library, [key], workshop.backbone)) if recipe.filtered else None
         result = generate_run(
             workshop.backbone, library, key, learned.encoder, unit.split.train_normals, masks[key],
-            count=workshop.budget.pairs, out=folder, settings=recipe.generation, limits=limits, seed=seed,
-            progress=progress,
+            count=workshop.budget.pairs, out=folder, settings=recipe.generation, limits=limits, fit=recipe.fitted,
+            seed=seed, progress=progress,
         )  # fmt: skip
         if result.cancelled:
             raise Cancelled(f"stopped after {len(result.pairs)} pairs of {'/'.join(key)}")

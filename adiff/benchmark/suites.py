@@ -6,6 +6,7 @@
 | reweighting | what AAR adds, and what its adaptivity adds to a uniform weight of the same mean | |
 | adaptivity | what makes adaptivity add something to that uniform weight | |
 | steps | where more sampling steps stop helping | |
+| guidance | what a guidance adds that is fitted to the shots | |
 | uplift | whether synthetic pairs help a detector, against real shots alone and against pasting | |
 | curation | whether a detector learns more from refined masks, or from pairs that keep the shots' limits | |
 | shots | how many real shots are needed | |
@@ -138,6 +139,14 @@ def _steps() -> tuple[Variant, ...]:
     )
 
 
+def _guidance() -> tuple[Variant, ...]:
+    """The default beside the guidance that is fitted to the shots, for pairs alone and beside real shots."""
+    found = []
+    for name, recipe in ((GENERATED, Recipe()), (f"{REAL}{WITH}{GENERATED}", Recipe(real=True))):
+        found += [Variant(name, recipe), Variant(f"{name}, fitted", replace(recipe, fitted=True), name)]
+    return tuple(found)
+
+
 def _uplift() -> tuple[Variant, ...]:
     recipes = {REAL: Recipe(source=None, real=True)}
     recipes |= {f"{REAL}{WITH}{name}": Recipe(source=name, real=True) for name in (*PASTING, GENERATED)}
@@ -228,6 +237,9 @@ SUITES = {
         "What makes adaptivity add something to a uniform weight of the same mean?", _adaptivity(), PAIRS, "fill"
     ),
     "steps": Suite("Where do more sampling steps stop helping?", _steps(), PAIRS, "gap"),
+    "guidance": Suite(
+        "What does a guidance add that is fitted to the shots?", _guidance(), (*PIXELS[:1], "pro", *PAIRS), "gap"
+    ),
     "uplift": Suite(
         "Do synthetic pairs help a detector?", _uplift(), (*PIXELS, *IMAGES, "fill", "gap"), "pixel_ap"
     ),

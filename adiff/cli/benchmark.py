@@ -40,6 +40,7 @@ class Suites(str, Enum):
     reweighting = "reweighting"
     adaptivity = "adaptivity"
     steps = "steps"
+    guidance = "guidance"
     uplift = "uplift"
     curation = "curation"
     shots = "shots"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ..errors import InputError
-from ..run_record import BROKEN, NO_MASK
+from ..run_record import BROKEN, NO_MASK, read_plan
 from ..workers import join_run
 from .app import keeping
 from .cluster import Incomplete, run_on_cluster
@@ -53,6 +53,7 @@ logger = logging.getLogger("adiff")
 
 PAIRS = 16
 """Pairs of a run, unless told otherwise."""
+AUTO = "auto"
 
 Defects = Annotated[
     list[str] | None,
@@ -101,6 +102,11 @@ Workers = Annotated[
     int | None,
     of_work("--workers", metavar="N", min=1, help="With --ray: processes.  [dim]default: one a GPU, or CPU[/dim]"),
 ]
+Guidance = Annotated[
+    str,
+    of_painting("--guidance", metavar="SCALE|auto", help="Classifier-free guidance; 1 is none. [b]auto[/b]: of each "
+                "defect the one whose pairs look most like its shots, found when the run begins."),
+]  # fmt: skip
 PreviewDecoder = Annotated[
     Path | None,
     of_painting("--preview-decoder", metavar="FILE", help="TAESD decoder, for the distance [b]preview[/b]."),
@@ -145,7 +151,7 @@ def generate(
         Blending, of_painting("--blending", help="Noise outside the mask: one for all steps, or new at each.")
     ] = Blending.fresh,
     steps: Annotated[int, of_painting("--steps", min=1, max=1000, help="Sampling steps.")] = 20,
-    guidance: Annotated[float, of_painting("--guidance", min=0.0, help="Classifier-free guidance; 1 is none.")] = 2.0,
+    guidance: Guidance = "2",
     batch: Annotated[int, of_painting("--batch", min=1, help="Pairs at a time.")] = 8,
     preview_decoder: PreviewDecoder = None,
     min_fill: MinFill = None,
@@ -185,7 +191,7 @@ def generate(
     from ..library import check_base
 
     settings = GenerationSettings(
-        steps=steps, guidance=guidance, severity=severity, reweighting=reweighting.value, strength=strength,
+        steps=steps, **_guidance(guidance), severity=severity, reweighting=reweighting.value, strength=strength,
         level=level, distance=distance.value, blending=blending.value, crop=crop, batch=batch,
         preview_decoder=None if preview_decoder is None else str(preview_decoder), refine=refine,
     )  # fmt: skip
@@ -193,7 +199,8 @@ def generate(
     check_base(given.library, backbone)
     for reference in references.values():
         reference.eye.to(backbone.device)
-    plan = _Plan(count or per_defect or PAIRS, settings, seed, _command(ctx, target), limits, references or None)
+    pairs = count or per_defect or PAIRS
+    plan = _Plan(pairs, settings, seed, _command(ctx, target), limits, guidance == AUTO, references or None)
     given = _checked(given, backbone, plan)
     for name, reason in given.lost.items():
         logger.warning("left out: %s: %s", name, reason)
@@ -203,7 +210,7 @@ def generate(
         if ray is not None:
             _work_on_cluster(ctx, ray, workers, given, plan, target, progress)
         results, reports, failed = _run_all(given, backbone, plan, target, progress)
-    _tell([job for job in given.jobs if job.name not in failed], results, reports, out, every)
+    _tell([job for job in given.jobs if job.name not in failed], results, reports, out, every, plan.fit)
     _tell_missing(results, plan, target.told_of)
     if failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
@@ -211,13 +218,17 @@ def generate(
 
 
 class _Plan(NamedTuple):
-    """What every run is made by: its number of pairs, settings, seed, the command that asked for it, limits, shots."""
+    """What every run is made by: its number of pairs, settings, seed, the command that asked for it, limits, shots.
+
+    fit: whether each defect has the guidance that suits it.
+    """
 
     count: int
     settings: GenerationSettings
     seed: int
     command: str
     limits: Limits
+    fit: bool
     references: References | None = None
 
 
@@ -233,6 +244,14 @@ def _check_asked(
         raise InputError("--per-defect goes with --all; give -n")
     if masks and len(masks) != len(defects):
         raise InputError(f"{len(masks)} --masks for {len(defects)} PRODUCT/DEFECT; give one for each, in their order")
+
+
+def _guidance(text: str) -> dict[str, float]:
+    """The setting that an option asks for, none for `auto`. Raises InputError for anything else."""
+    try:
+        return {} if text == AUTO else {"guidance": float(text)}
+    except ValueError:
+        raise InputError(f"--guidance {text!r} is no number; give one, or {AUTO}") from None
 
 
 def _check_decoder(path: Path) -> None:
@@ -266,7 +285,7 @@ def _run_all(
                 backbone, given.library, key, given.encoder, job.normals, masks, also=also, count=plan.count,
                 out=job.out, settings=plan.settings, seed=plan.seed, command=plan.command, progress=progress,
                 limits=plan.limits.of(given.library, job.keys, backbone, plan.references),
-                tries=plan.limits.tries, references=plan.references, shared=place.run(job.out),
+                tries=plan.limits.tries, fit=plan.fit, references=plan.references, shared=place.run(job.out),
             )  # fmt: skip
         except InputError as error:
             if given.runs == 1:
@@ -304,22 +323,30 @@ def _checked(given: Given, backbone: Backbone, plan: _Plan) -> Given:
 
     def check(job: Job) -> None:
         limits = plan.limits.of(given.library, job.keys, backbone, plan.references), plan.limits.tries
-        check_run(backbone, given.library, job.wanted, given.encoder, job.normals, plan.count, *limits, plan.references)
+        check_run(
+            backbone, given.library, job.wanted, given.encoder, job.normals, plan.count, *limits, plan.references,
+            plan.fit,
+        )  # fmt: skip
 
     return given.checked(check)
 
 
 def _tell(
-    jobs: Sequence[Job], results: Sequence[RunResult], reports: Sequence[Path], out: str, every: bool
+    jobs: Sequence[Job], results: Sequence[RunResult], reports: Sequence[Path], out: str, every: bool, fit: bool
 ) -> None:  # fmt: skip
-    """Say what came out, and where to look at it: of one run in a line, of --all in a table."""
+    """Say what came out, and where to look at it: of one run in a line, of --all in a table.
+
+    fit: whether the guidance was found, which is told then.
+    """
     from ..report import summarise
 
     numbers = [summarise(result.pairs) for result in results]
+    fitted = [_fitted(result) for result in results] if fit else []
     if not every:
         (found,) = numbers
         measures = "median fill {fill:.2f}, leak at most {leak:.0f} levels".format(**found) if results[0].pairs else ""
         told = [f"{_number(found['pairs'], 'pair')} of {jobs[0].name} in {out}", measures]
+        told[1:1] = [f"guidance {one}" for one in fitted]
         typer.echo(", ".join(filter(None, told)) + "".join(f"; report: {path}" for path in reports))
         return
     from rich.console import Console
@@ -327,14 +354,21 @@ def _tell(
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("defect")
-    for name in ("pairs", "median fill"):
+    for name in ("pairs", "median fill", *(["guidance"] if fit else [])):
         table.add_column(name, justify="right")
-    for job, of_run in zip(jobs, numbers, strict=True):
-        table.add_row(job.name, str(of_run["pairs"]), f"{of_run['fill']:.2f}" if of_run["pairs"] else "-")
+    for job, of_run, *guidance in zip(jobs, numbers, *([fitted] if fit else []), strict=True):
+        fill = f"{of_run['fill']:.2f}" if of_run["pairs"] else "-"
+        table.add_row(job.name, str(of_run["pairs"]), fill, *guidance)
     Console().print(table)
     pairs = _number(sum(of_run["pairs"] for of_run in numbers), "pair")
     where = f"; reports: {reports[0]}{' and so on' * (len(reports) > 1)}" if reports else ""
     typer.echo(f"{pairs} in {_number(len(jobs), 'run')} in {out}{where}")
+
+
+def _fitted(result: RunResult) -> str:
+    """The guidance that a run has found, of several defects in their order."""
+    found = read_plan(result.out)["settings"]["guidance"]
+    return " and ".join(f"{one:g}" for one in (found if isinstance(found, list) else [found]))
 
 
 def _number(count: int, what: str) -> str:

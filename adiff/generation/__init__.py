@@ -1,5 +1,6 @@
 """Making masks and image-mask pairs from what was learned, one batch or thousands."""
 
+from .guidance import GuidanceFit, fit_guidance
 from .mask import GeneratedMask, sample_masks
 from .pairs import Pair, make_pairs
 from .run import RunResult, check_run, generate_run
@@ -10,6 +11,7 @@ __all__ = [
     "FolderMasks",
     "GeneratedMask",
     "GenerationSettings",
+    "GuidanceFit",
     "LearnedMasks",
     "MaskSampling",
     "MaskSource",
@@ -17,6 +19,7 @@ __all__ = [
     "RunResult",
     "ShotMasks",
     "check_run",
+    "fit_guidance",
     "generate_run",
     "make_pairs",
     "sample_masks",

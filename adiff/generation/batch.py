@@ -6,7 +6,7 @@ The k-th try of a pair, k from 0, paints the pair's normal image with a mask and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +16,11 @@ from ..datasets.images import Photo, read_photo
 from ..errors import InputError
 from ..memory import Parts
 from ..pair_filter import PairFilter
+from ..progress import Progress
+from ..scoring import ShotReference
 from ..spatial_encoder import SpatialEncoder
 from ..storage import short_digest
+from .guidance import PAIRS, GuidanceFit, fit_guidance
 from .layers import Layer, Region, masks_apart, paint_masks
 from .seeds import derived_seed, rng_for
 from .settings import GenerationSettings
@@ -109,8 +112,11 @@ class Task:
 
     def read(self, batch: int) -> list[Photo | Broken]:
         """Read the normal images of a batch; one that does not open is told, not raised."""
+        return self._open(self.ids(batch))
+
+    def _open(self, numbers: Sequence[int]) -> list[Photo | Broken]:
         found: list[Photo | Broken] = []
-        for number in self.ids(batch):
+        for number in numbers:
             path = self.normal_of(number)
             try:
                 found.append(read_photo(path))
@@ -138,6 +144,29 @@ class Task:
             made = self._paint(batch, failing, [photos[number] for number in failing], attempt)
         broken += [one for one in made if isinstance(one, Broken)]
         return Made(batch, sorted(tries, key=lambda one: (one.number, one.attempt)), broken)
+
+    def fits(self, progress: Progress) -> list[GuidanceFit]:
+        """The guidance that suits each layer's shots, by PAIRS of the run's (`guidance.fit_guidance`).
+
+        Raises InputError where none of these has a normal image that opens, and a mask.
+        """
+        read = zip(range(PAIRS), self._open(range(PAIRS)), strict=True)
+        sound = {number: photo for number, photo in read if isinstance(photo, Photo)}
+        return [self._fit(layer, sound, progress) for layer in self.layers]
+
+    def _fit(self, layer: Layer, sound: Mapping[int, Photo], progress: Progress) -> GuidanceFit:
+        name, photos = "/".join(layer.key), list(sound.values())
+        drawn = layer.masks.masks(self.backbone, photos, Batch(self.seed, 0, list(sound))) if photos else []
+        given = [(photo, one[0]) for photo, one in zip(photos, drawn, strict=True) if not isinstance(one, NoMask)]
+        if not given:
+            raise InputError(
+                f"no guidance can be fitted to {name}: none of the run's first {PAIRS} pairs has a normal image that "
+                "opens, and a mask; put these right, or give a number"
+            )
+        return fit_guidance(
+            self.backbone, *zip(*given, strict=True), layer.embedding, self.encoder, self.settings,
+            layer.shots or ShotReference(), seed=self.seed, name=name, progress=progress, parts=self.parts,
+        )  # fmt: skip
 
     def _paint(self, batch: int, ids: Sequence[int], photos: Sequence[Photo], attempt: int) -> list[Try | Broken]:
         sources = [layer.masks for layer in self.layers]

@@ -7,7 +7,7 @@ bit. One defect is the common case.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,12 +33,20 @@ TRIES = 24
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One defect of a run: (product, defect), e_a (k, D), where its masks come from, the shots to compare with."""
+    """One defect of a run: (product, defect), e_a (k, D), where its masks come from, the shots to compare with.
+
+    guidance: that it is painted with, None for the settings'.
+    """
 
     key: Key
     embedding: Tensor
     masks: MaskSource
     shots: ShotReference | None = None
+    guidance: float | None = None
+
+    def settings(self, of_run: GenerationSettings) -> GenerationSettings:
+        """How the layer is painted."""
+        return of_run if self.guidance is None else replace(of_run, guidance=self.guidance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +80,9 @@ def paint_masks(
         purpose = ("layer", number) if number else ()  # the first layer is what it would be alone
         generators = [generator_for(batch.seed, "pair", i, *purpose) for i in batch.ids]
         pairs = make_pairs(
-            backbone, normals, masks, layer.embedding, encoder, settings, generators, shots=layer.shots, parts=parts
-        )
+            backbone, normals, masks, layer.embedding, encoder, layer.settings(settings), generators,
+            shots=layer.shots, parts=parts,
+        )  # fmt: skip
         normals = [Photo(pair.image, photo.path) for pair, photo in zip(pairs, photos, strict=True)]
         for of_photo, pair, source in zip(regions, pairs, sources, strict=True):
             of_photo.append(Region(pair, source))

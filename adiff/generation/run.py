@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from ..versions import versions
 from ..workers import CLAIMS, Claims, join_run
 from .batch import Task
 from .files import check_files, check_hope, kind_of, reopen_broken, several
+from .guidance import check_shots
 from .layers import Layer, check_folders
 from .settings import GenerationSettings
 from .sources import FolderMasks, MaskSource
@@ -79,6 +81,7 @@ def generate_run(
     references: References | None = None,
     limits: PairFilter | None = None,
     tries: int = TRIES,
+    fit: bool = False,
     seed: int = 0,
     command: str | None = None,
     shared: ObjectRun | None = None,
@@ -90,25 +93,28 @@ def generate_run(
     when the run is whole. also: further defects of the product that every image shows beside the first, each with its
     masks. references: the shots that pairs are compared with, as another network than the base model sees them
     (`features`), in place of what the library says of them. limits: what a pair must keep, each of several defects by
-    itself; one that does not is painted again, `tries` times in all, and kept apart as a reject. command: what makes
-    the run again, for run.json; it may be another one when the run goes on. shared: the place in object storage where
-    the run lies; `out`, its local stand-in, then gets the records alone. A normal image that does not open costs its
-    pairs, which are listed as broken, until it does and the run goes on; a mask that cannot be had costs its pair until
-    its files are others. Ctrl-C or Cancelled ends the run with the pairs done so far. Raises InputError when `out`
-    holds something else or a run of other settings or files (saying which), and when no pair at all has a mask.
+    itself; one that does not is painted again, `tries` times in all, and kept apart as a reject. fit: whether each
+    defect is painted with the guidance that suits its shots (`guidance`), found when the run begins. command: what
+    makes the run again, for run.json; it may be another one when the run goes on. shared: the place in object storage
+    where the run lies; `out`, its local stand-in, then gets the records alone. A normal image that does not open costs
+    its pairs, which are listed as broken, until it does and the run goes on; a mask that cannot be had costs its pair
+    until its files are others. Ctrl-C or Cancelled ends the run with the pairs done so far. Raises InputError when
+    `out` holds something else or a run of other settings or files (saying which), and when no pair at all has a mask.
     """
     settings, progress = settings or GenerationSettings(), progress or NullProgress()
     wanted = [(key, masks), *also]
-    check_run(backbone, library, wanted, encoder, normals, count, limits, tries, references)
+    check_run(backbone, library, wanted, encoder, normals, count, limits, tries, references, fit)
     layers = _layers(library, backbone, wanted, references)
     filters = [limits.settled(layer.shots, "/".join(layer.key)) for layer in layers] if limits else []
     task = Task(backbone, layers, encoder, normals, settings, seed, count, filters, tries if filters else 1)
-    identity, told = _identity(task), {"shots": _alone([taught_by(library.defects[layer.key]) for layer in layers])}
+    told = {"shots": _alone([taught_by(library.defects[layer.key]) for layer in layers])}
     told |= {} if command is None else {"command": command}
     with join_run(out):
         if shared is not None:
             shared.open()
-        name = out if shared is None else shared.folder.url
+        if fit:
+            task, told["guidance"] = _fitted(task, out, progress)
+        identity, name = _identity(task), out if shared is None else shared.folder.url
         open_run(out, identity, backbone, told, name)
         if shared is not None and shared.publish():
             open_run(out, identity, backbone, told, name)
@@ -137,13 +143,39 @@ def _identity(task: Task) -> dict[str, Any]:
     limits = {"limits": _alone([one.record() for one in task.filters]), "tries": task.tries} if task.filters else None
     return {
         "format": FORMAT, **kind_of(layers), "count": task.count, "seed": task.seed,
-        "settings": task.settings.record(), "filter": limits,
+        "settings": {**task.settings.record(), **_guidance(task)}, "filter": limits,
         "masks": _alone([layer.masks.record() for layer in layers]), "normals": [path.name for path in task.normals],
         "base": {"name": base.name, "fingerprint": base.fingerprint},
         "embedding": _alone([embedding_fingerprint(layer.embedding) for layer in layers]),
         "encoder": None if task.encoder is None else encoder_fingerprint(task.encoder), **several(layers),
         "likeness": _alone(seen) if any(seen := [layer.shots.record() for layer in layers]) else None,
     }  # fmt: skip
+
+
+def _guidance(task: Task) -> dict[str, Any]:
+    """The guidance of each layer in the place of the settings', where they have their own."""
+    own = [layer.guidance for layer in task.layers]
+    return {} if None in own else {"guidance": _alone(own)}
+
+
+def _fitted(task: Task, out: Path, progress: Progress) -> tuple[Task, Any]:
+    """The task with the guidance that suits each layer's shots, and what run.json keeps of it.
+
+    A run that was begun with one goes on with it.
+    """
+    found = _fitted_before(out, len(task.layers)) or [one.record() for one in task.fits(progress)]
+    found = _fitted_before(out, len(task.layers)) or found  # another process may have begun the run meanwhile
+    layers = [replace(layer, guidance=one["value"]) for layer, one in zip(task.layers, found, strict=True)]
+    return replace(task, layers=layers), _alone(found)
+
+
+def _fitted_before(out: Path, layers: int) -> list[dict[str, Any]] | None:
+    """What run.json says of the fit, None before the run and for one without."""
+    told = read_plan(out).get("guidance") if (out / "run.json").exists() else None
+    found = told if isinstance(told, list) else [told]
+    values = [one.get("value") if isinstance(one, dict) else None for one in found]
+    sound = all(type(value) in (int, float) and 0 <= value < math.inf for value in values)
+    return found if sound and len(found) == layers else None
 
 
 def check_run(
@@ -156,6 +188,7 @@ def check_run(
     limits: PairFilter | None = None,
     tries: int = TRIES,
     references: References | None = None,
+    fit: bool = False,
 ) -> None:
     """Raise InputError for what would stop `generate_run` later on, so that nothing old is removed for it.
 
@@ -183,8 +216,12 @@ def check_run(
             source.check(count, normals)
     if tries < 1:
         raise InputError(f"{tries} tries for each pair; give at least 1")
-    for layer in _layers(library, backbone, wanted, references) if limits else ():
-        limits.settled(layer.shots, "/".join(layer.key))
+    for layer in _layers(library, backbone, wanted, references):
+        name = "/".join(layer.key)
+        if limits:
+            limits.settled(layer.shots, name)
+        if fit:
+            check_shots(layer.shots, name)
 
 
 def _layers(

@@ -200,6 +200,7 @@ def rebuilt_command(plan: Mapping[str, Any]) -> str:
         parts += ["--masks", "MASKS"] if kind == "folder" else ["--vary-shots"] if kind == "shots" else []
     for option in _changed(plan, OPTIONS):
         value, word = plan["settings"][option], option.replace("_", "-")
+        value = "auto" if option == "guidance" and plan.get(option) else value  # the run has found it itself
         parts += [f"--{'' if value else 'no-'}{word}"] if isinstance(value, bool) else [f"--{word}", str(value)]
     limits = _table(_table(plan.get("filter")).get("limits"))  # several defects may have limits of their own
     for name, bound in limits.items():

@@ -1,6 +1,6 @@
 """The suites: their variants, and what each is compared with."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -61,6 +61,13 @@ def test_every_balanced_has_the_uniform_weight_of_its_mean_beside_it():
             assert control == replace(own, reweighting="uniform", distance="latent")
     assert {v.recipe.generation.level for v in balanced} == {1.0, 1.25, 1.5, 2.0}
     assert by_name["uniform, mean 1.25, guidance 3"].control == "off, guidance 3"
+
+
+def test_a_fitted_guidance_stands_beside_the_default_and_alone_makes_another_recipe():
+    fixed, fitted, *_ = SUITES["guidance"].variants
+    assert fitted.control == fixed.name and fitted.recipe == replace(fixed.recipe, fitted=True)
+    assert "fitted" not in fixed.recipe.record() and fitted.recipe.record()["fitted"]
+    assert fixed.recipe.painting() == [asdict(DEFAULT)] and fitted.recipe.painting() == [asdict(DEFAULT), "fitted"]
 
 
 def test_all_maps_that_are_tried_have_the_mean_of_their_control():

@@ -15,6 +15,7 @@ import adiff.report
 from adiff.datasets.images import write_png
 from adiff.errors import InputError
 from adiff.features import load_features
+from adiff.generation.guidance import LADDER
 from adiff.library import load_library, save_library
 from adiff.pair_filter import PairFilter
 from adiff.scoring import describe, likeness, spread
@@ -61,6 +62,47 @@ def test_options_reach_the_run(start, runs, tmp_path):
     assert (call["count"], call["seed"], call["out"]) == (3, 9, tmp_path / "run")
     assert [path.name for path in call["normals"]] == ["000.png", "001.png", "002.png"]
     assert type(call["masks"]).__name__ == "LearnedMasks" and call["also"] == []
+
+
+@pytest.mark.parametrize(("given", "value"), [((), 2.0), (("--guidance", "3"), 3.0)])
+def test_a_guidance_is_a_number(start, runs, given, value):
+    assert start(*given).exit_code == 0
+    (call,) = runs
+    assert (call["fit"], call["settings"].guidance) == (False, value)
+
+
+def test_a_guidance_is_fitted_when_asked(run, refused, library, data, tmp_path):
+    """No stand-in here: what suits the shots is found, told, and painted with, of several defects each by itself."""
+    held, rng = load_library(library), torch.Generator().manual_seed(0)
+    options = ("--normals", data / "metal/train/good", "--steps", "2", "--batch", "8", "--guidance", "auto")
+    masks = ("--masks", data / "metal/ground_truth/hole")
+    place = tmp_path / "run"
+    bare = {key: dataclasses.replace(entry, likeness=None) for key, entry in held.defects.items()}
+    save_library(library, dataclasses.replace(held, defects=bare))
+    said = refused("generate", library, "metal/scratch", *options, *masks, "-n", "2", "--out", place)
+    assert "a guidance cannot be fitted to metal/scratch" in said and not place.exists()
+    seen = {key: dataclasses.replace(entry, likeness=torch.randn(2, 8, generator=rng)) for key, entry in bare.items()}
+    save_library(library, dataclasses.replace(held, defects=seen))
+    result = run("generate", library, "metal/scratch", *options, *masks, "-n", "2", "--out", place)
+    assert result.exit_code == 0, result.stderr
+    plan = json.loads((place / "run.json").read_text())
+    found = plan["settings"]["guidance"]
+    assert (plan["guidance"]["value"], plan["guidance"]["shots"]) == (found, 2)
+    assert "--guidance auto" in plan["command"]
+    assert f"2 pairs of metal/scratch in {place}, guidance {found:g}, median fill" in result.stdout
+    assert "guidance.value" in (place / "report.html").read_text("utf-8")
+    every = ("--all", "--vary-shots", "--per-defect", "1")
+    head, row, *_ = run("generate", library, *every, *options, "--out", tmp_path / "runs").stdout.splitlines()
+    assert head.split() == ["defect", "pairs", "median", "fill", "guidance"] and float(row.split()[-1]) in LADDER
+
+
+@pytest.mark.parametrize(("given", "said"), [("much", "--guidance 'much' is no number; give one, or auto"),
+                                             ("-1", "guidance is -1.0; it must be at least 0"),
+                                             ("nan", "guidance is nan; it must be at least 0")])  # fmt: skip
+def test_a_guidance_that_is_none_is_refused(runs, refused, library, data, tmp_path, given, said):
+    place = ("--normals", data / "metal/train/good", "--out", tmp_path / "run")
+    assert said in refused("generate", library, "metal/scratch", *place, "--guidance", given)
+    assert not runs
 
 
 def test_limits_reach_the_run(start, runs, refused, library, data, tmp_path):

@@ -1,0 +1,171 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adiff.datasets.images import Photo, write_png
+from adiff.errors import InputError
+from adiff.generation import FolderMasks, GenerationSettings, fit_guidance, generate_run, make_pairs
+from adiff.generation.guidance import GAIN, LADDER, PAIRS, descend
+from adiff.generation.seeds import generator_for
+from adiff.library import Defect, Library
+from adiff.scoring import ShotReference, describe
+
+HOLE, DENT = ("metal", "hole"), ("metal", "dent")
+FEW = GenerationSettings(steps=2, reweighting="off", batch=2)
+
+
+def valley(lowest, seen):
+    def height(value):
+        seen.append(value)
+        return 1 + abs(value - lowest)
+
+    return height
+
+
+@pytest.mark.parametrize("lowest", LADDER)
+def test_the_lowest_value_of_a_valley_is_found_from_anywhere_and_none_is_looked_at_twice(lowest):
+    for start in LADDER:
+        seen = []
+        found, heights = descend(LADDER, start, valley(lowest, seen))
+        assert found == lowest and len(seen) == len(set(seen)) and set(heights) == set(seen)
+    assert len(descend(LADDER, 2.0, valley(2.0, []))[1]) == 3
+
+
+def test_a_step_that_gains_too_little_is_not_taken():
+    heights = {1.0: 2.0, 2.0: 1.0, 3.0: 1 - GAIN / 2, 4.0: 0.1}
+    assert descend(list(heights), 2.0, heights.get)[0] == 2.0
+    assert descend(list(heights), 2.0, {**heights, 3.0: 1 - 2 * GAIN}.get)[0] == 4.0
+
+
+@pytest.fixture
+def photos():
+    rng = np.random.default_rng(1)
+    return [Photo(rng.integers(0, 255, (64, 64, 3), np.uint8), Path(f"{i}.png")) for i in range(5)]
+
+
+@pytest.fixture
+def masks(make_mask):
+    return [make_mask(4 + 8 * i) for i in range(5)]
+
+
+@pytest.fixture
+def embedding():
+    return torch.randn(8, 768, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def shots_of(backbone, photos, masks, encoder):
+    """Shots that look as pairs do that are painted with a guidance."""
+
+    def make(guidance, embedding, seed=7):
+        noise = [generator_for(seed, "guidance", i) for i in range(5)]
+        painting = replace(FEW, guidance=guidance)
+        pairs = make_pairs(backbone, photos, masks, embedding, encoder, painting, noise)
+        return ShotReference(None, describe(backbone, [pair.image for pair in pairs], masks))
+
+    return make
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_guidance_that_the_shots_were_painted_with_is_found(
+    backbone, photos, masks, embedding, encoder, shots_of, guidance
+):
+    shown = {}
+
+    def look(value, pairs):
+        shown.setdefault(value, []).extend(pair.image for pair in pairs)
+
+    fit = fit_guidance(backbone, photos, masks, embedding, encoder, FEW, shots_of(guidance, embedding), seed=7,
+                       look_at=look)  # fmt: skip
+    assert fit.guidance == guidance and fit.gaps[guidance] == pytest.approx(0, abs=1e-5) and fit.shots == 5
+    assert fit.record()["value"] == guidance and list(map(float, fit.record()["gaps"])) == sorted(fit.gaps)
+    assert set(shown) == set(fit.gaps) and all(len(images) == 5 for images in shown.values())
+
+
+def test_shots_of_which_nothing_is_known_are_told(backbone, photos, masks, embedding):
+    with pytest.raises(InputError, match=r"cannot be fitted to wood/knot: the library does not say .* give a number"):
+        fit_guidance(backbone, photos, masks, embedding, None, FEW, ShotReference(), name="wood/knot")
+
+
+@pytest.fixture
+def start(backbone, encoder, embedding, photos, masks, shots_of, tmp_path):
+    """A run of which a hole looks as with guidance 3, a dent as with 1."""
+    places = {"normals": [photo.pixels for photo in photos], "masks": masks}
+    for name, pictures in places.items():
+        for number, picture in enumerate(pictures):
+            write_png(tmp_path / name / f"{number}.png", picture)
+    normals, files = (sorted((tmp_path / name).glob("*.png")) for name in places)
+    looks = {HOLE: 3.0, DENT: 1.0}
+    learned = {
+        key: Defect(*key, anomaly=embedding, likeness=torch.from_numpy(shots_of(look, embedding).descriptors))
+        for key, look in looks.items()
+    }
+    library = Library(learned, backbone.fingerprint, "tiny", 768)
+
+    def run(key=HOLE, **options):
+        given = {"count": 3, "out": tmp_path / "run", "settings": FEW, "seed": 7, "fit": True, **options}
+        return generate_run(backbone, given.pop("library", library), key, encoder, normals, FolderMasks(files), **given)
+
+    return run
+
+
+def plan_of(result):
+    return json.loads((result.out / "run.json").read_text())
+
+
+def test_a_run_is_painted_with_the_guidance_that_suits_its_defect_and_tells_it(start, tmp_path):
+    result = start()
+    plan = plan_of(result)
+    value = plan["guidance"]["value"]
+    assert plan["settings"]["guidance"] == value and plan["guidance"]["shots"] == 5
+    told = start(fit=False, settings=replace(FEW, guidance=value), out=tmp_path / "told")
+    assert "guidance" not in plan_of(told)
+    for name in ("image/000000.png", "image/000002.png"):
+        assert (result.out / name).read_bytes() == (told.out / name).read_bytes()
+
+
+def test_a_run_goes_on_with_the_guidance_that_it_began_with(start, monkeypatch):
+    out = start().out
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (out / "pairs" / "000001.json").unlink()
+    monkeypatch.setattr("adiff.generation.batch.fit_guidance", None)
+    start()
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_run_with_a_given_guidance_is_not_one_with_a_fitted_one(start):
+    start(fit=False, settings=replace(FEW, guidance=1.25))
+    with pytest.raises(InputError, match=r"another run \(settings.guidance 1.25, now"):
+        start()
+
+
+def test_each_of_two_defects_of_an_image_has_its_own(start, tmp_path, make_mask):
+    for number in range(5):
+        write_png(tmp_path / "far" / f"{number}.png", make_mask(4 + 8 * number, 48, 8, 8))
+    far = FolderMasks(sorted((tmp_path / "far").glob("*.png")))
+    plan = plan_of(start(also=[(DENT, far)], count=2))
+    assert [one["value"] for one in plan["guidance"]] == plan["settings"]["guidance"]
+    assert len(plan["guidance"]) == 2
+    told = plan_of(start(also=[(DENT, far)], count=2, fit=False, out=tmp_path / "told"))
+    assert told["settings"]["guidance"] == FEW.guidance and "guidance" not in told
+
+
+def test_a_library_without_descriptors_leaves_no_folder(start, backbone, embedding, tmp_path):
+    bare = Library({HOLE: Defect(*HOLE, anomaly=embedding)}, backbone.fingerprint, "tiny", 768)
+    with pytest.raises(InputError, match=r"cannot be fitted to metal/hole"):
+        start(library=bare)
+    assert not (tmp_path / "run").exists()
+
+
+def test_normals_that_do_not_open_are_left_out_of_the_fit(start, tmp_path):
+    for number in range(4):
+        (tmp_path / "normals" / f"{number}.png").write_bytes(b"no picture")
+    found = start(count=PAIRS)
+    assert plan_of(found)["guidance"]["value"] in LADDER and found.broken
+    (tmp_path / "normals" / "4.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"no guidance can be fitted to metal/hole: none of the run's first 16 pairs"):
+        start(count=PAIRS, out=tmp_path / "none")
