@@ -12,6 +12,7 @@ from .evaluate import LoadLocalizer, Localize, ScoreDataset, TrainLocalizer
 from .export import ExportPairs
 from .filter import FilterPairs
 from .finish import FinishPair, SavePairs
+from .guidance import FitGuidance
 from .library import EditLibrary, LoadLibrary, MergeLibraries, PickDefect, SaveLibrary
 from .load import LoadDefect, LoadSpatialEncoder
 from .mask import FilterMasks, GenerateMasks, VaryShotMasks
@@ -36,5 +37,5 @@ class AnomalyDiffusion(ComfyExtension):
             CropToMask, Stitch, PlaceMasks, FilterPairs,
             TrainDual, LoadDual, DualSampler,
             PasteBaseline, TrainLocalizer, LoadLocalizer, Localize, ScoreDataset,
-            ExportPairs, VaryShotMasks, DescribeShots, AddShots,
+            ExportPairs, VaryShotMasks, DescribeShots, AddShots, FitGuidance,
         ]  # fmt: skip

@@ -80,11 +80,11 @@ class FinishPair(io.ComfyNode):
         mask = mask_batch(mask)
         latents = samples["samples"]
         batch = max(len(latents), len(mask), len(normal))
-        rebuilt = _in_place(vae.decode(vae.encode(normal[..., :3])), normal[..., :3])  # before one becomes many alike
+        rebuilt = in_place(vae.decode(vae.encode(normal[..., :3])), normal[..., :3])  # before one becomes many alike
         normal, rebuilt = (to_batch(views, batch, "normal images") for views in (normal[..., :3], rebuilt))
         mask = to_batch(mask, batch, "masks")
         mask = masks_at(mask, normal.shape[1:3])
-        painted = _in_place(vae.decode(to_batch(latents, batch, "latents")), normal)
+        painted = in_place(vae.decode(to_batch(latents, batch, "latents")), normal)
         images, masks, measures = [], [], []
         for new, old, base, m in zip(painted, rebuilt, normal, mask.cpu().numpy(), strict=True):
             alpha = torch.from_numpy(feather(m, feather_radius))[..., None].to(base)
@@ -99,7 +99,7 @@ class FinishPair(io.ComfyNode):
         return io.NodeOutput(image, torch.stack(masks).float(), change, json.dumps(measures, indent=1))
 
 
-def _in_place(view: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
+def in_place(view: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
     """Put what the VAE sees of an image, cut to a multiple of 8, back into the image's size."""
     if view.shape == normal.shape:
         return view.to(normal)

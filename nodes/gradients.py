@@ -138,15 +138,12 @@ class LearningProgress(GraphProgress):
         """Show a PIL picture beside the bar."""
         self._live = True
         with _translated():
-            self._put(done, picture)
+            self.put(done, picture)
 
     def close(self, picture) -> None:
         """Let a PIL picture be the last one: a browser shows it in the place of what the node gives in the end."""
         if self._live:
-            self._put(self._total, picture)
-
-    def _put(self, done: int, picture) -> None:
-        self._bar.update_absolute(done, self._total, ("JPEG", picture, max(picture.size)))
+            self.put(self._total, picture)
 
 
 def normal_forward(block: nn.Module) -> Callable[..., Tensor]:

@@ -1,4 +1,4 @@
-"""Pictures that the training nodes show: the shots of a data set, and the loss over the steps."""
+"""Pictures that nodes show: the shots of a data set, tiles under titles, and the loss over the steps."""
 
 from __future__ import annotations
 
@@ -28,18 +28,25 @@ Point = tuple[int, float, float | None]
 
 def shot_sheet(shots: Mapping[Key, Shots]) -> Image.Image:
     """Draw the shots of each defect, their masks outlined, the first SHOWN of the first DEFECTS defects."""
-    shown = [(key, one, one.pairs[:SHOWN]) for key, one in list(shots.items())[:DEFECTS]]
-    widest = max(min(len(pairs), COLUMNS) for *_, pairs in shown)
-    height = sum(HEADER + (TILE + GAP) * -(-len(pairs) // COLUMNS) for *_, pairs in shown)
+    blocks = []
+    for key, one in list(shots.items())[:DEFECTS]:
+        told = f"{'/'.join(key)}   {len(one.pairs)} shot" + ("" if len(one.pairs) == 1 else "s")
+        blocks.append((told, [shot_tile(image, mask, TILE) for image, mask in one.pairs[:SHOWN]]))
+    return titled(blocks)
+
+
+def titled(blocks: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
+    """Draw tiles of TILE pixels under their titles, COLUMNS in a row."""
+    widest = max(min(len(tiles), COLUMNS) for _, tiles in blocks)
+    height = sum(HEADER + (TILE + GAP) * -(-len(tiles) // COLUMNS) for _, tiles in blocks)
     page = Image.new("RGB", (GAP + max(2, widest) * (TILE + GAP), GAP + height), PAPER)
     draw, top = ImageDraw.Draw(page), GAP
-    for key, one, pairs in shown:
-        told = f"{'/'.join(key)}   {len(one.pairs)} shot" + ("" if len(one.pairs) == 1 else "s")
+    for told, tiles in blocks:
         draw.text((GAP, top + HEADER // 2), told, INK, font_for(told, 16), anchor="lm")
         top += HEADER
-        for first in range(0, len(pairs), COLUMNS):
-            for column, (image, mask) in enumerate(pairs[first : first + COLUMNS]):
-                page.paste(shot_tile(image, mask, TILE), (GAP + column * (TILE + GAP), top))
+        for first in range(0, len(tiles), COLUMNS):
+            for column, tile in enumerate(tiles[first : first + COLUMNS]):
+                page.paste(tile, (GAP + column * (TILE + GAP), top))
             top += TILE + GAP
     return page
 

@@ -6,10 +6,12 @@ The k-th try of a pair, k from 0, paints the pair's normal image with a mask and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from ..backbone import Backbone
 from ..datasets.images import Photo, read_photo
@@ -20,9 +22,10 @@ from ..progress import Progress
 from ..scoring import ShotReference
 from ..spatial_encoder import SpatialEncoder
 from ..storage import short_digest
-from .guidance import PAIRS, GuidanceFit, fit_guidance
+from .guidance import PAIRS, STEPS, GuidanceFit, fit_guidance
 from .layers import Layer, Region, masks_apart, paint_masks
-from .seeds import derived_seed, rng_for
+from .pairs import make_pairs
+from .seeds import derived_seed, generator_for, rng_for
 from .settings import GenerationSettings
 from .sources import Batch, FolderMasks, NoMask
 
@@ -163,10 +166,22 @@ class Task:
                 f"no guidance can be fitted to {name}: none of the run's first {PAIRS} pairs has a normal image that "
                 "opens, and a mask; put these right, or give a number"
             )
-        return fit_guidance(
-            self.backbone, *zip(*given, strict=True), layer.embedding, self.encoder, self.settings,
-            layer.shots or ShotReference(), seed=self.seed, name=name, progress=progress, parts=self.parts,
-        )  # fmt: skip
+        photos, masks = zip(*given, strict=True)
+        painting = replace(self.settings, steps=min(self.settings.steps, STEPS), refine=False)
+
+        def paint(guidance: float) -> Iterator[np.ndarray]:
+            settings = replace(painting, guidance=guidance)
+            for start in range(0, len(photos), settings.batch):  # photos may be large
+                part = slice(start, start + settings.batch)
+                generators = [generator_for(self.seed, "guidance", i) for i in range(len(photos))[part]]
+                pairs = make_pairs(
+                    self.backbone, photos[part], masks[part], layer.embedding, self.encoder, settings, generators,
+                    parts=self.parts,
+                )  # fmt: skip
+                yield from (Photo(pair.image, photo.path).rgb for pair, photo in zip(pairs, photos[part], strict=True))
+
+        shots, start = layer.shots or ShotReference(), self.settings.guidance
+        return fit_guidance(paint, masks, shots, self.backbone, start=start, name=name, progress=progress)
 
     def _paint(self, batch: int, ids: Sequence[int], photos: Sequence[Photo], attempt: int) -> list[Try | Broken]:
         sources = [layer.masks for layer in self.layers]

@@ -1,4 +1,4 @@
-"""Which guidance paints a defect as its shots show it: the one whose first pairs look, on the whole, like the shots.
+"""Which guidance paints a defect as its shots show it: the one whose pairs look, on the whole, most like the shots.
 
 | symbol | meaning | shape |
 |---|---|---|
@@ -10,36 +10,27 @@ gap(g) = || mean f of the pairs - mean f of the shots ||, over the same normal i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from ..backbone import Backbone
-from ..datasets.images import Photo
 from ..errors import InputError
-from ..memory import Parts
 from ..progress import NullProgress, Progress
-from ..scoring import ShotReference
-from ..spatial_encoder import SpatialEncoder
-from .pairs import Pair, make_pairs
-from .seeds import generator_for
-from .settings import GenerationSettings
+from ..scoring import Eye, ShotReference
 
 LADDER = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """The values that are tried, as far as the gap leads."""
 PAIRS, STEPS = 16, 10
-"""Pairs that are painted for each value; sampling steps at most, as more hardly change the gap (docs/evidence.md)."""
+"""Pairs to paint for each value; sampling steps at most, as more hardly change the gap (docs/evidence.md)."""
 GAIN = 0.05
 """Share of the gap that the next value has to take away: with so few pairs less is chance, and far guidance hardens."""
 
 
 @dataclass(frozen=True, eq=False)
 class GuidanceFit:
-    """guidance: the best value; gaps: of each value that was tried; shots: how many the gaps are to.
-    """
+    """guidance: the best value; gaps: of each value that was tried; shots: how many the gaps are to."""
 
     guidance: float
     gaps: Mapping[float, float]
@@ -52,49 +43,34 @@ class GuidanceFit:
 
 
 def fit_guidance(
-    backbone: Backbone,
-    photos: Sequence[Photo],
+    paint: Callable[[float], Iterable[np.ndarray]],
     masks: Sequence[np.ndarray],
-    embedding: Tensor,
-    encoder: SpatialEncoder | None,
-    settings: GenerationSettings,
     shots: ShotReference,
+    eye: Eye,
     *,
-    seed: int | Sequence[int] = 0,
+    start: float,
     name: str = "the defect",
     progress: Progress | None = None,
-    parts: Parts | None = None,
-    look_at: Callable[[float, Sequence[Pair]], None] = lambda guidance, pairs: None,
 ) -> GuidanceFit:
-    """Paint the pairs with one value of LADDER after another, from the settings' own on, while the gap falls.
+    """Try one value of LADDER after another, from `start` on, while the gap falls.
 
-    photos, masks, embedding, encoder, parts: as `make_pairs` takes them; PAIRS are enough. settings: how the pairs will
-    be painted. shots: to compare with. name: of the defect, for messages. look_at: is shown a batch of pairs of each
-    value after another. Raises InputError where nothing is known of the shots' look.
+    paint(g): the images (H, W, 3) uint8 of pairs in the masks (H, W) bool, painted with guidance g and otherwise alike.
+    shots: to compare with; eye: what sees both, unless the shots bring theirs. name: of the defect, for messages.
+    Raises InputError where nothing is known of the shots' look.
     """
     check_shots(shots, name)
     progress, known = progress or NullProgress(), shots.descriptors.mean(0)
-    settings = replace(settings, steps=min(settings.steps, STEPS), refine=False)
-    tried = 0
+    tried: list[float] = []
 
     def gap(guidance: float) -> float:
-        nonlocal tried
-        painting, f = replace(settings, guidance=guidance), []
-        for start in range(0, len(photos), settings.batch):  # photos may be large
-            part = slice(start, start + settings.batch)
-            generators = [generator_for(seed, "guidance", number) for number in range(len(photos))[part]]
-            pairs = make_pairs(
-                backbone, photos[part], masks[part], embedding, encoder, painting, generators, parts=parts
-            )
-            seen = [Photo(pair.image, photo.path).rgb for pair, photo in zip(pairs, photos[part], strict=True)]
-            f += [shots.describe(backbone, image, mask) for image, mask in zip(seen, masks[part], strict=True)]
-            look_at(guidance, pairs)
-        progress.update(tried := tried + 1)
+        f = [shots.describe(eye, image, mask) for image, mask in zip(paint(guidance), masks, strict=True)]
+        tried.append(guidance)
+        progress.update(len(tried))
         return float(np.linalg.norm(np.mean(f, axis=0) - known))
 
     progress.start(len(LADDER), f"guidance {name}")
     progress.update(0)
-    best, gaps = descend(sorted({*LADDER, settings.guidance}), settings.guidance, gap)
+    best, gaps = descend(sorted({*LADDER, start}), start, gap)
     progress.update(len(LADDER))  # the rest need not be tried
     progress.finish()
     return GuidanceFit(best, gaps, len(shots.descriptors))

@@ -74,21 +74,19 @@ def shots_of(backbone, photos, masks, encoder):
 def test_the_guidance_that_the_shots_were_painted_with_is_found(
     backbone, photos, masks, embedding, encoder, shots_of, guidance
 ):
-    shown = {}
+    def paint(value):
+        noise = [generator_for(7, "guidance", i) for i in range(5)]
+        painting = replace(FEW, guidance=value)
+        return [pair.image for pair in make_pairs(backbone, photos, masks, embedding, encoder, painting, noise)]
 
-    def look(value, pairs):
-        shown.setdefault(value, []).extend(pair.image for pair in pairs)
-
-    fit = fit_guidance(backbone, photos, masks, embedding, encoder, FEW, shots_of(guidance, embedding), seed=7,
-                       look_at=look)  # fmt: skip
+    fit = fit_guidance(paint, masks, shots_of(guidance, embedding), backbone, start=2.0)
     assert fit.guidance == guidance and fit.gaps[guidance] == pytest.approx(0, abs=1e-5) and fit.shots == 5
     assert fit.record()["value"] == guidance and list(map(float, fit.record()["gaps"])) == sorted(fit.gaps)
-    assert set(shown) == set(fit.gaps) and all(len(images) == 5 for images in shown.values())
 
 
-def test_shots_of_which_nothing_is_known_are_told(backbone, photos, masks, embedding):
+def test_shots_of_which_nothing_is_known_are_told(backbone, masks):
     with pytest.raises(InputError, match=r"cannot be fitted to wood/knot: the library does not say .* give a number"):
-        fit_guidance(backbone, photos, masks, embedding, None, FEW, ShotReference(), name="wood/knot")
+        fit_guidance(None, masks, ShotReference(), backbone, start=2.0, name="wood/knot")
 
 
 @pytest.fixture

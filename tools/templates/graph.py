@@ -22,7 +22,7 @@ PREVIEW = {
     "ADiffSavePairs": 260, "PreviewImage": 230, "PreviewAny": 180, "CLIPTextEncode": 80, "ADiffLoadDefectDataset": 230,
     "ADiffTrainDefects": 250, "ADiffTrainMasks": 250, "ADiffTrainLocalizer": 250, "ADiffPasteBaseline": 240,
     "ADiffLocalize": 240, "ADiffScoreDataset": 230, "ADiffTrainDual": 250, "ADiffKSampler": 230, "KSampler": 230,
-    "ADiffDualSampler": 230, "ADiffEditLibrary": 48, "ADiffLoadDual": 24,
+    "ADiffDualSampler": 230, "ADiffEditLibrary": 48, "ADiffLoadDual": 24, "ADiffFitGuidance": 320,
 }  # fmt: skip
 """Pixels that a node needs below its widgets for pictures or text."""
 NOTE_WIDTH, NOTE_LINE, NOTE_CHARACTERS = 960, 20, 120

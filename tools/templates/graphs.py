@@ -5,6 +5,7 @@ from .dual import both_methods, generate_dual, train_a_dual_model
 from .evaluation import train_a_localizer
 from .filtering import filter_pairs
 from .graph import OWN_SHOTS, Graph
+from .guidance import fit_guidance
 from .painting import BUILT_IN, SHAPES, SIZE, complete, condition, drawn, finish, load, load_defect, photos
 from .placing import place_masks, vary_masks
 
@@ -277,8 +278,7 @@ learned. Raise `steps` to 500 or more. Photos should be 512 pixels or more.
 GRAPHS = (
     drawn_mask, learned_masks, stock_sampler, compare_modes, prompt_and_lora, train_a_defect,
     train_a_localizer, train_a_dual_model, generate_dual, both_methods, filter_pairs, large_photo,
-    place_masks,
-    vary_masks,
+    place_masks, vary_masks, fit_guidance,
 )  # fmt: skip
 
 

@@ -49,6 +49,9 @@ const GRAPHS = {
   "Vary the real masks": {
     help: ["ADiffVaryShotMasks"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
   },
+  "Find the guidance": {
+    help: ["ADiffFitGuidance"], columns: 4, rows: [["ADiffSavePairs", 0], ["ADiffSavePairs", 1]],
+  },
   "Small defect in a large photo": {
     help: ["ADiffCropToMask", "ADiffStitch"], columns: 2, rows: [["ADiffSavePairs", 0], ["PreviewImage", "whole"]],
   },

@@ -1,0 +1,100 @@
+"""Which guidance paints a defect as its shots show it (METHOD 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import comfy.samplers
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+
+from ..adiff.contact_sheet import shot_tile
+from .compare import Comparison
+from .finish import in_place
+from .host import GraphProgress, levels_of, mask_batch, masks_at, to_batch
+from .pictures import COLUMNS, TILE, as_image, titled
+from .sample import AnomalyKSampler
+from .search import found_by
+from .sockets import CATEGORY, DefectSocket, LearnedDefect, seed_input
+
+START = 2.0
+"""The guidance that is tried first: the default of Anomaly KSampler."""
+
+
+class FitGuidance(io.ComfyNode):
+    """DEFECT + what Anomaly KSampler takes -> cfg."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare inputs and outputs."""
+        return io.Schema(
+            node_id="ADiffFitGuidance",
+            display_name="Fit Guidance",
+            category=f"{CATEGORY}/sample",
+            **found_by("AnomalyDiffusion", "cfg", "tune"),
+            description="Finds the cfg with which a defect looks most like its real shots: paints the images with one "
+            "value after another and compares their mean look with that of the shots.",
+            inputs=[
+                DefectSocket.Input("defect", tooltip="The defect that the positive conditioning paints"),
+                io.Model.Input("model", tooltip="The SD 1.x model that the defect was learned on"),
+                io.Conditioning.Input("positive", tooltip="From Anomaly Conditioning"),
+                io.Conditioning.Input("negative", tooltip="The empty prompt, or what to stay away from"),
+                io.Vae.Input("vae", tooltip="The model's VAE"),
+                io.Image.Input("images", tooltip="Normal images to paint into; 16 tell well, 4 hardly"),
+                io.Mask.Input("mask", tooltip="Where to paint: one mask, or one for each image"),
+                seed_input("The same seed and inputs find the same cfg", renewed=False),
+                io.Int.Input("steps", default=10, min=1, max=1000, tooltip="Sampling steps of each image"),
+                io.Combo.Input(
+                    "sampler_name", options=list(comfy.samplers.KSampler.SAMPLERS), default="euler",
+                    tooltip="The sampling method",
+                ),
+                io.Combo.Input(
+                    "scheduler", options=list(comfy.samplers.KSampler.SCHEDULERS), default="normal",
+                    tooltip="How the noise goes down over the steps",
+                ),
+            ],
+            outputs=[
+                io.Float.Output("CFG", display_name="cfg", tooltip="For the cfg of Anomaly KSampler or KSampler"),
+                io.Image.Output("SHEET", display_name="sheet", tooltip="What was painted with each value"),
+                io.String.Output("REPORT", display_name="report", tooltip="How far each value is from the shots"),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, defect: LearnedDefect, model, positive, negative, vae, images, mask, seed, steps, sampler_name, scheduler
+    ) -> io.NodeOutput:
+        """Sample with Anomaly KSampler, value by value."""
+        from ..adiff.generation.guidance import LADDER, fit_guidance  # takes seconds to import
+
+        comparison, images, mask = Comparison(defect, model, vae), images[..., :3], mask_batch(mask)
+        batch = max(len(images), len(mask))
+        images = to_batch(images, batch, "normal images")
+        masks = to_batch(masks_at(mask, images.shape[1:3]), batch, "masks")
+        shown, normal = masks.cpu().numpy(), {"samples": vae.encode(images)}
+        tiles: dict[float, list] = {}
+
+        def paint(cfg: float) -> Iterator[np.ndarray]:
+            latent, _ = AnomalyKSampler.execute(
+                model, positive, negative, normal, mask, seed, steps, cfg, sampler_name, scheduler, denoise=1.0,
+                reweighting="balanced", reweighting_strength=1.0, distance="latent", blending="fresh noise",
+            ).result  # fmt: skip
+            inside = masks[..., None].to(images.device)
+            painted = levels_of(torch.where(inside, in_place(vae.decode(latent["samples"]), images), images))
+            tiles[cfg] = [shot_tile(image, one, TILE) for image, one in zip(painted[:COLUMNS], shown, strict=False)]
+            yield from painted
+
+        progress = GraphProgress()
+        fit = fit_guidance(
+            paint, shown, comparison.shots, comparison.eye, start=START, name=defect.entry.name, progress=progress
+        )
+        lines = {
+            cfg: f"cfg {cfg:g}: {gap:.2f} from the shots{', the best' * (cfg == fit.guidance)}"
+            for cfg, gap in sorted(fit.gaps.items())
+        }
+        picture = titled([(line, tiles[cfg]) for cfg, line in lines.items()])
+        progress.put(len(LADDER), picture)  # in the place of the sampler's last live one
+        sheet = as_image(picture)
+        report = "\n".join([f"{defect.entry.name}: cfg {fit.guidance:g}", *lines.values()])
+        return io.NodeOutput(fit.guidance, sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
