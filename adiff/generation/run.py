@@ -113,7 +113,7 @@ def generate_run(
         if shared is not None:
             shared.open()
         if fit:
-            task, told["guidance"] = _fitted(task, out, progress)
+            task, told["guidance"] = _fitted(task, out, shared, progress)
         identity, name = _identity(task), out if shared is None else shared.folder.url
         open_run(out, identity, backbone, told, name)
         if shared is not None and shared.publish():
@@ -158,13 +158,17 @@ def _guidance(task: Task) -> dict[str, Any]:
     return {} if None in own else {"guidance": _alone(own)}
 
 
-def _fitted(task: Task, out: Path, progress: Progress) -> tuple[Task, Any]:
+def _fitted(task: Task, out: Path, shared: ObjectRun | None, progress: Progress) -> tuple[Task, Any]:
     """The task with the guidance that suits each layer's shots, and what run.json keeps of it.
 
     A run that was begun with one goes on with it.
     """
-    found = _fitted_before(out, len(task.layers)) or [one.record() for one in task.fits(progress)]
-    found = _fitted_before(out, len(task.layers)) or found  # another process may have begun the run meanwhile
+    found = _fitted_before(out, len(task.layers))
+    if found is None:
+        found = [one.record() for one in task.fits(progress)]
+        if shared is not None:
+            shared.open()
+        found = _fitted_before(out, len(task.layers)) or found  # another process may have begun the run meanwhile
     layers = [replace(layer, guidance=one["value"]) for layer, one in zip(task.layers, found, strict=True)]
     return replace(task, layers=layers), _alone(found)
 

@@ -9,6 +9,7 @@ import torch
 from adiff.datasets.images import Photo, write_png
 from adiff.errors import InputError
 from adiff.generation import FolderMasks, GenerationSettings, fit_guidance, generate_run, make_pairs
+from adiff.generation.batch import Task
 from adiff.generation.guidance import GAIN, LADDER, PAIRS, descend
 from adiff.generation.seeds import generator_for
 from adiff.library import Defect, Library
@@ -133,6 +134,20 @@ def test_a_run_goes_on_with_the_guidance_that_it_began_with(start, monkeypatch):
     monkeypatch.setattr("adiff.generation.batch.fit_guidance", None)
     start()
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_run_that_another_process_has_begun_meanwhile_has_its_guidance(start, monkeypatch, tmp_path):
+    begun = start(out=tmp_path / "other").out / "run.json"
+    other = json.loads(begun.read_text())
+    other["guidance"]["value"] = other["settings"]["guidance"] = 6.0
+    fits = Task.fits
+
+    def slow(task, progress):
+        (tmp_path / "run" / "run.json").write_text(json.dumps(other))
+        return fits(task, progress)
+
+    monkeypatch.setattr(Task, "fits", slow)
+    assert plan_of(start())["settings"]["guidance"] == 6.0
 
 
 def test_a_run_with_a_given_guidance_is_not_one_with_a_fitted_one(start):
