@@ -36,7 +36,7 @@ def test_coco(several, labels_of, normals, polygons, capsys):
         assert [c["name"] for c in coco.loadCats(coco.getCatIds())] == ["metal/scratch", "metal/dent"]
         assert coco.dataset["info"]["synthetic"] and coco.dataset["info"]["runs"][0]["embedding"] == "e" * 64
         for image in coco.imgs.values():
-            pixels = pixels_of(out / split / image["file_name"])
+            pixels = pixels_of(out / "images" / split / image["file_name"])
             assert pixels.shape[:2] == (image["height"], image["width"])
             anns = coco.loadAnns(coco.getAnnIds(image["id"]))
             if not image["adiff"]["synthetic"]:
@@ -94,7 +94,8 @@ def test_yolo(several, labels_of, normals):
 def test_voc(several, labels_of, normals):
     runs, out = several
     export_runs(runs, out, "voc", validation=0.4, normals={"metal": normals})
-    assert (out / "labels.txt").read_text() == "metal/scratch\nmetal/dent\n"
+    named = "background:0,0,0::", "metal/scratch:128,0,0::", "metal/dent:0,128,0::"
+    assert (out / "labelmap.txt").read_text().splitlines()[1:] == list(named)
     lists = {p.stem: p.read_text().split() for p in (out / "ImageSets" / "Segmentation").iterdir()}
     assert sorted(lists["train"] + lists["val"]) == lists["trainval"] and len(lists["trainval"]) == 9
     for stem in lists["trainval"]:
