@@ -225,6 +225,36 @@ def test_folders_with_a_validation_share(make_run, tmp_path):
     assert counts == [3, 2]
 
 
+@pytest.mark.parametrize("validation", [0.0, 0.4])
+def test_folders_list_which_mask_is_whose(several, normals, validation):
+    runs, out = several
+    export_runs(runs, out, "folder", validation=validation, normals={"metal": normals})
+    listed = []
+    for path in out.rglob("metadata.jsonl"):
+        for line in map(json.loads, path.read_text().splitlines()):
+            image, good = line["file_name"], line["file_name"].startswith("metal/normal/normal_")
+            mask = None if good else image.replace("/images/", "/masks/").replace(".png", "_mask.png")
+            assert good or (path.parent / mask).is_file()
+            told = {"mask_file_name": mask, "product": "metal", "defect": None if good else "scratch+dent"}
+            assert line == {"file_name": image, **told}
+            listed.append(path.parent / image)
+    files = (path for path in out.rglob("*") if path.suffix in (".png", ".jpg") and path.parent.name != "masks")
+    assert sorted(listed) == sorted(files)
+    assert len(listed) == 9
+
+
+def test_folders_come_back_through_hugging_face(several, normals, labels_of, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    runs, out = several
+    export_runs(runs, out, "folder", validation=0.4, normals={"metal": normals})
+    read = datasets.load_dataset("imagefolder", data_dir=str(out), cache_dir=str(tmp_path / "cache"))
+    rows = [row for split in ("train", "validation") for row in read[split]]
+    pairs = [row for row in rows if row["mask"] is not None]
+    assert (len(rows), len(pairs)) == (9, 5) and {row["defect"] for row in pairs} == {"scratch+dent"}
+    masks = [labels_of(number, 2) > 0 for number in range(5)]
+    assert all(any(np.array_equal(np.array(row["mask"]) > 0, mask) for mask in masks) for row in pairs)
+
+
 @pytest.mark.parametrize("format", ["mvtec", "folder"])
 def test_a_defect_called_good_is_refused_where_it_means_normal(make_run, tmp_path, format):
     with pytest.raises(InputError, match="metal/good would count as normal"):
