@@ -3,9 +3,9 @@
     python -m benchmarks.export_readers [--pairs 60] [--size 128] [--format FORMAT] [--out FILE.json]
 
 Draws two runs, one of two defects in each image, with masks that are hard on outlines among them, exports them in every
-format, and opens each export with pycocotools, torchvision, ultralytics, supervision and anomalib, as far as they are
-installed. Prints a Markdown table: of all pairs, the smallest and the mean IoU of a defect's mask, as it is read, with
-the run's own, and how many images come back bit for bit.
+format, and opens each export with pycocotools, torchvision, transformers, ultralytics, supervision, Datumaro and
+anomalib, as far as they are installed. Prints a Markdown table: of all pairs, the smallest and the mean IoU of a
+defect's mask, as it is read, with the run's own, and how many images come back bit for bit.
 """
 
 from __future__ import annotations
@@ -107,7 +107,45 @@ def read_coco(out: Path, size: int) -> Iterator[Seen]:
         for image in coco.imgs.values():
             found = coco.loadAnns(coco.getAnnIds(image["id"]))
             masks = {coco.cats[one["category_id"]]["name"]: coco.annToMask(one) > 0 for one in found}
-            yield Path(image["file_name"]).stem, pixels_of(out / split / image["file_name"]), masks
+            yield Path(image["file_name"]).stem, pixels_of(out / "images" / split / image["file_name"]), masks
+
+
+def read_detr(out: Path, size: int) -> Iterator[Seen]:
+    """transformers' DetrImageProcessor at the images' own size; it asks for a defect in each image."""
+    from pycocotools.coco import COCO
+    from transformers import DetrImageProcessor
+
+    prepare = DetrImageProcessor(do_resize=False, do_normalize=False, do_rescale=False, do_pad=False)
+    for split in ("train", "val"):
+        coco = COCO(out / "annotations" / f"instances_{split}.json")
+        for image in coco.imgs.values():
+            pixels, told = pixels_of(out / "images" / split / image["file_name"]), coco.imgToAnns[image["id"]]
+            masks = {}
+            if told:
+                about = {"image_id": image["id"], "annotations": told}
+                made = prepare(pixels, about, return_segmentation_masks=True, return_tensors="pt")
+                pixels = made["pixel_values"][0].numpy().astype(np.uint8).transpose(1, 2, 0)
+                found = made["labels"][0]
+                categories = [coco.cats[number]["name"] for number in found["class_labels"].tolist()]
+                masks = dict(zip(categories, found["masks"].numpy() > 0, strict=True))
+            yield Path(image["file_name"]).stem, pixels, masks
+
+
+def datumaro_reader(format: str) -> Reader:
+    """Datumaro's Dataset.import_from; splits of other names, which hold the same images again, are left out."""
+
+    def read(out: Path, size: int) -> Iterator[Seen]:
+        import datumaro
+
+        data = datumaro.Dataset.import_from(str(out), format)
+        names = [label.name for label in data.categories()[datumaro.AnnotationType.label]]
+        for one in data:
+            if one.subset in ("train", "val"):
+                masks = {names[part.label]: part.image > 0 for part in one.annotations
+                         if part.type is datumaro.AnnotationType.mask}  # fmt: skip
+                yield one.id, one.media.data[..., ::-1], masks  # it reads BGR
+
+    return read
 
 
 def supervision_reader(load: Callable) -> Reader:
@@ -129,7 +167,8 @@ def supervision_reader(load: Callable) -> Reader:
 
 
 def _coco(reader, out: Path, split: str):
-    return reader.from_coco(str(out / split), str(out / "annotations" / f"instances_{split}.json"), force_masks=True)
+    images, annotations = out / "images" / split, out / "annotations" / f"instances_{split}.json"
+    return reader.from_coco(str(images), str(annotations), force_masks=True)
 
 
 def _yolo(reader, out: Path, split: str):
@@ -161,14 +200,15 @@ def read_voc(out: Path, size: int) -> Iterator[Seen]:
     """torchvision's VOCSegmentation; of the parts of both splits."""
     from torchvision.datasets import VOCSegmentation
 
-    names = (out / "labels.txt").read_text().splitlines()
+    lines = (out / "labelmap.txt").read_text().splitlines()
+    names = [line.partition(":")[0] for line in lines if not line.startswith("#")]
     (out / "VOCdevkit").mkdir()
     (out / "VOCdevkit" / "VOC2012").symlink_to(out)
     for split in ("train", "val"):
         data = VOCSegmentation(out, "2012", split)
         for path, (image, marked) in zip(data.images, data, strict=True):
             labels = np.array(marked)
-            masks = {names[label - 1]: labels == label for label in np.unique(labels) if label}
+            masks = {names[label]: labels == label for label in np.unique(labels) if label}
             yield Path(path).stem, np.array(image), masks
 
 
@@ -216,11 +256,14 @@ def _items(module) -> Iterator[Seen]:
 CHECKS = (
     Check("pycocotools", "COCO", "coco", read_coco, EXACT, {}),
     Check("pycocotools", "COCO, polygons", "coco", read_coco, OUTLINED, {"polygons": True}),
+    Check("transformers", "DetrImageProcessor", "coco", read_detr, EXACT, {}),
+    Check("datumaro", "coco", "coco", datumaro_reader("coco"), EXACT, {}),
     Check("supervision", "from_coco", "coco", supervision_reader(_coco), EXACT, {}),
     Check("supervision", "from_coco, polygons", "coco", supervision_reader(_coco), ROUNDED, {"polygons": True}),
     Check("supervision", "from_yolo", "yolo", supervision_reader(_yolo), OUTLINED, {}),
     Check("ultralytics", "YOLODataset", "yolo", read_yolo, OUTLINED, {}),
     Check("supervision", "from_pascal_voc, boxes", "voc", read_voc_boxes, EXACT, {}),
+    Check("datumaro", "voc_segmentation", "voc", datumaro_reader("voc_segmentation"), EXACT, {}),
     Check("torchvision", "VOCSegmentation", "voc", read_voc, EXACT, {}),
     Check("anomalib", "MVTecAD", "mvtec", read_mvtec, EXACT, {}),
     Check("anomalib", "Folder", "folder", read_folder, EXACT, {}),

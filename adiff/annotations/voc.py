@@ -21,9 +21,9 @@ CLASSES, IMAGES = "SegmentationClass", "JPEGImages"
 UNDECIDED = 255
 """VOC's number of pixels that belong to no class for sure: the outlines of objects."""
 COLOURS = "labelmap.txt"
-"""CVAT's and Datumaro's file of names, label:r,g,b:parts:actions, the colours perhaps left out."""
+"""Names as `adiff export`, CVAT and Datumaro write them, label:r,g,b:parts:actions, the colours perhaps left out."""
 NAMES = (COLOURS, "class_names.txt", "labels.txt")
-"""Files that name the classes, a line each: from number 1 on (`adiff export`), or after a line of the background."""
+"""Files that name the classes, a line each: from number 1 on, or after a line of the background."""
 GROUND = ("background", "_background_")
 """Lines that name no class."""
 

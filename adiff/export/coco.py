@@ -1,4 +1,4 @@
-"""COCO: <split>/<stem>.png, annotations/instances_<split>.json (cocodataset.org, "Data format", object detection)."""
+"""COCO: images/<split>, annotations/instances_<split>.json (cocodataset.org, "Data format", object detection)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CocoWriter:
     def add(self, sample: Sample) -> None:
         """Copy the image and keep its annotations."""
         images, annotations = self.images[sample.split], self.annotations[sample.split]
-        path = copy_image(sample, self.target.out / sample.split)
+        path = copy_image(sample, self.target.out / "images" / sample.split)
         height, width = sample.photo.size
         image = {"id": len(images) + 1, "file_name": path.name, "width": width, "height": height}
         images.append({**image, "adiff": sample.about})

@@ -6,14 +6,15 @@ An image of several defects lies in one folder, named after all of them: scratch
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from ..datasets.images import write_png
 from ..datasets.readers import MASK_ENDING, NORMAL_FOLDERS
 from ..datasets.writers import write_mvtec_good, write_mvtec_pair
 from ..errors import InputError
-from ..storage import write_json
-from .layout import PROVENANCE, Target, copy_image, readable
+from ..storage import write_json, write_text
+from .layout import PROVENANCE, Target, copy_image, lines_of, readable
 from .runs import Sample
 from .splits import TRAIN
 
@@ -47,28 +48,39 @@ class MvtecWriter:
 class FolderWriter:
     """PRODUCT/DEFECT/images and PRODUCT/DEFECT/masks, PRODUCT/normal; with a validation share under train/ and val/.
 
-    Provenance is in provenance.json.
+    Each split's metadata.jsonl says which mask belongs to which image: by it Hugging Face's `imagefolder` tells them
+    apart. Provenance is in provenance.json.
     """
 
     def __init__(self, target: Target):
         self.target = target
         self.about: dict[str, Any] = {}
+        self.listed: dict[str, list[str]] = {split: [] for split in target.splits}
         _check_defects(target)
 
     def add(self, sample: Sample) -> None:
         """Write a mask, then its image."""
-        out = self.target.out
-        product = (out / sample.split if len(self.target.splits) > 1 else out) / sample.product
+        root, mask = self._root(sample.split), None
+        product = root / sample.product
         if sample.defect is None:
             path = copy_image(sample, product / NORMAL_FOLDERS[0])
         else:
-            write_png(product / sample.defect / "masks" / f"{sample.stem}{MASK_ENDING}.png", sample.mask)
+            mask = product / sample.defect / "masks" / f"{sample.stem}{MASK_ENDING}.png"
+            write_png(mask, sample.mask)
             path = copy_image(sample, product / sample.defect / "images")
-        self.about[path.relative_to(out).as_posix()] = sample.about
+        image, mask = (None if file is None else file.relative_to(root).as_posix() for file in (path, mask))
+        line = {"file_name": image, "mask_file_name": mask, "product": sample.product, "defect": sample.defect}
+        self.listed[sample.split].append(json.dumps(line, ensure_ascii=False))
+        self.about[path.relative_to(self.target.out).as_posix()] = sample.about
 
     def finish(self) -> None:
-        """Write provenance.json."""
+        """Write each split's metadata.jsonl, then provenance.json."""
+        for split, lines in self.listed.items():
+            write_text(self._root(split) / "metadata.jsonl", lines_of(lines))
         write_json(self.target.out / PROVENANCE, {**self.target.origin, "images": self.about})
+
+    def _root(self, split: str) -> Path:
+        return self.target.out / split if len(self.target.splits) > 1 else self.target.out
 
 
 def _check_defects(target: Target) -> None:

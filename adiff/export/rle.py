@@ -1,4 +1,4 @@
-"""COCO's compressed run lengths of a mask (`maskApi.c` of cocodataset/cocoapi, rleEncode and rleToString)."""
+"""COCO's run lengths of a mask (`maskApi.c` of cocodataset/cocoapi: rleEncode, and rleFrString of compressed ones)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ LONGEST = 7
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, Any]:
-    """Return {"size": [H, W], "counts": text} of a mask, (H, W) bool.
+    """Return {"size": [H, W], "counts": lengths} of a mask, (H, W) bool.
 
-    Runs go down the columns, the first of pixels that are off, perhaps of none; from the fourth on, each is told by how
-    much it differs from the one before the last.
+    Runs go down the columns, the first of pixels that are off, perhaps of none. They stay numbers, as in COCO's own
+    annotations: DETR's way of reading them, which transformers and many others have, takes no compressed ones.
     """
     pixels = mask.astype(bool).ravel(order="F")
     bounds = np.flatnonzero(np.diff(pixels, prepend=False, append=not pixels[-1])) if pixels.size else pixels
-    counts = np.diff(bounds, prepend=0)
-    counts[3:] -= counts[1:-2].copy()
-    return {"size": list(mask.shape), "counts": "".join(_characters(int(count)) for count in counts)}
+    return {"size": list(mask.shape), "counts": np.diff(bounds, prepend=0).tolist()}
 
 
 def decode_rle(counts: str | Sequence[int], size: tuple[int, int]) -> np.ndarray:
@@ -56,15 +54,3 @@ def _numbers(text: str) -> list[int]:
     if bits:
         raise ValueError("they end in the middle of a number")
     return numbers
-
-
-def _characters(number: int) -> str:
-    """A whole number, lowest bits first; the last character's highest bit is the sign."""
-    text = ""
-    while True:
-        bits = number & (1 << BITS) - 1
-        number >>= BITS
-        more = number != (-1 if bits & 1 << BITS - 1 else 0)
-        text += chr(bits + MORE * more + FIRST)
-        if not more:
-            return text

@@ -22,6 +22,7 @@ from .layout import Target, copy_image, lines_of
 from .runs import Sample
 
 SUFFIX = ".jpg"
+BACKGROUND = "background"
 MOST = 254
 """Categories: 0 is the background, 255 what VOC leaves undecided."""
 
@@ -29,7 +30,8 @@ MOST = 254
 class VocWriter:
     """One object for each defect of an image, of one part or several.
 
-    Provenance is in each annotation: the source, and JSON under `adiff`; labels.txt names the categories from 1 on.
+    Provenance is in each annotation: the source, and JSON under `adiff`; labelmap.txt names the categories by their
+    colours, the background first, as Datumaro and CVAT do.
     """
 
     def __init__(self, target: Target):
@@ -52,7 +54,9 @@ class VocWriter:
 
     def finish(self) -> None:
         """Write the categories and the lists of images."""
-        write_text(self.target.out / "labels.txt", lines_of(self.target.categories))
+        named = zip((BACKGROUND, *self.target.categories), voc_colours().tolist(), strict=False)
+        labels = [f"{name}:{','.join(map(str, colour))}::" for name, colour in named]
+        write_text(self.target.out / "labelmap.txt", lines_of(["# label:color_rgb:parts:actions", *labels]))
         every = sorted(stem for stems in self.stems.values() for stem in stems)
         for name, stems in (*self.stems.items(), ("trainval", every)):
             for task in ("Main", "Segmentation"):

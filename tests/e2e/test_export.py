@@ -46,7 +46,7 @@ def test_saved_pairs_become_coco_and_later_ones_join_them(server):
     for one in coco.anns.values():
         name = coco.imgs[one["image_id"]]["file_name"]
         assert np.array_equal(coco.annToMask(one).astype(bool), wanted)
-        assert (out / "train" / name).read_bytes() == (pairs / name).read_bytes()  # the graph inside as well
+        assert (out / "images" / "train" / name).read_bytes() == (pairs / name).read_bytes()  # the graph inside as well
 
 
 def test_what_another_export_holds_stays(server):

@@ -172,7 +172,7 @@ def test_a_stopped_export_lists_nothing_and_is_completed(make_run, tmp_path, sto
     runs, options = read_runs([make_run()]), OPTIONS.get(format, {})
     with pytest.raises(Cancelled):
         export_runs(runs, tmp_path / "out", format, progress=stopper(after=2), **options)
-    lists = ("annotations/*.json", "data.yaml", "ImageSets/*", "provenance.json")
+    lists = ("annotations/*.json", "data.yaml", "ImageSets/*", "metadata.jsonl", "provenance.json")
     assert not [path for pattern in lists for path in (tmp_path / "out").glob(pattern)]
     leftover = next(path for path in (tmp_path / "out").rglob("*.png")).with_name(f".{'0' * 16}.{'1' * 16}.tmp")
     leftover.write_bytes(b"half")

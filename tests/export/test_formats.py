@@ -36,7 +36,7 @@ def test_coco(several, labels_of, normals, polygons, capsys):
         assert [c["name"] for c in coco.loadCats(coco.getCatIds())] == ["metal/scratch", "metal/dent"]
         assert coco.dataset["info"]["synthetic"] and coco.dataset["info"]["runs"][0]["embedding"] == "e" * 64
         for image in coco.imgs.values():
-            pixels = pixels_of(out / split / image["file_name"])
+            pixels = pixels_of(out / "images" / split / image["file_name"])
             assert pixels.shape[:2] == (image["height"], image["width"])
             anns = coco.loadAnns(coco.getAnnIds(image["id"]))
             if not image["adiff"]["synthetic"]:
@@ -94,7 +94,8 @@ def test_yolo(several, labels_of, normals):
 def test_voc(several, labels_of, normals):
     runs, out = several
     export_runs(runs, out, "voc", validation=0.4, normals={"metal": normals})
-    assert (out / "labels.txt").read_text() == "metal/scratch\nmetal/dent\n"
+    named = "background:0,0,0::", "metal/scratch:128,0,0::", "metal/dent:0,128,0::"
+    assert (out / "labelmap.txt").read_text().splitlines()[1:] == list(named)
     lists = {p.stem: p.read_text().split() for p in (out / "ImageSets" / "Segmentation").iterdir()}
     assert sorted(lists["train"] + lists["val"]) == lists["trainval"] and len(lists["trainval"]) == 9
     for stem in lists["trainval"]:
@@ -222,6 +223,36 @@ def test_folders_with_a_validation_share(make_run, tmp_path):
     export_runs(read_runs([make_run()]), tmp_path / "out", "folder", validation=0.4)
     counts = [len(read_dataset(tmp_path / "out" / s / "metal").shots["metal", "scratch"]) for s in ("train", "val")]
     assert counts == [3, 2]
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.4])
+def test_folders_list_which_mask_is_whose(several, normals, validation):
+    runs, out = several
+    export_runs(runs, out, "folder", validation=validation, normals={"metal": normals})
+    listed = []
+    for path in out.rglob("metadata.jsonl"):
+        for line in map(json.loads, path.read_text().splitlines()):
+            image, good = line["file_name"], line["file_name"].startswith("metal/normal/normal_")
+            mask = None if good else image.replace("/images/", "/masks/").replace(".png", "_mask.png")
+            assert good or (path.parent / mask).is_file()
+            told = {"mask_file_name": mask, "product": "metal", "defect": None if good else "scratch+dent"}
+            assert line == {"file_name": image, **told}
+            listed.append(path.parent / image)
+    files = (path for path in out.rglob("*") if path.suffix in (".png", ".jpg") and path.parent.name != "masks")
+    assert sorted(listed) == sorted(files)
+    assert len(listed) == 9
+
+
+def test_folders_come_back_through_hugging_face(several, normals, labels_of, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    runs, out = several
+    export_runs(runs, out, "folder", validation=0.4, normals={"metal": normals})
+    read = datasets.load_dataset("imagefolder", data_dir=str(out), cache_dir=str(tmp_path / "cache"))
+    rows = [row for split in ("train", "validation") for row in read[split]]
+    pairs = [row for row in rows if row["mask"] is not None]
+    assert (len(rows), len(pairs)) == (9, 5) and {row["defect"] for row in pairs} == {"scratch+dent"}
+    masks = [labels_of(number, 2) > 0 for number in range(5)]
+    assert all(any(np.array_equal(np.array(row["mask"]) > 0, mask) for mask in masks) for row in pairs)
 
 
 @pytest.mark.parametrize("format", ["mvtec", "folder"])

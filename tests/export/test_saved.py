@@ -62,7 +62,7 @@ def test_pairs_come_through_with_the_graph_and_their_origin(saved, tmp_path):
     (one,) = coco.loadAnns(coco.getAnnIds(image["id"]))
     assert one["bbox"] == [3, 2, 4, 2] and one["area"] == 8
     source = saved / "metal" / "test" / "scratch" / "000002.png"
-    assert (tmp_path / "out" / "train" / image["file_name"]).read_bytes() == source.read_bytes()
+    assert (tmp_path / "out" / "images" / "train" / image["file_name"]).read_bytes() == source.read_bytes()
 
 
 def test_a_pair_without_image_or_record_is_none_and_one_without_mask_is_damaged(saved, tmp_path):
