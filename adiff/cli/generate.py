@@ -318,7 +318,7 @@ def _tell(
     numbers = [summarise(result.pairs) for result in results]
     if not every:
         (found,) = numbers
-        measures = "median fill {fill:.2f}, leak at most {leak:.0f} levels".format(**found) if results[0].pairs else ""
+        measures = "median fill {fill:.2f}, leak at most {leak:.0f} levels".format(**found) if found["pairs"] else ""
         told = [f"{_number(found['pairs'], 'pair')} of {jobs[0].name} in {out}", measures]
         typer.echo(", ".join(filter(None, told)) + "".join(f"; report: {path}" for path in reports))
         return
