@@ -19,7 +19,7 @@ from ..datasets.readers import GROUPS, MASK_ENDING, natural_key
 from ..errors import InputError, listed
 from ..library import check_name
 from ..progress import NullProgress, Progress
-from ..storage import claim_folder, composed, remove_leftovers, run_lock, sha256_of, write_json, write_whole
+from ..storage import composed, filled_folder, remove_leftovers, run_lock, sha256_of, write_json, write_whole
 from .marks import Annotated, Mark, Size, labels_listed, united
 
 logger = logging.getLogger("adiff")
@@ -79,7 +79,7 @@ def write_dataset(
     for all; photos with other ones only are left out. as_one: the one defect that all labels count as. good: whether
     photos without any mark are normal images; else they are left out. A photo with several defects is written for each,
     with the marks of that one, and groups.json says that it is one photo. Everything is checked before anything is
-    written; files are written whole, and the same import again completes what is missing.
+    written; files are written whole, a stopped import is no data set, and the same one again completes what is missing.
 
     Raises InputError for labels that are not there or cannot be folders, for photos that do not open, or have another
     size than their annotation says, for marks outside their photo, and for a folder that holds something else.
@@ -92,10 +92,10 @@ def write_dataset(
         sizes[photo] = sizes.get(photo) or _size_of(shot.source)
         drawn = np.packbits(_mask_of(shot, sizes[photo])).tobytes() if shot.marks else b""
         digest.update(f"{shot.image} {sha256_of(photo)} ".encode("utf-8", "surrogateescape") + drawn)
-    with run_lock(out):
-        claim_folder(out, RECORD, {"kind": KIND, "photos": len(photos)}, {"content": digest.hexdigest()})
+    about, settings = {"kind": KIND, "photos": len(photos)}, {"content": digest.hexdigest()}
+    with run_lock(out), filled_folder(out, RECORD, about, settings):
         remove_leftovers(*(folder for folder in out.rglob("*") if folder.is_dir()))  # of a process killed there
-        if groups := _groups(shots):  # first, as what a killed import leaves may be learned from
+        if groups := _groups(shots):
             write_json(out / GROUPS, groups)
         for shot in _each(shots, progress, "writing photos"):
             if shot.marks:

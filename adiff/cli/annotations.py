@@ -45,6 +45,6 @@ def import_(
         if place.is_dir() and out.resolve().is_relative_to(place.resolve()):
             raise InputError(f"{out} lies in {place}, which is imported; give a folder outside it")
     photos = read_annotations(annotations, images)
-    with CliProgress() as progress, keeping(f"what is done is in {out}; the same command completes it"):
+    with CliProgress() as progress, keeping(f"{out} is not complete; the same command completes it"):
         made = write_dataset(photos, out, labels=defect or (), as_one=as_one, good=good, progress=progress)
     typer.echo(made.told())
