@@ -38,11 +38,11 @@ class LoadDefectDataset(io.ComfyNode):
             node_id="ADiffLoadDefectDataset",
             display_name="Load Defect Dataset",
             category=f"{CATEGORY}/train",
-            **found_by("MVTec", "photos", "few-shot", "COCO", "labelme", "YOLO"),
+            **found_by("MVTec", "photos", "few-shot", "COCO", "labelme", "Supervisely", "YOLO"),
             description="A few photos of a defect with their masks, to learn from. Put a folder into ComfyUI's input "
             "folder, with photos in images/ and a mask of the same name for each in masks/; MVTec AD's layout works "
-            "too, and photos annotated in COCO, labelme, YOLO or Pascal VOC. The built-in ones are drawn, for the demo "
-            "model. For masks painted in ComfyUI take Add Shots.",
+            "too, and photos annotated in COCO, labelme, Supervisely, YOLO or Pascal VOC. The built-in ones are "
+            "drawn, for the demo model. For masks painted in ComfyUI take Add Shots.",
             inputs=[
                 io.Combo.Input(
                     "data", options=[*_drawn_names(), *dataset_folders()], default=_drawn_names()[0],
