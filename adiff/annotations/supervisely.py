@@ -31,9 +31,16 @@ def read_supervisely(paths: Sequence[Path], images: Path | None) -> list[Annotat
     """Read the photos of files with their marks: polygons with their holes, masks and rectangles.
 
     images: the folder of the photos; None takes img beside the files' own. Every photo has a file, those without marks
-    too. Raises InputError, naming the file, for what is damaged and for photos that are not there.
+    too. Raises InputError, naming the file, for what is damaged, for photos that are not there, and for two files that
+    tell of one.
     """
-    return [_read(path, [images] if images else [path.parent.parent / IMAGES, path.parent]) for path in paths]
+    found = [_read(path, [images] if images else [path.parent.parent / IMAGES, path.parent]) for path in paths]
+    told: dict[Path, Path] = {}
+    for path, one in zip(paths, found, strict=True):
+        if (other := told.setdefault(one.image, path)) != path:
+            raise InputError(f"{other} and {path} tell of one photo, {one.image}; give each data set, and its photos, "
+                             "in a command of its own")  # fmt: skip
+    return found
 
 
 def _read(path: Path, folders: list[Path]) -> Annotated:

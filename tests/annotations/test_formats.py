@@ -267,6 +267,8 @@ def test_damaged_supervisely(photos, tmp_path):
         assert told in refused(write_supervisely(tmp_path / "project", photos, (kind, one)), images=photos)
     ann = write_supervisely(tmp_path / "project", photos) / "wood" / "ann"
     assert "its image '0.png' is not in" in refused(ann)
+    shutil.copytree(ann, ann.parents[1] / "tile" / "ann")  # whose photos may be others of the same names
+    assert "tell of one photo" in refused(ann.parents[1], images=photos)
     (ann / "0.png.json").write_text('{"objects": [3], "size": {}}')
     assert "object 0 is damaged" in refused(ann)
     (ann / "x.json").write_text('{"shapes": []}')
