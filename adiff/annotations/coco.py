@@ -39,8 +39,8 @@ def is_coco(content: object) -> bool:
 def read_coco(path: Path, images: Path | None, root: Path | None = None) -> list[Annotated]:
     """Read the photos of a file with their marks: polygons, run lengths, or boxes where there is nothing else.
 
-    images: the folder of the photos; None looks for them around the file, and in `root`. Raises InputError, naming the
-    file, for what is not COCO's and for photos that are not there.
+    images: the folder of the photos, or of the splits'; None looks around the file, and in `root`. Raises InputError,
+    naming the file, for what is not COCO's and for photos that are not there.
     """
     content = read_json_object(path)
     if not is_coco(content):
@@ -57,7 +57,7 @@ def read_coco(path: Path, images: Path | None, root: Path | None = None) -> list
         if category not in names:
             raise InputError(f"{where} is of category {str(category)[:40]}, which the file does not name")
         marks[_id(one.get("image_id"), where)].append(_mark(one, names[category], where))
-    folders, found = [images] if images else _around(path, root), []
+    folders, found = _folders(path, [images] if images else [path.parent, path.parent.parent, root or path.parent]), []
     of_id: dict[float | str, str] = {}
     of_image: dict[Path, str] = {}
     for number, one in enumerate(_entries(content, "images", path)):
@@ -74,10 +74,10 @@ def read_coco(path: Path, images: Path | None, root: Path | None = None) -> list
     return found
 
 
-def _around(path: Path, root: Path | None) -> list[Path]:
-    """Where a file's photos may be: beside it, in images, in the folder of its split; and the same one folder up."""
+def _folders(path: Path, places: list[Path]) -> list[Path]:
+    """Where a file's photos may be: in a place, in images there, in the folder of the file's split."""
     inside = ("", path.stem.removeprefix("instances_"), "images", f"images/{path.stem.removeprefix('instances_')}")
-    return [place / name for place in (path.parent, path.parent.parent, root or path.parent) for name in inside]
+    return [place / name for place in places for name in inside]
 
 
 def _entries(content: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
