@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import InputError
 from .storage import read_json_object
@@ -32,6 +33,10 @@ BY_HAND = "by hand"
 NO_MASK = "no_mask"
 """What the record of a broken pair says of one that has no mask, while its normal image opens."""
 AGAIN = "remove it, or its folder, to make it again"
+LOOKS = 5
+"""How often a run is looked at whose pairs are taken out or put back meanwhile."""
+
+Seen = TypeVar("Seen")
 
 
 def record_path(folder: Path, number: int) -> Path:
@@ -62,8 +67,8 @@ def has_records(folder: Path) -> bool:
 class Records(Sequence[dict[str, Any]]):
     """The records of a run's pairs by id, each read when it is asked for: a run may hold millions.
 
-    numbers: of the pairs; all that exist when it is made, by default. What is read raises InputError for a record that
-    is damaged, and FileNotFoundError for one that is gone meanwhile.
+    numbers: of the pairs; all that exist when it is made, by default. One that is taken out meanwhile (`rejection`) is
+    passed over where all are read, and a FileNotFoundError where it is asked for; a damaged one raises InputError.
     """
 
     def __init__(self, folder: Path, numbers: Iterable[int] | None = None):
@@ -78,17 +83,24 @@ class Records(Sequence[dict[str, Any]]):
             return Records(self._folder, self._numbers[index])
         return _read(record_path(self._folder, self._numbers[index]))
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (record for _, record in self._there())
+
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(self) != len(other):
-            return False
-        return all(one == its for one, its in zip(self, other, strict=True))
+        return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
 
     __hash__ = None
+
+    def _there(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The pairs that are there when it comes to them: number and record."""
+        for number in self._numbers:
+            with contextlib.suppress(FileNotFoundError):
+                yield number, _read(record_path(self._folder, number))
 
     def by_kind(self) -> dict[tuple[str, str], Records]:
         """The records of each product and defect, in the order in which they come."""
         numbers: dict[tuple[str, str], array] = {}
-        for number, record in zip(self._numbers, self, strict=True):
+        for number, record in self._there():
             kind = str(record.get("product")), str(record.get("defect"))
             numbers.setdefault(kind, array("Q")).append(number)
         return {kind: Records(self._folder, of_kind) for kind, of_kind in numbers.items()}
@@ -96,7 +108,29 @@ class Records(Sequence[dict[str, Any]]):
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """Return the records of all pairs that exist in a run's folder, by id; InputError for one that is damaged."""
-    return [_read(path) for path in record_paths(folder)]
+    return list(Records(folder))
+
+
+def undisturbed(folders: Sequence[Path], look: Callable[[], Seen]) -> Seen:
+    """Return what `look` reads of runs; it looks again where a pair was taken out or put back meanwhile (`rejection`).
+
+    Raises what `look` raises of runs that lose nothing meanwhile, InputError for one that does all the time.
+    """
+    for _ in range(LOOKS):
+        before = [_tried(folder) for folder in folders]
+        try:
+            return look()
+        except (FileNotFoundError, InputError):
+            if all(there <= _tried(folder) for folder, there in zip(folders, before, strict=True)):
+                raise
+    told = " or ".join(map(str, folders))
+    raise InputError(f"pairs of {told} are being taken out or put back; give the same command when that is done")
+
+
+def _tried(folder: Path) -> set[tuple[str, ...]]:
+    """The pairs that exist, and the rejected tries: a run that is made gets more of them, and loses none."""
+    names = (*_names(folder / "pairs", RECORD_NAME), *_names(folder / REJECTS / "pairs", REJECT_NAME))
+    return {name.groups() for name in names}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -28,6 +28,8 @@ LOCK = ".lock"
 """Name of the file that is there, and locked, while a process writes to a folder."""
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.[0-9a-f]{16}\.tmp")
 """Names of temporary files: a digest of the name that the file will have, then a number of each write's own."""
+UNFINISHED = "unfinished.txt"
+"""Name of the file that says that a data set is a part of what it will be."""
 TRIES = 100
 """How often to make a folder that other processes remove at the same time."""
 
@@ -203,10 +205,12 @@ def made_folder(folder: Path) -> Iterator[None]:
                     place.rmdir()
 
 
-def claim_folder(out: Path, record: str, about: dict[str, Any], settings: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def filled_folder(out: Path, record: str, about: dict[str, Any], settings: dict[str, Any]) -> Iterator[None]:
     """Make a folder with a record of the settings that it is filled by, or find the same ones in it.
 
-    record: the file's name; about: what else stands in it. Raises InputError for any other content.
+    UNFINISHED is there until it is filled, so that nobody takes a part for the whole (`check_finished`). record: the
+    file's name; about: what else stands in it, `kind` names the command. Raises InputError for any other content.
     """
     from . import __version__
 
@@ -217,11 +221,23 @@ def claim_folder(out: Path, record: str, about: dict[str, Any], settings: dict[s
         if different:
             was = ", ".join(f"{name} {old.get(name)}" for name in different)
             raise InputError(f"{out} holds a set with {was}; give the same settings or another --out")
-        return
-    if out.exists() and (not out.is_dir() or any(entry.name != LOCK for entry in out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(entry.name != LOCK for entry in out.iterdir())):
         raise InputError(f"{out} is not empty and holds no {record}; give a new or an empty folder")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"adiff": __version__, **about, **settings})
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"adiff": __version__, **about, **settings})
+    command = f"adiff {about['kind']}"
+    write_text(out / UNFINISHED, f"`{command}` is filling this folder, or was stopped; given again, it completes it.\n")
+    yield
+    (out / UNFINISHED).unlink(missing_ok=True)
+
+
+def check_finished(folder: Path) -> None:
+    """Raise InputError for a folder that a command has not filled yet (`filled_folder`), or one in such a folder."""
+    for place in (folder, folder.absolute().parent):
+        if (place / UNFINISHED).is_file():
+            raise InputError(f"{place} is not complete: the command that fills it is at work, or was stopped; give the "
+                             f"same command again, which removes {UNFINISHED} at its end")  # fmt: skip
 
 
 @contextlib.contextmanager

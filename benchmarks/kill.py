@@ -1,4 +1,4 @@
-"""Kills `adiff generate`, `train` and `export` with -9 again and again, and compares their end with an unbroken run.
+"""Kills `adiff generate`, `train`, `export` and `import` with -9 again and again; compares with an unbroken run.
 
     python -m benchmarks.kill --out FOLDER [--rounds 20] [--kills 3] [--seed 0] [--pairs 10] [--what generate ...]
 
@@ -30,8 +30,9 @@ import torch
 from adiff.datasets.images import write_png
 from adiff.datasets.surfaces import render, sample_seed
 from adiff.library import Defect, Library, save_library
+from adiff.storage import write_json
 
-WHAT = ("generate", "train", "export")
+WHAT = ("generate", "train", "export", "import")
 KEY, SIZE, WIDTH = ("metal", "scratch"), 128, 768
 HEAVY = [
     "adiff.cli",
@@ -84,6 +85,25 @@ def train(inputs: Path, out: Path, steps: int = 4) -> list[str]:
 def export(inputs: Path, out: Path) -> list[str]:
     """Arguments of an export of the run in inputs/run to out/coco."""
     return [str(a) for a in ("export", inputs / "run", "--format", "coco", "--out", out / "coco")]
+
+
+def annotate(folder: Path) -> None:
+    """Write three photos, of which two are annotated in COCO's way."""
+    for index in range(3):
+        photo = render(KEY[0], None, SIZE, sample_seed(0, *KEY, "photo", index))
+        write_png(folder / f"{index}.png", photo.image)
+    box = [10, 10, 20, 10, 20, 20]
+    content = {
+        "images": [{"id": index, "file_name": f"{index}.png"} for index in range(3)],
+        "categories": [{"id": 1, "name": KEY[1]}],
+        "annotations": [{"image_id": index, "category_id": 1, "segmentation": [box]} for index in (0, 2)],
+    }
+    write_json(folder / "instances.json", content)
+
+
+def import_(inputs: Path, out: Path) -> list[str]:
+    """Arguments of an import of the photos in inputs to out/set."""
+    return [str(a) for a in ("import", inputs / "instances.json", "--out", out / "set")]
 
 
 def start(arguments: list[str], folder: Path, kill: Kill | None = None) -> BaseProcess:
@@ -179,7 +199,8 @@ def measure(what: str, inputs: Path, work: Path, options: argparse.Namespace) ->
     if what == "export" and not (inputs / "run").exists():
         finish(start(generate(inputs, inputs, options.pairs), inputs))
     made = {"generate": lambda out: generate(inputs, out, options.pairs), "train": lambda out: train(inputs, out),
-            "export": lambda out: export(inputs, out)}  # fmt: skip
+            "export": lambda out: export(inputs, out),
+            "import": lambda out: import_(inputs / "annotated", out)}  # fmt: skip
     make = made[what]
     whole = work / what / "unbroken"
     whole.mkdir(parents=True)
@@ -229,6 +250,7 @@ def main() -> None:
     work = chosen.out / "work"
     shutil.rmtree(work, ignore_errors=True)
     make_inputs(work / "inputs")
+    annotate(work / "inputs" / "annotated")
     finish(start(["--version"], work / "server"))  # which others are forked from: its start is no part of their time
     rows = []
     for what in chosen.what:

@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,16 @@ def _annotated(folder: Path) -> None:
         ],
     })  # fmt: skip
     write_png(folder / "a.png", np.full((12, 10, 3), 90, np.uint8))
+    write_png(folder / "sly" / "img" / "a.png", np.full((12, 10, 3), 90, np.uint8))
+    bitmap = base64.b64encode(zlib.compress(picture.getvalue())).decode()
+    hole = [[3, 4], [4, 4], [4, 5]]
+    write_json(folder / "sly" / "ann" / "a.png.json", {
+        "size": {"height": 12, "width": 10}, "objects": [
+            {"classTitle": "dent", "geometryType": "polygon", "points": {"exterior": points, "interior": [hole]}},
+            {"classTitle": "dent", "geometryType": "rectangle", "points": {"exterior": points[::2], "interior": []}},
+            {"classTitle": "scratch", "geometryType": "bitmap", "bitmap": {"data": bitmap, "origin": [2, 3]}},
+        ],
+    })  # fmt: skip
     (folder / "yolo" / "labels").mkdir(parents=True)
     write_png(folder / "yolo" / "images" / "a.png", np.full((12, 10, 3), 90, np.uint8))
     (folder / "yolo" / "labels" / "a.txt").write_text("0 0.2 0.2 0.5 0.2 0.5 0.6\n1 0.5 0.5 0.2 0.2\n")
@@ -316,6 +327,7 @@ def all_readers() -> list[Reader]:
         Reader("name", "name.txt", _names, _read_name),
         Reader("annotations: COCO", "coco/coco.json", _annotated, _imported(photos="data/images")),
         Reader("annotations: labelme", "a.json", _annotated, _imported()),
+        Reader("annotations: Supervisely", "sly/ann/a.png.json", _annotated, _imported(photos="../img")),
         Reader("annotations: YOLO", "yolo/labels/a.txt", _annotated, _imported(lambda path: path.parents[1])),
         Reader("annotations: YOLO's classes", "yolo/data.yaml", _annotated, _imported()),
         Reader("annotations: VOC", "voc/SegmentationClass/a.png", _annotated, _imported(lambda path: path.parents[1])),

@@ -16,7 +16,7 @@ from ..adiff.datasets.surfaces import WITHHELD, render, sample_seed
 from ..adiff.errors import InputError
 from ..adiff.learning import Shots, open_shots
 from ..adiff.library import Key
-from .files import dataset_folder, dataset_folders
+from .files import dataset_folder, dataset_folders, found_or_why
 from .pictures import as_image, shot_sheet
 from .search import found_by
 from .sockets import CATEGORY, DatasetSocket, DefectDataset
@@ -38,11 +38,11 @@ class LoadDefectDataset(io.ComfyNode):
             node_id="ADiffLoadDefectDataset",
             display_name="Load Defect Dataset",
             category=f"{CATEGORY}/train",
-            **found_by("MVTec", "photos", "few-shot", "COCO", "labelme", "YOLO"),
+            **found_by("MVTec", "photos", "few-shot", "COCO", "labelme", "Supervisely", "YOLO"),
             description="A few photos of a defect with their masks, to learn from. Put a folder into ComfyUI's input "
             "folder, with photos in images/ and a mask of the same name for each in masks/; MVTec AD's layout works "
-            "too, and photos annotated in COCO, labelme, YOLO or Pascal VOC. The built-in ones are drawn, for the demo "
-            "model. For masks painted in ComfyUI take Add Shots.",
+            "too, and photos annotated in COCO, labelme, Supervisely, YOLO or Pascal VOC. The built-in ones are "
+            "drawn, for the demo model. For masks painted in ComfyUI take Add Shots.",
             inputs=[
                 io.Combo.Input(
                     "data", options=[*_drawn_names(), *dataset_folders()], default=_drawn_names()[0],
@@ -68,12 +68,7 @@ class LoadDefectDataset(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, data: str) -> bool | str:
         """Say how a folder must look instead of "value not in list"."""
-        try:
-            if not data.startswith(DRAWN):
-                dataset_folder(data)
-        except InputError as error:
-            return str(error)
-        return True
+        return found_or_why(lambda name: name.startswith(DRAWN) or dataset_folder(name), data)
 
     @classmethod
     def fingerprint_inputs(cls, data: str, product: str, defect: str, shots: int) -> str:

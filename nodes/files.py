@@ -45,10 +45,14 @@ def register_folders() -> None:
             log.warning("%s could not be made (%s); the pack looks in the other folders", own, error)
 
 
-def found_or_why(find: Callable[[str], object], name: str) -> bool | str:
-    """Return True for a name that `find` takes, else its message: an answer for `validate_inputs`."""
+def found_or_why(find: Callable[[str], object], name: str | None) -> bool | str:
+    """Return True for a name that `find` takes, else its message: an answer for `validate_inputs`.
+
+    A name that another node gives is None by then; `find` is asked when the node runs.
+    """
     try:
-        find(name)
+        if name is not None:
+            find(name)
     except (InputError, OSError) as error:
         return str(error)
     return True

@@ -38,16 +38,21 @@ _fingerprints: WeakKeyDictionary = WeakKeyDictionary()
 def mask_batch(mask: Tensor) -> Tensor:
     """Return masks (B, H, W) bool of a MASK; raises InputError for one that marks nothing or everything."""
     values = mask.reshape(-1, *mask.shape[-2:])
-    mask = values >= 0.5
-    for number, one in enumerate(mask):
-        told = f"mask {number + 1} of {len(mask)}"
-        if not one.any():
-            most = float(values[number].max())
+    return torch.stack(marks_of(values)) if len(values) else values >= 0.5
+
+
+def marks_of(masks: Sequence[Tensor]) -> list[Tensor]:
+    """Return what each of some masks (H, W), of whatever size, marks, (H, W) bool; raises as `mask_batch` does."""
+    marks = [mask >= 0.5 for mask in masks]
+    for number, (mask, mark) in enumerate(zip(masks, marks, strict=True), 1):
+        told = f"mask {number} of {len(masks)}"
+        if not mark.any():
+            most = float(mask.max())
             faint = f" (its largest value is {most:.2g}, marks start at 0.5)" if most > 0 else ""
             raise InputError(f"{told} marks nothing{faint}; paint where the defect is, as in Load Image's mask editor")
-        if one.all():
+        if mark.all():
             raise InputError(f"{told} covers the whole image; it must mark the place of the defect")
-    return mask
+    return marks
 
 
 def masks_at(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -10,8 +10,10 @@ import time
 
 import pytest
 
-from adiff.storage import LOCK
-from benchmarks.kill import Kill, finish, generate, listing, make_inputs, start, train
+from adiff.datasets.readers import read_dataset
+from adiff.errors import InputError
+from adiff.storage import LOCK, UNFINISHED
+from benchmarks.kill import Kill, annotate, finish, generate, import_, listing, make_inputs, start, train
 
 PAIRS = 5  # batches of 2, 2 and 1
 
@@ -84,3 +86,22 @@ def test_a_training_ends_with_the_same_library_wherever_it_was_killed(inputs, un
     assert not finish(start(arguments, tmp_path, Kill(1, "before")))
     assert finish(start(arguments, tmp_path))
     assert listing(tmp_path) == unbroken["train"] and set(unbroken["train"]) == {"new.safetensors"}
+
+
+def test_an_import_is_no_data_set_before_its_end_wherever_it_was_killed(tmp_path):
+    """The writes are import.json, the mark that it is none yet, then masks and photos."""
+    annotate(tmp_path / "inputs")
+    (tmp_path / "whole").mkdir()
+    assert finish(start(import_(tmp_path / "inputs", tmp_path / "whole"), tmp_path / "whole"))
+    unbroken = listing(tmp_path / "whole")
+    assert len(unbroken) == 6 and UNFINISHED not in str(unbroken)
+    for kill in (*(Kill(write, "before") for write in range(1, 8)), Kill(7, "after")):
+        folder = tmp_path / f"killed {kill.when} {kill.at}"
+        folder.mkdir()
+        arguments = import_(tmp_path / "inputs", folder)
+        assert not finish(start(arguments, folder, kill))
+        with pytest.raises(InputError, match="no images found" if kill.at < 3 else "set is not complete: the command"):
+            read_dataset(folder / "set")
+        assert finish(start(arguments, folder))
+        assert listing(folder) == unbroken
+    assert len(read_dataset(folder / "set").shots) == 1

@@ -20,6 +20,7 @@ from adiff.run_record import (
     reject_path,
     settled_ids,
     tries_of,
+    undisturbed,
 )
 from adiff.storage import write_json
 
@@ -57,6 +58,9 @@ def test_records_are_read_when_they_are_looked_at(tmp_path):
     with pytest.raises(InputError, match="000003.json is damaged .*; remove it, or its folder, to make it again"):
         list(records)
     assert records[2]["id"] == "000002"
+    record_path(tmp_path, 3).unlink()  # as one that is rejected
+    assert [one["id"] for one in records] == ["000000", "000001", "000002", "000004"] and len(records) == 5
+    assert [int(one["id"]) for one in records.by_kind()["metal", "b"]] == [1]
     with pytest.raises(IndexError):
         records[5]
 
@@ -99,3 +103,33 @@ def test_the_tries_of_a_run():
     assert tries_of({"filter": {"tries": 3}}) == 3
     for plan in ({}, {"filter": None}, {"filter": []}, {"filter": {"tries": True}}, {"filter": {"tries": -1}}):
         assert tries_of(plan) == 1
+
+
+def test_a_run_is_looked_at_again_while_pairs_are_taken_out(tmp_path):
+    for number in range(9):
+        write_json(record_path(tmp_path, number), {"id": f"{number:06d}"})
+    seen, few, many, gains = [], iter(range(2)), iter(range(2, 9)), iter(range(9, 20))
+
+    def look(losses):
+        record = record_path(tmp_path, next(gains))
+        write_json(record, {"id": record.stem})  # of a worker: no reason to look again
+        seen.append(len(read_records(tmp_path)))
+        for number in losses:
+            record_path(tmp_path, number).unlink()
+            raise FileNotFoundError(number)
+        return "seen"
+
+    assert undisturbed([tmp_path], lambda: look(few)) == "seen" and seen == [10, 10, 10]
+    with pytest.raises(InputError, match="pairs of .* are being taken out or put back; give the same command when"):
+        undisturbed([tmp_path], lambda: look(many))
+    seen.clear()
+    with pytest.raises(ZeroDivisionError):
+        undisturbed([tmp_path], lambda: look([]) and 1 / 0)
+    with pytest.raises(InputError, match="damaged"):
+        undisturbed([tmp_path], lambda: look([]) and read_plan(damaged(tmp_path)))
+    assert len(seen) == 2
+
+
+def damaged(folder):
+    (folder / "run.json").write_text("{")
+    return folder

@@ -4,6 +4,7 @@
 |---|---|---|
 | COCO | a .json, or a folder with them | polygons, run lengths; boxes where there is nothing else |
 | labelme | a folder of S.json, beside the photos | polygons, rectangles, circles, masks |
+| Supervisely | a project's folder, or a data set's | polygons, masks, rectangles |
 | YOLO | data.yaml, or its folder | polygons, boxes |
 | Pascal VOC | a folder with SegmentationClass | class numbers or colours as pixels |
 """

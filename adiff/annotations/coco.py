@@ -12,7 +12,20 @@ import numpy as np
 from ..errors import InputError
 from ..export.rle import decode_rle
 from ..storage import read_json_object
-from .marks import Annotated, Mark, Size, find_image, is_number, points_of, polygon, rectangle, size_of, text_of, united
+from .marks import (
+    Annotated,
+    Mark,
+    Size,
+    find_image,
+    is_number,
+    is_whole,
+    points_of,
+    polygon,
+    rectangle,
+    size_of,
+    text_of,
+    united,
+)
 
 KEYS = {"images", "annotations", "categories"}
 """What a file has; captions, for instance, have no categories."""
@@ -26,8 +39,8 @@ def is_coco(content: object) -> bool:
 def read_coco(path: Path, images: Path | None, root: Path | None = None) -> list[Annotated]:
     """Read the photos of a file with their marks: polygons, run lengths, or boxes where there is nothing else.
 
-    images: the folder of the photos; None looks for them around the file, and in `root`. Raises InputError, naming the
-    file, for what is not COCO's and for photos that are not there.
+    images: the folder of the photos, or of the splits'; None looks around the file, and in `root`. Raises InputError,
+    naming the file, for what is not COCO's and for photos that are not there.
     """
     content = read_json_object(path)
     if not is_coco(content):
@@ -44,8 +57,8 @@ def read_coco(path: Path, images: Path | None, root: Path | None = None) -> list
         if category not in names:
             raise InputError(f"{where} is of category {str(category)[:40]}, which the file does not name")
         marks[_id(one.get("image_id"), where)].append(_mark(one, names[category], where))
-    folders, found = [images] if images else _around(path, root), []
-    of_id: dict[int | str, str] = {}
+    folders, found = _folders(path, [images] if images else [path.parent, path.parent.parent, root or path.parent]), []
+    of_id: dict[float | str, str] = {}
     of_image: dict[Path, str] = {}
     for number, one in enumerate(_entries(content, "images", path)):
         where = f"{path}: image {number}"
@@ -61,23 +74,27 @@ def read_coco(path: Path, images: Path | None, root: Path | None = None) -> list
     return found
 
 
-def _around(path: Path, root: Path | None) -> list[Path]:
-    """Where a file's photos may be: beside it, in images, in the folder of its split; and the same one folder up."""
+def _folders(path: Path, places: list[Path]) -> list[Path]:
+    """Where a file's photos may be: in a place, in images there, in the folder of the file's split."""
     inside = ("", path.stem.removeprefix("instances_"), "images", f"images/{path.stem.removeprefix('instances_')}")
-    return [place / name for place in (path.parent, path.parent.parent, root or path.parent) for name in inside]
+    return [place / name for place in places for name in inside]
 
 
 def _entries(content: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
     entries = content.get(name)
     if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
         raise InputError(f"{path} is damaged: its {name} are no list of objects")
-    if not all(isinstance(one.get("id", 0), int | str) for one in entries):
-        raise InputError(f"{path} is damaged: the ids of its {name} are no numbers")
+    if not all(_is_id(one.get("id", 0)) for one in entries):
+        raise InputError(f"{path} is damaged: the ids of its {name} are no whole numbers, or texts")
     return entries
 
 
-def _id(value: object, where: str) -> int | str:
-    if not isinstance(value, int | str):
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) or is_whole(value)
+
+
+def _id(value: object, where: str) -> float | str:
+    if not _is_id(value):
         raise InputError(f"{where} has the id {str(value)[:40]}; expected a whole number")
     return value
 

@@ -8,7 +8,7 @@ import shlex
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,13 +19,15 @@ from ..datasets.readers import GROUPS, MASK_ENDING, natural_key
 from ..errors import InputError, listed
 from ..library import check_name
 from ..progress import NullProgress, Progress
-from ..storage import claim_folder, composed, remove_leftovers, run_lock, sha256_of, write_json, write_whole
+from ..storage import composed, filled_folder, remove_leftovers, run_lock, sha256_of, write_json, write_whole
 from .marks import Annotated, Mark, Size, labels_listed, united
 
 logger = logging.getLogger("adiff")
 
 RECORD, KIND = "import.json", "import"
 """The file that says what a folder was imported from."""
+NO_DEFECT = frozenset(("good", "normal", "ok"))
+"""What people call photos, or parts of them, that have no defect; in lower case, behind the product."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,12 @@ def write_dataset(
 ) -> Imported:
     """Write annotated photos as OUT/test/DEFECT, their masks in OUT/ground_truth/DEFECT, normal images in train/good.
 
-    The label is the defect; labels that all read PRODUCT/DEFECT make a folder of each product. labels: only these, ()
-    for all; photos with other ones only are left out. as_one: the one defect that all labels count as. good: whether
-    photos without any mark are normal images; else they are left out. A photo with several defects is written for each,
-    with the marks of that one, and groups.json says that it is one photo. Everything is checked before anything is
-    written; files are written whole, and the same import again completes what is missing.
+    The label is the defect; labels that all read PRODUCT/DEFECT make a folder of each product. Marks called good,
+    normal or OK are no marks. labels: only these, () for all; photos with other ones only are left out. as_one: the one
+    defect that all labels count as. good: whether photos without any mark are normal images; else they are left out. A
+    photo with several defects is written for each, with the marks of that one, and groups.json says that it is one.
+    Everything is checked before anything is written; files are written whole, a stopped import is no data set, and the
+    same one again completes what is missing.
 
     Raises InputError for labels that are not there or cannot be folders, for photos that do not open, or have another
     size than their annotation says, for marks outside their photo, and for a folder that holds something else.
@@ -92,10 +95,10 @@ def write_dataset(
         sizes[photo] = sizes.get(photo) or _size_of(shot.source)
         drawn = np.packbits(_mask_of(shot, sizes[photo])).tobytes() if shot.marks else b""
         digest.update(f"{shot.image} {sha256_of(photo)} ".encode("utf-8", "surrogateescape") + drawn)
-    with run_lock(out):
-        claim_folder(out, RECORD, {"kind": KIND, "photos": len(photos)}, {"content": digest.hexdigest()})
+    about, settings = {"kind": KIND, "photos": len(photos)}, {"content": digest.hexdigest()}
+    with run_lock(out), filled_folder(out, RECORD, about, settings):
         remove_leftovers(*(folder for folder in out.rglob("*") if folder.is_dir()))  # of a process killed there
-        if groups := _groups(shots):  # first, as what a killed import leaves may be learned from
+        if groups := _groups(shots):
             write_json(out / GROUPS, groups)
         for shot in _each(shots, progress, "writing photos"):
             if shot.marks:
@@ -107,6 +110,9 @@ def write_dataset(
 
 def _planned(photos: Sequence[Annotated], labels: Sequence[str], as_one: str | None, good: bool) -> list[_Shot]:
     """The files to write, in natural order of their names; warns of what is left out, and of marks that are boxes."""
+    photos = _without_good(photos)
+    if good_ones := [label for label in labels if _is_good(label)]:
+        raise InputError(f"the label {good_ones[0]!r} is no defect; photos that have no other mark are normal images")
     every = list(dict.fromkeys(mark.label for photo in photos for mark in photo.marks))
     if missing := [label for label in labels if label not in every]:
         raise InputError(f"no mark has the label {missing[0]!r}; there: {labels_listed(every) or 'none'}")
@@ -134,6 +140,20 @@ def _planned(photos: Sequence[Annotated], labels: Sequence[str], as_one: str | N
     return sorted(shots, key=lambda shot: natural_key(shot.image))
 
 
+def _without_good(photos: Sequence[Annotated]) -> list[Annotated]:
+    """The photos with the marks of their defects alone."""
+    kept = [replace(photo, marks=tuple(mark for mark in photo.marks if not _is_good(mark.label))) for photo in photos]
+    every = [mark.label for photo in photos for mark in photo.marks]
+    if good := [label for label in every if _is_good(label)]:
+        logger.warning("marks called %s: %d of %d; they are no defect, photos that have no other are normal images",
+                       labels_listed(good), len(good), len(every))  # fmt: skip
+    return kept
+
+
+def _is_good(label: str) -> bool:
+    return label.rpartition("/")[2].strip().lower() in NO_DEFECT
+
+
 def _warn_of_marks(marks: Sequence[Mark]) -> None:
     if lines := sum(mark.draw is None for mark in marks):
         logger.warning("marks without an area, as points or lines: %d of %d; they are left out, and with them the "
@@ -151,9 +171,8 @@ def _places(labels: Sequence[str], as_one: str | None) -> dict[str, tuple[str, s
         product, _, defect = label.rpartition("/") if deep else ("", "", as_one or label.replace("/", "-"))
         for name in (product, defect) if deep else (defect,):
             check_name(name, f"label {label[:40]!r}:")
-        if defect == "good":
-            raise InputError(f"the label {label!r} would count as normal in MVTec's layout; leave it out (--defect "
-                             "names those that are wanted), or rename it")  # fmt: skip
+        if _is_good(defect):  # given for all
+            raise InputError(f"a defect called {defect!r} would count as normal in MVTec's layout; name it otherwise")
         places[label] = (f"{product}/" if product else "", defect)
     same = Counter(_look("".join(place)) for place in set(places.values()))
     if twins := [label for label, place in places.items() if same[_look("".join(place))] > 1]:

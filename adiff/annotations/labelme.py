@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import io
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ..datasets.images import BROKEN, LARGEST
 from ..errors import InputError
 from ..storage import read_json_object
-from .marks import Annotated, Mark, Size, circle, find_image, images_in, points_of, polygon, rectangle, size_of, text_of
+from .marks import (
+    Annotated,
+    Mark,
+    Size,
+    circle,
+    find_image,
+    images_in,
+    pasted,
+    points_of,
+    polygon,
+    rectangle,
+    size_of,
+    text_of,
+)
 
 
 def is_labelme(content: object) -> bool:
@@ -64,32 +74,9 @@ def _draw(shape: dict[str, Any], where: str) -> Callable[[Size], np.ndarray] | N
     if kind == "circle" and len(points) == 2:
         return circle(points[0], math.dist(*points))
     if kind == "mask" and len(points) == 2:
-        return _pasted(shape.get("mask"), points[0], where)
+        return pasted(partial(_png, shape.get("mask")), points[0], where)
     return polygon(points) if kind in ("polygon", "rectangle", "oriented_rectangle", "rotation") else None
 
 
-def _pasted(data: object, corner: tuple[float, float], where: str) -> Callable[[Size], np.ndarray]:
-    """Return what draws a mask that is told by the PNG of its box; opened only then, as the masks of all are many."""
-    left, top = (round(value) for value in corner)
-
-    def draw(size: Size) -> np.ndarray:
-        mask, part = np.zeros(size, bool), _opened(data, where)
-        rows, columns = (
-            slice(max(0, start), max(0, start + side)) for start, side in zip((top, left), part.shape, strict=True)
-        )
-        target = mask[rows, columns]
-        target |= part[max(0, -top) :, max(0, -left) :][: target.shape[0], : target.shape[1]]
-        return mask
-
-    return draw
-
-
-def _opened(data: object, where: str) -> np.ndarray:
-    try:
-        raw = base64.b64decode(data if isinstance(data, str) else "", validate=True)
-        with Image.open(io.BytesIO(raw), formats=("PNG",)) as image:
-            if image.width * image.height > LARGEST:
-                raise ValueError("too large")
-            return np.asarray(image.convert("L")) > 0
-    except (*BROKEN, binascii.Error, Image.DecompressionBombError, MemoryError) as error:
-        raise InputError(f"{where} has a mask that is no PNG ({str(error)[:60]})") from None
+def _png(data: object) -> bytes:
+    return base64.b64decode(data if isinstance(data, str) else "", validate=True)

@@ -7,10 +7,13 @@ masks.
 
 from __future__ import annotations
 
+import binascii
 import functools
+import io
 import math
 import os
 import unicodedata
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,7 +21,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..datasets.images import SUFFIXES
+from ..datasets.images import BROKEN, LARGEST, SUFFIXES
 from ..errors import InputError, listed
 from ..storage import composed
 
@@ -77,6 +80,37 @@ def circle(centre: tuple[float, float], radius: float) -> Callable[[Size], np.nd
     return draw
 
 
+def pasted(png: Callable[[], bytes], corner: tuple[float, float], where: str) -> Callable[[Size], np.ndarray]:
+    """Return what draws a mask that is told by the PNG of its box, and by the box's corner.
+
+    png: decodes it, only when it is drawn, as the masks of all are many.
+    """
+    left, top = (round(value) for value in corner)
+
+    def draw(size: Size) -> np.ndarray:
+        mask, part = np.zeros(size, bool), _opened(png, where)
+        rows, columns = (
+            slice(max(0, start), max(0, start + side)) for start, side in zip((top, left), part.shape, strict=True)
+        )
+        target = mask[rows, columns]
+        target |= part[max(0, -top) :, max(0, -left) :][: target.shape[0], : target.shape[1]]
+        return mask
+
+    return draw
+
+
+def _opened(png: Callable[[], bytes], where: str) -> np.ndarray:
+    """What is not black in a PNG, or not transparent in one that can be."""
+    try:
+        with Image.open(io.BytesIO(png()), formats=("PNG",)) as image:
+            if image.width * image.height > LARGEST:
+                raise ValueError("too large")
+            clear = "A" in image.mode or "transparency" in image.info
+            return np.asarray(image.convert("RGBA").getchannel("A") if clear else image.convert("L")) > 0
+    except (*BROKEN, zlib.error, binascii.Error, Image.DecompressionBombError, MemoryError) as error:
+        raise InputError(f"{where} has a mask that is no PNG ({str(error)[:60]})") from None
+
+
 def united(masks: Iterable[np.ndarray]) -> np.ndarray:
     """Return what any of some masks marks; one at a time is in memory, as a photo may have hundreds."""
     return functools.reduce(np.logical_or, masks)
@@ -110,6 +144,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
+def is_whole(value: object) -> bool:
+    """Whether a value out of JSON is a whole number; 3.0 is one, as pandas writes those of a column with gaps."""
+    return is_number(value) and value == int(value)
+
+
 def text_of(value: object, where: str) -> str:
     """Return a label; raises InputError, which begins with `where`, for what is no text."""
     if not isinstance(value, str) or not value.strip():
@@ -120,7 +159,7 @@ def text_of(value: object, where: str) -> str:
 
 def size_of(height: object, width: object) -> Size | None:
     """Return (H, W), None where an annotation does not tell both."""
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    return (int(height), int(width)) if is_whole(height) and is_whole(width) else None
 
 
 def find_image(name: str, folders: Sequence[Path], source: Path) -> Path:

@@ -10,13 +10,18 @@ from ..storage import read_json
 from .coco import is_coco, read_coco
 from .labelme import is_labelme, read_labelme
 from .marks import Annotated, files_in
+from .supervisely import is_supervisely, read_supervisely
 from .voc import CLASSES, read_voc
 from .yolo import label_folders, read_yolo
 
 EXPECTED = (
-    "expected COCO's .json, a folder of labelme's .json, YOLO's data.yaml with labels/ and images/, or a folder with "
-    f"{CLASSES}/"
+    "expected COCO's .json, a folder of labelme's .json, Supervisely's project, YOLO's data.yaml with labels/ and "
+    f"images/, or a folder with {CLASSES}/"
 )
+OF_BOXES = "obj.names"
+"""File that names the classes of Darknet's YOLO, which CVAT calls YOLO 1.1."""
+KINDS = {"COCO": is_coco, "labelme": is_labelme, "Supervisely": is_supervisely}
+"""What a JSON file's content may be."""
 LARGEST = 2**30
 """Bytes of a JSON file that is opened."""
 
@@ -45,39 +50,53 @@ def _joined(one: Annotated, other: Annotated) -> Annotated:
 def _read(path: Path, images: Path | None) -> list[Annotated]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; {EXPECTED}")
+    if path.suffix != ".json" and _tells_boxes_only(path if path.is_dir() else path.parent):
+        raise InputError(f"{path} is YOLO 1.1 ({OF_BOXES}), which holds boxes only: photos whose defects were outlined "
+                         "would pass as such without marks; export COCO 1.0 instead, from CVAT as from others")
     if path.is_file():
         if path.suffix.lower() in (".yaml", ".yml", ".txt"):
             return _yolo(path.parent, images, path)
         content = _content(path, EXPECTED)
         if is_labelme(content):
             return read_labelme([path], images, bare=False)
+        if is_supervisely(content):
+            return read_supervisely([path], images)
         return read_coco(path, images)
     if (path / CLASSES).is_dir():
         return read_voc(path, images)
     if label_folders(path):
         return _yolo(path, images)
-    coco, labelme = [], []
+    found: dict[str, list[Path]] = {}
     for file, content in _json_files(path):
-        if is_coco(content):
-            coco.append(file)
-        elif is_labelme(content):
-            labelme.append(file)
-    if coco and labelme:
-        told = f"COCO ({coco[0].name}) and of labelme ({labelme[0].name})"
+        if (kind := _kind_of(content)) is not None:
+            found.setdefault(kind, []).append(file)
+    if len(found) > 1:
+        told = " and of ".join(f"{kind} ({files[0].name})" for kind, files in found.items())
         raise InputError(f"{path} holds files of {told}; give one kind")
-    if labelme:
-        return read_labelme(labelme, images)
-    if coco:
-        return [one for file in coco for one in read_coco(file, images, path)]
+    if files := found.get("labelme"):
+        return read_labelme(files, images)
+    if files := found.get("Supervisely"):
+        return read_supervisely(files, images)
+    if files := found.get("COCO"):
+        return [one for file in files for one in read_coco(file, images, path)]
     raise InputError(f"no annotations in {path}; {EXPECTED}")
 
 
+def _kind_of(content: object) -> str | None:
+    return next((kind for kind, is_it in KINDS.items() if is_it(content)), None)
+
+
+def _tells_boxes_only(folder: Path) -> bool:
+    return (folder / OF_BOXES).is_file()
+
+
 def is_annotated(folder: Path) -> bool:
-    """Whether a folder holds annotations that are read here."""
+    """Whether a folder holds annotations that are read here, or refused with a word on what to do."""
     return (
         (folder / CLASSES).is_dir()
         or bool(label_folders(folder))
-        or any(is_coco(content) or is_labelme(content) for _, content in _json_files(folder))
+        or _tells_boxes_only(folder)
+        or any(_kind_of(content) for _, content in _json_files(folder))
     )
 
 

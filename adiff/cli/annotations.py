@@ -15,8 +15,9 @@ from .progress import CliProgress
 def import_(
     annotations: Annotated[
         list[Path],
-        typer.Argument(metavar="ANNOTATIONS...", help="COCO's .json, a folder of labelme's .json, YOLO's data.yaml or "
-                       "its folder, or a folder in Pascal VOC's layout; several become one set."),
+        typer.Argument(metavar="ANNOTATIONS...", help="COCO's .json, a folder of labelme's .json, Supervisely's "
+                       "project, YOLO's data.yaml or its folder, or a folder in Pascal VOC's layout; several become "
+                       "one set."),
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder to write; new, empty, or of the same import.")
@@ -38,13 +39,13 @@ def import_(
         bool, typer.Option("--good/--no-good", help="Take photos without any mark as normal images, or leave them out.")
     ] = True,
 ) -> None:  # fmt: skip
-    """Make a data set with masks of photos that are annotated in COCO, labelme, YOLO or Pascal VOC."""
+    """Make a data set with masks of photos that are annotated in COCO, labelme, Supervisely, YOLO or Pascal VOC."""
     from ..annotations import read_annotations, write_dataset
 
     for place in (*annotations, *filter(None, (images,))):
         if place.is_dir() and out.resolve().is_relative_to(place.resolve()):
             raise InputError(f"{out} lies in {place}, which is imported; give a folder outside it")
     photos = read_annotations(annotations, images)
-    with CliProgress() as progress, keeping(f"what is done is in {out}; the same command completes it"):
+    with CliProgress() as progress, keeping(f"{out} is not complete; the same command completes it"):
         made = write_dataset(photos, out, labels=defect or (), as_one=as_one, good=good, progress=progress)
     typer.echo(made.told())

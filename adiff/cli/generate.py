@@ -344,7 +344,7 @@ def _tell(
     fitted = [_fitted(result) for result in results] if fit else []
     if not every:
         (found,) = numbers
-        measures = "median fill {fill:.2f}, leak at most {leak:.0f} levels".format(**found) if results[0].pairs else ""
+        measures = "median fill {fill:.2f}, leak at most {leak:.0f} levels".format(**found) if found["pairs"] else ""
         told = [f"{_number(found['pairs'], 'pair')} of {jobs[0].name} in {out}", measures]
         told[1:1] = [f"guidance {one}" for one in fitted]
         typer.echo(", ".join(filter(None, told)) + "".join(f"; report: {path}" for path in reports))

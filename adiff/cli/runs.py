@@ -53,7 +53,7 @@ def status(
     place = Destination(ctx, folder)
     place.look()
     plan = plan_of(place.folder)
-    about = progress_of(place.folder, plan)
+    about = run_record.undisturbed([place.folder], lambda: progress_of(place.folder, plan))
     if as_json:
         typer.echo(json.dumps(about, indent=1))
     else:

@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from ..errors import InputError
-from ..storage import claim_folder, write_json
+from ..storage import filled_folder, write_json
 from .app import keeping
 from .options import Seed
 from .progress import CliProgress
@@ -63,14 +63,22 @@ def write_surfaces(
     PRODUCT/foreground/<split>_<good or defect>/. Raises InputError for unknown products and for a folder that holds
     anything but a set of these settings.
     """
-    from ..datasets.surfaces import PRODUCTS, VOCABULARY
-    from ..datasets.writers import write_mvtec_good, write_mvtec_pair
+    from ..datasets.surfaces import PRODUCTS
 
     unknown = [product for product in products if product not in PRODUCTS]
     if unknown:
         raise InputError(f"there is no product {unknown[0]!r}; choose from {', '.join(PRODUCTS)}")
     settings = {"products": {p: list(d) for p, d in products.items()}, "images": images, "size": size, "seed": seed}
-    claim_folder(out, RECORD, {"kind": KIND, "licence": "CC0-1.0"}, settings)
+    with filled_folder(out, RECORD, {"kind": KIND, "licence": "CC0-1.0"}, settings):
+        return _fill(products, images, size, seed, out, progress)
+
+
+def _fill(
+    products: Mapping[str, Sequence[str]], images: int, size: int, seed: int, out: Path, progress: CliProgress
+) -> int:
+    from ..datasets.surfaces import VOCABULARY
+    from ..datasets.writers import write_mvtec_good, write_mvtec_pair
+
     pictures = list(_pictures(products, images))
     captions: dict[str, list[str]] = {}
     progress.start(len(pictures), "drawing surfaces")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +35,10 @@ def check_run(folder: Path, plan: Plan, normals: dict[str, Path] | None, progres
     records = record_paths(folder)
     progress.start(len(records), "checking pairs")
     for done, path in enumerate(records):
-        found.wrong += [f"{path.stem}: {fault}" for fault in _faults(folder, path, plan, normals)]
-        found.pairs += 1
+        faults = _faults(folder, path, plan, normals)
+        if os.path.lexists(path):  # else it was taken out meanwhile, and its pictures with it
+            found.wrong += [f"{path.stem}: {fault}" for fault in faults]
+            found.pairs += 1
         progress.update(done + 1)
     progress.finish()
     found.notes = _leftovers(folder, {path.stem for path in records})

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, listed
-from ..storage import composed
+from ..storage import check_finished, composed
 from .images import SUFFIXES, MaskFile, Photo, read_mask, read_photo
 
 logger = logging.getLogger("adiff")
@@ -38,7 +38,7 @@ GROUPS = "groups.json"
 """The file that says which photos belong together (`evaluation.splits`)."""
 MOST = 0.75
 """Share of an image above which a mask is rather the other way round than a large defect's."""
-IMPORT = "`adiff import` makes a data set of COCO's, labelme's, YOLO's or Pascal VOC's annotations"
+IMPORT = "`adiff import` makes a data set of annotations by COCO, labelme, Supervisely, YOLO or Pascal VOC"
 """Where masks come from that are told by other means."""
 DEFECT = "defect"
 """Name of the defect of a plain folder that was given none."""
@@ -76,12 +76,13 @@ def read_dataset(root: Path | str, products: Sequence[str] = (), defects: Sequen
     one defect, which takes the name in `defects` if there is exactly one. Normals are train/good, else test/good.
 
     Raises InputError if there are no images, an image lacks its mask or a mask its image, a product or defect is not
-    there, or a link leads out of the folder.
+    there, a link leads out of the folder, or the command that fills it was stopped.
     """
     root = Path(root)
     if not root.is_dir():
         told = f"is a file; {IMPORT}" if root.exists() else "does not exist"
         raise InputError(f"the data folder {root} {told}")
+    check_finished(root)
     here = set(_folders(root, root))
     if here & set(MVTEC_FOLDERS):
         return _read_mvtec(root, {_name_of(root): root}, products, defects)

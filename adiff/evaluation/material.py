@@ -18,7 +18,7 @@ from ..datasets.readers import Shot, read_shots
 from ..embedding import embedding_fingerprint
 from ..errors import InputError
 from ..library import Library, taught_by
-from ..run_record import made_ids, read_plan, read_records, settled_ids, tries_of
+from ..run_record import made_ids, read_plan, read_records, settled_ids, tries_of, undisturbed
 from ..workers import workers_of
 from .localizer import Example
 from .splits import Split
@@ -71,13 +71,17 @@ def read_run(folder: Path) -> Run:
         raise InputError(f"{folder / 'run.json'} is damaged: it does not say how many pairs the run wants")
     if "defects" in plan:
         raise InputError(f"{folder} shows several defects in one image; give a run of one defect")
-    if len(settled_ids(folder, tries_of(plan))) < plan["count"]:
-        raise InputError(f"{folder} has {len(made_ids(folder))} of {plan['count']} pairs: {_unfinished(folder)}")
+    undisturbed([folder], lambda: _check_finished(folder, plan))
     records = read_records(folder)  # after the count: a pair may have come since
     if not records:
         raise InputError(f"{folder} has none of {plan['count']} pairs: all were rejected or could not be made; "
                          "`adiff run status` says why")  # fmt: skip
     return Run(folder, plan, records)
+
+
+def _check_finished(folder: Path, plan: dict[str, Any]) -> None:
+    if len(settled_ids(folder, tries_of(plan))) < plan["count"]:
+        raise InputError(f"{folder} has {len(made_ids(folder))} of {plan['count']} pairs: {_unfinished(folder)}")
 
 
 def _unfinished(folder: Path) -> str:

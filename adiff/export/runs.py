@@ -217,10 +217,13 @@ def _split_of(run: Run, name: str, record: Mapping[str, Any], splits: Splits) ->
 
 @contextmanager
 def _damage_told(run: Run, name: str) -> Iterator[None]:
-    """Name the pair in whose files something is amiss."""
+    """Name the pair in whose files something is amiss, or which was taken out since the run was looked at."""
     try:
         yield
-    except InputError as error:
+    except (InputError, FileNotFoundError) as error:
+        if not (run.records / f"{name}.json").exists():
+            told = f"pair {name} of {run.folder} was taken out meanwhile; give the same command again"
+            raise InputError(told) from error
         raise InputError(f"pair {name} of {run.folder} is damaged: {error}; {run.again}") from error
 
 

@@ -14,7 +14,17 @@ from typing import Any
 from ..contact_sheet import Block, StoredPairs, measure_of
 from ..errors import InputError
 from ..generation import GenerationSettings
-from ..run_record import REJECTS, Records, given_up, made_ids, read_broken, read_plan, read_rejects, tries_of
+from ..run_record import (
+    REJECTS,
+    Records,
+    given_up,
+    made_ids,
+    read_broken,
+    read_plan,
+    read_rejects,
+    tries_of,
+    undisturbed,
+)
 from .page import Rejects, Report, write_report
 
 NAME = "report.html"
@@ -47,6 +57,10 @@ def report_of_run(
     limit: pairs shown, evenly picked. Raises InputError for a folder that is no run, a run with neither a finished
     pair nor a reject, and files that are missing or damaged.
     """
+    return undisturbed([run], lambda: _written(run, normals, out or run / NAME, limit))
+
+
+def _written(run: Path, normals: Path | None, out: Path, limit: int) -> Path:
     told = told_of(run, normals)
     found = _table(told.plan.get("seconds"))
     report = Report(
@@ -60,7 +74,7 @@ def report_of_run(
         rejects=told.rejects,
         run=run.absolute().name,
     )
-    return write_report(out or run / NAME, report, limit=limit)
+    return write_report(out, report, limit=limit)
 
 
 @dataclass(frozen=True)

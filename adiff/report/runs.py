@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..run_record import undisturbed
 from .page import Report, write_report
 from .run import LIMIT, Told, settings_of, told_of
 
@@ -25,6 +26,11 @@ def report_of_runs(
     """
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("the same run is given twice; give each one once")
+    page = out or runs[0].resolve().parent / NAME
+    return undisturbed(runs, lambda: _written(runs, normals, page, limit))
+
+
+def _written(runs: Sequence[Path], normals: Sequence[Path], out: Path, limit: int) -> Path:
     names = _names(runs)
     told = [told_of(run, folder) for run, folder in zip(runs, normals or [None] * len(runs), strict=True)]
     blocks = [
@@ -47,7 +53,7 @@ def report_of_runs(
         notes=tuple(dict.fromkeys(note for one in told for note in one.notes)),
         rejects=rejects,
     )
-    return write_report(out or runs[0].resolve().parent / NAME, report, limit=limit)
+    return write_report(out, report, limit=limit)
 
 
 def differing(names: Sequence[str], told: Sequence[Told]) -> dict[str, dict[str, Any]]:

@@ -85,7 +85,25 @@ def test_labels_with_their_product(make, caplog):
     assert (made.out / "wood" / "test" / "dent" / "1.png").exists()
 
 
-@pytest.mark.parametrize("label", ["good", "a/b/c", "../x", "con", "a\x00b", "x" * 70])
+@pytest.mark.parametrize("label", ["good", "Good", "normal", "OK", "metal/good"])
+def test_what_is_marked_as_good_is_normal(make, caplog, label):
+    """By the photo as a whole, a box or an outline."""
+    other = "metal/dent" if "/" in label else "dent"
+    marks = (0, other, DENT), (0, label, SCRATCH), (1, label, {}), (2, label, {"bbox": [0, 0, 16, 12]})
+    with caplog.at_level(logging.WARNING, "adiff"):
+        made = make(*marks)
+    assert made.shots == {other: 1} and made.normals == 3 and len(read_dataset(made.out).shots) == 1
+    assert f"marks called {label}: 3 of 4; they are no defect" in caplog.text
+    assert "without an area" not in caplog.text and "boxes" not in caplog.text
+    with pytest.raises(InputError, match=f"the label '{label}' is no defect"):
+        make(*marks, labels=[label])
+    with pytest.raises(InputError, match="a defect called 'Good' would count as normal"):
+        make(*marks, as_one="Good")
+    with pytest.raises(InputError, match="none of 4 photos has a mark with an area"):
+        make((0, label, DENT))
+
+
+@pytest.mark.parametrize("label", ["a/b/c", "../x", "con", "a\x00b", "x" * 70])
 def test_labels_that_are_no_folders(make, tmp_path, label):
     if label == "a/b/c":
         assert make((0, label, DENT)).shots == {"a-b-c": 1}

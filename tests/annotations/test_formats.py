@@ -7,6 +7,7 @@ import shutil
 import time
 import tracemalloc
 import unicodedata
+import zlib
 
 import numpy as np
 import pytest
@@ -55,6 +56,18 @@ def test_coco(coco, photos, shape, wanted):
     assert first.marks[0].box == ("bbox" in shape)
 
 
+def test_coco_with_numbers_as_pandas_writes_them(coco, photos):
+    shape = {"segmentation": [FLAT], "image_id": 2.0, "category_id": 1.0}
+    images = [{"id": float(n), "file_name": f"{n}.png", "height": 12.0, "width": 16.0} for n in range(4)]
+    found = read_annotations([coco((0, "dent", shape), images=images)], photos)
+    assert [len(one.marks) for one in found] == [0, 0, 1, 0] and found[2].size == (12, 16)
+    for number in (2.5, float("nan"), float("inf"), True):
+        told = refused(coco((0, "dent", {**shape, "image_id": number}), images=images), images=photos)
+        assert f"annotation 0 has the id {number}; expected a whole number" in told
+        told = refused(coco((0, "dent", shape), images=[{**images[0], "id": number}]), images=photos)
+        assert "the ids of its images are no whole numbers, or texts" in told
+
+
 @pytest.mark.parametrize("shape", [{}, {"bbox": [1, 1, 0, 4]}, {"segmentation": [[1, 1, 2, 2]]}, {"bbox": None}])
 def test_coco_marks_without_an_area(coco, photos, shape):
     assert read_annotations([coco((0, "dent", shape))], photos)[0].marks[0].draw is None
@@ -65,6 +78,8 @@ def test_coco_finds_its_photos(coco, photos, place):
     path = coco((0, "dent", {"segmentation": [FLAT]}), path=photos.parent / "set" / place.format("train"))
     photos.rename(photos.parent / "set" / "train") if "annotations" in place else photos.rename(path.parent / "images")
     assert len(read_annotations([path])) == len(read_annotations([photos.parent / "set"])) == 4
+    if "instances" in place:  # as two files' photos lie in the folders of their splits
+        assert len(read_annotations([path], photos.parent / "set")) == 4
 
 
 def test_a_photo_that_is_nowhere_is_told_in_a_few_words(coco):
@@ -181,6 +196,98 @@ def test_labelme_files_that_hold_their_photos(labelme, photos, tmp_path):
     assert len(read_annotations([photos])) == 4
     assert tracemalloc.get_traced_memory()[1] < 9e6  # one of them, read and parsed
     tracemalloc.stop()
+
+
+def bitmap_of(mask, mode="P", deflated=True):
+    """A mask as Supervisely writes it: a PNG whose black is transparent, deflated once more; older ones are RGBA."""
+    image, file = Image.fromarray(mask.astype(np.uint8)), io.BytesIO()
+    if mode == "RGBA":
+        image = Image.merge("RGBA", [Image.new("L", image.size)] * 3 + [image])
+    elif mode == "P":
+        image.putpalette([0, 0, 0, 255, 255, 255])
+    image.save(file, "PNG", **({"transparency": 0} if mode == "P" else {}))
+    return base64.b64encode(zlib.compress(file.getvalue()) if deflated else file.getvalue()).decode()
+
+
+def write_supervisely(root, photos, *objects, name="0.png"):
+    """A project with one data set, whose photos have these objects; the others have none."""
+    ann = root / "wood" / "ann"
+    ann.mkdir(parents=True, exist_ok=True)
+    for image in photos.glob("*.png"):
+        of_photo = objects if image.name == name else ()
+        told = [{"classTitle": "dent", "geometryType": kind, **one} for kind, one in of_photo]
+        about = {"description": "", "tags": [], "size": {"height": 12, "width": 16}, "objects": told}
+        (ann / f"{image.name}.json").write_text(json.dumps(about))
+    (root / "meta.json").write_text(json.dumps({"classes": [{"title": "dent", "shape": "any"}], "tags": []}))
+    return root
+
+
+def points(exterior, interior=()):
+    return {"points": {"exterior": exterior, "interior": list(interior)}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "wanted"),
+    [
+        ("polygon", points(SQUARE), box((3, 6), (2, 5))),
+        ("polygon", points(SQUARE, [[[3, 4], [4, 4], [4, 5], [3, 5]]]), box((3, 6), (2, 5)) ^ box((4, 5), (3, 4))),
+        ("rectangle", points([[2, 3], [5, 6]]), box((3, 6), (2, 5))),
+        *(
+            (
+                "bitmap",
+                {"bitmap": {"data": bitmap_of(np.eye(2), *more), "origin": [2, 3]}},
+                box((3, 3), (2, 2)) | box((4, 4), (3, 3)),
+            )
+            for more in (("P",), ("RGBA",), ("L",), ("P", False))
+        ),
+    ],
+)
+def test_supervisely(photos, tmp_path, kind, one, wanted):
+    root = write_supervisely(tmp_path / "project", photos, (kind, one), ("line", points([[1, 1], [2, 2]])))
+    first, *rest = read_annotations([root], photos)
+    assert first.image == photos / "0.png" and first.size == (12, 16) and [one.marks for one in rest] == [()] * 3
+    mark, line = first.marks
+    assert np.array_equal(mark.draw((12, 16)), wanted) and line.draw is None and mark.box == (kind == "rectangle")
+    shutil.copytree(photos, root / "wood" / "img")
+    assert is_annotated(root)
+    for place in (root, root / "wood", root / "wood" / "ann"):
+        assert len(read_annotations([place])) == 4
+    assert len(read_annotations([root / "wood" / "ann" / "0.png.json"])) == 1
+
+
+def test_damaged_supervisely(photos, tmp_path):
+    bomb = base64.b64encode(zlib.compress(bytes(2**20))).decode()
+    for kind, one, told in (
+        ("polygon", {}, "object 0 is damaged"), ("polygon", points(3), "object 0 has a place that is no list"),
+        ("polygon", {"points": {"exterior": SQUARE, "interior": 3}}, "object 0 has holes that are no list"),
+        ("bitmap", {"bitmap": []}, "object 0 is damaged"), ("bitmap", {"bitmap": {"data": ""}}, "no list of x and y"),
+        ("polygon", {**points(SQUARE), "classTitle": ""}, "object 0 has the label ''"),
+        *(("bitmap", {"bitmap": {"data": data, "origin": [1, 1]}}, "object 0 has a mask that is no PNG")
+          for data in (None, "!", "AAAA", bomb)),
+    ):  # fmt: skip
+        assert told in refused(write_supervisely(tmp_path / "project", photos, (kind, one)), images=photos)
+    ann = write_supervisely(tmp_path / "project", photos) / "wood" / "ann"
+    assert "its image '0.png' is not in" in refused(ann)
+    shutil.copytree(ann, ann.parents[1] / "tile" / "ann")  # whose photos may be others of the same names
+    assert "tell of one photo" in refused(ann.parents[1], images=photos)
+    (ann / "0.png.json").write_text('{"objects": [3], "size": {}}')
+    assert "object 0 is damaged" in refused(ann)
+    (ann / "x.json").write_text('{"shapes": []}')
+    assert "holds files of Supervisely (0.png.json) and of labelme (x.json); give one kind" in refused(ann)
+
+
+def test_yolo_of_boxes_only(photos, tmp_path, coco):
+    """As CVAT exports YOLO 1.1: polygons are left out of it, and their photos would be ones without marks."""
+    root = tmp_path / "cvat"
+    shutil.copytree(photos, root / "obj_train_data")
+    (root / "obj_train_data" / "0.txt").write_text("0 0.5 0.5 0.1 0.1")
+    (root / "obj.data").write_text("classes = 1\ntrain = train.txt\nnames = obj.names\n")
+    (root / "obj.names").write_text("dent\n")
+    (root / "train.txt").write_text("data/obj_train_data/0.png\n")
+    for given in (root, root / "obj.names", root / "obj.data", root / "train.txt"):
+        assert "is YOLO 1.1 (obj.names), which holds boxes only" in refused(given)
+    assert is_annotated(root)  # so that a graph says it too
+    assert len(read_annotations([coco((0, "dent", {"segmentation": [FLAT]}), path=root / "x.json")], photos)) == 4
 
 
 @pytest.mark.parametrize("names", ["data.yaml", "list.yaml", "classes.txt"])

@@ -18,8 +18,11 @@ from adiff.features import load_features
 from adiff.generation.guidance import LADDER
 from adiff.library import load_library, save_library
 from adiff.pair_filter import PairFilter
+from adiff.rejection import reject_pairs
+from adiff.run_record import Records, record_path
 from adiff.scoring import describe, likeness, spread
 from adiff.spatial_encoder import SpatialEncoder, fingerprint, save_encoder
+from adiff.storage import write_json
 
 
 @pytest.fixture
@@ -45,6 +48,26 @@ def start(run, library, data, tmp_path):
         return run("generate", library, *defects, *out, *options)
 
     return call
+
+
+def test_pairs_that_are_rejected_at_the_end_are_not_counted(start, runs, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    write_json(out / "run.json", {"format": 1, "count": 2})
+    for number in range(2):
+        write_json(record_path(out, number), {"id": f"{number:06d}", "fill": 0.75, "leak": 0.0})
+
+    def generate_run(*_, **options):
+        return adiff.generation.RunResult(options["out"], Records(options["out"]), 1.0)
+
+    def report_of_run(out, **_):
+        reject_pairs(out, [left.pop()])
+        return out / "report.html"
+
+    left = [0, 1]
+    monkeypatch.setattr(adiff.generation, "generate_run", generate_run)
+    monkeypatch.setattr(adiff.report, "report_of_run", report_of_run)
+    assert start("-n", "2").stdout.startswith("1 pair of metal/scratch in ")
+    assert start("-n", "2").stdout == f"0 pairs of metal/scratch in {out}; report: {out / 'report.html'}\n"
 
 
 def test_options_reach_the_run(start, runs, tmp_path):

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import typer
 
-from adiff.cli import app
+from adiff import run_record
+from adiff.cli import app, verification
 from adiff.cli import runs as module
 from adiff.datasets.images import write_png
 from adiff.generation import files
 from adiff.generation import run as generation
+from adiff.rejection import put_back, reject_pairs
 from adiff.run_record import broken_path, reject_path
 from adiff.storage import short_digest, write_json
 from adiff.workers import Claims
@@ -55,6 +57,24 @@ def test_pairs_are_rejected_and_put_back(run, refused, folder):
     assert "'x' is no pair's number" in refused("run", "reject", folder, "x")
     assert "holds no pair 000001" in refused("run", "reject", folder, "1")
     assert "there is no run at" in refused("run", "restore", folder / "gone", "1")
+
+
+def test_a_pair_that_is_rejected_meanwhile_is_no_fault(run, folder, monkeypatch):
+    look, paths = [], run_record.record_paths
+
+    def listed(folder):
+        found = paths(folder)
+        if not look:
+            look.append(reject_pairs(folder, [2]))
+        return found
+
+    monkeypatch.setattr(module, "record_paths", listed)
+    lines = run("run", "status", folder).stdout
+    assert "4 of 5, 1 given up, 0 left" in lines
+    put_back(folder, [2])
+    look.clear()
+    monkeypatch.setattr(verification, "record_paths", listed)
+    assert f"{folder}: 4 of 5 pairs, all of them are whole" in run("run", "verify", folder).stdout
 
 
 @pytest.fixture

@@ -3,9 +3,12 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from adiff.cli import surfaces
 from adiff.datasets.readers import read_dataset
+from adiff.errors import InputError
 
 SMALL = ("--images", "2", "--size", "48")
 
@@ -57,6 +60,19 @@ def test_again_is_the_same_and_completes(run, tmp_path, listing):
     assert listing(tmp_path / "set") == first
     run("surfaces", "--out", tmp_path / "other", "--product", "tile", "--seed", "1", *SMALL)
     assert listing(tmp_path / "other")["tile/train/good/000.png"] != first["tile/train/good/000.png"]
+
+
+def test_stopped_halfway_it_is_no_data_set_until_it_is_complete(run, tmp_path, monkeypatch):
+    arguments = ("surfaces", "--out", tmp_path / "set", "--product", "tile", *SMALL)
+    drawn = iter(range(20))
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr(surfaces, "_write_foreground", lambda *_: 1 / (next(drawn) - 12))
+        run(*arguments)
+    for folder in (tmp_path / "set", tmp_path / "set" / "tile"):
+        with pytest.raises(InputError, match=f"{tmp_path / 'set'} is not complete: .* give the same command again"):
+            read_dataset(folder)
+    assert run(*arguments).exit_code == 0
+    assert len(read_dataset(tmp_path / "set").shots) == 6
 
 
 def test_other_settings_and_foreign_folders_are_refused(run, refused, tmp_path, listing):

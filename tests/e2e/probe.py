@@ -15,6 +15,8 @@ from comfy.ldm.modules.attention import optimized_attention
 from safetensors.torch import save_file
 from server import PromptServer
 
+import nodes
+
 INT = ("INT", {"default": 0, "min": 0, "max": 1 << 30})
 
 
@@ -88,6 +90,27 @@ class Masks(Probe):
                 left, top, right, bottom = box
                 mask[top:bottom, left:right] = 1
         return (masks,)
+
+
+class Listed(Probe):
+    """Photos of the input folder, and what is painted on them, as a list: so loaders of other packs give a folder's."""
+
+    RETURN_TYPES, OUTPUT_IS_LIST = ("IMAGE", "MASK"), (True, True)
+    required: ClassVar[dict] = {"files": ("STRING", {"default": "[]"})}
+
+    def run(self, files):
+        loaded = [nodes.LoadImage().load_image(file) for file in json.loads(files)]
+        return [image for image, _ in loaded], [mask for _, mask in loaded]
+
+
+class Words(Probe):
+    """Texts as a list, for widgets of text and for choices."""
+
+    RETURN_TYPES, OUTPUT_IS_LIST = ("STRING,COMBO",), (True,)
+    required: ClassVar[dict] = {"words": ("STRING", {"default": "[]"})}
+
+    def run(self, words):
+        return (json.loads(words),)
 
 
 class OtherPack(Probe):
@@ -225,5 +248,7 @@ class NoGradient(Probe):
         return attention(*args, **kwargs)
 
 
-PROBES = (Tokens, Normal, Masks, OtherPack, Swapped, LittleMemory, Inputs, Weights, Loads, Untold, NoGradient)
+PROBES = (
+    Tokens, Normal, Masks, Listed, Words, OtherPack, Swapped, LittleMemory, Inputs, Weights, Loads, Untold, NoGradient,
+)  # fmt: skip
 NODE_CLASS_MAPPINGS = {f"Probe{kind.__name__}": kind for kind in PROBES}

@@ -294,6 +294,21 @@ def test_a_renamed_library_is_found_again(server, graph):
     assert "library my old things.safetensors is not there" in server.log
 
 
+def test_a_choice_may_come_from_a_node(server, graph):
+    """It is not known when the graph is checked."""
+    label = server.option("ADiffLoadDefect", "defect", "things.safetensors / metal / scratch")
+    for kind, name, choice in (
+        ("ADiffLoadDefect", "defect", label), ("ADiffLoadSpatialEncoder", "encoder", "small.safetensors"),
+    ):  # fmt: skip
+        words = graph("ProbeWords", words=json.dumps([choice]))
+        graph("PreviewAny", source=graph(kind, **{name: words}))
+    server.run(graph)
+    gone = graph("ADiffLoadDefect", defect=graph("ProbeWords", words='["gone.safetensors / metal / dent @0123abcd"]'))
+    graph("PreviewAny", source=gone)
+    with pytest.raises(GraphError, match="gone.safetensors"):
+        server.run(graph)
+
+
 def test_a_library_s_name_may_hold_the_fingerprint_s_sign(server, graph):
     libraries = server.base / "models" / "adiff_libraries"
     other = libraries / "line @2.safetensors"

@@ -1,5 +1,6 @@
 """Add Shots: photos of Load Image with masks painted on them are learned from as a folder of the same would be."""
 
+import json
 import re
 
 import numpy as np
@@ -104,6 +105,28 @@ def test_shots_are_added_to_those_of_a_dataset(server, graph, photos):
     assert "images/b.png" in entry.info["held_out"]
 
 
+def test_a_list_is_one_dataset(server, graph, photos):
+    """As a loader gives a folder's photos, which differ in size: ComfyUI runs other nodes once for each of them."""
+    listed = graph("ProbeListed", files=json.dumps(list(SIZES)))
+    names = graph("ProbeWords", words='["dent", "hole"]')
+    one, several = add(graph, listed), add(graph, listed, defect=names)
+    learned = train(graph, demo(graph), one)
+    masks = graph("ADiffTrainMasks", library=learned, dataset=one, **demo(graph), steps=2, batch=2,
+                  learning_rate=0.02, seed=0, early_stop=False, preview_every=0)  # fmt: skip
+    save(graph, masks, "listed")
+    pictures = [graph("PreviewImage", images=made[1]) for made in (one, chain(graph))]
+    reports = [graph("PreviewAny", source=made[2]) for made in (one, several)]
+    result = server.run(graph)
+    info = stored(server, "listed").defects["metal", "dent"].info
+    assert info["digests"] == [digest_of(pair)[:16] for pair in photos.values()]
+    assert info["shots"] == [name_of(image) for image, _ in photos.values()]
+    picture, other = (result.images(picture) for picture in pictures)
+    assert np.array_equal(picture, other)
+    told, apart = (result.text(report) for report in reports)
+    assert told == "metal/dent: 3 shots of 128 x 96, 64 x 64, 96 x 128, masks 2.6 to 7.81 % of the image"
+    assert [line.partition(" of ")[0] for line in apart.splitlines()] == ["metal/dent: 1 shot", "metal/hole: 2 shots"]
+
+
 def test_a_photo_with_another_mask_is_still_one_that_taught(server, graph, photos):
     other = graph("ProbeMasks", width=128, height=96, boxes="[[0, 0, 8, 8]]")
     table = graph("ADiffScoreDataset", dataset=chain(graph), taught=add(graph, "a.png", masks=other))
@@ -152,6 +175,15 @@ def defect_has_no_name(graph):
     return add(graph, "a.png", defect="")
 
 
+def one_of_a_list_is_bare(graph):
+    return add(graph, graph("ProbeListed", files='["a.png", "plain.png"]'))
+
+
+def several_datasets(graph):
+    return add(graph, "b.png", graph("ADiffLoadDefectDataset", product="", defect="", shots=1, data=graph(
+        "ProbeWords", words='["built in: metal/scratch", "built in: wood/hole"]')))  # fmt: skip
+
+
 def names_look_alike(graph):
     return add(graph, "b.png", add(graph, "a.png"), product="Metal")
 
@@ -178,6 +210,8 @@ CASES = {
     one_mask_for_two_photos: r"1 masks for 2 photos; give one for each photo",
     product_is_a_path: r"product 'metal/sheet' has '/' in it",
     defect_has_no_name: r"defect '' has 0 characters",
+    one_of_a_list_is_bare: r"mask 2 of 2 marks nothing; paint",
+    several_datasets: r"2 datasets; give one",
     names_look_alike: r"metal/dent and Metal/dent differ only in letters that look alike",
     photo_is_there_already: r"photo 1 of 1 is among the shots of metal/dent already; give it once",
     photo_comes_twice: r"photo 2 of 2 is among the shots of metal/dent already; give it once",

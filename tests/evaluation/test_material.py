@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from adiff import run_record
 from adiff.datasets.images import read_photo, write_png
 from adiff.embedding import embedding_fingerprint
 from adiff.errors import InputError
@@ -14,6 +15,7 @@ from adiff.evaluation import material
 from adiff.evaluation.material import check_untaught, open_pairs, read_run, shots_of
 from adiff.evaluation.splits import read_split
 from adiff.library import Defect, Library
+from adiff.rejection import put_back, reject_pairs
 from adiff.run_record import read_records
 from adiff.workers import Claims
 
@@ -47,6 +49,20 @@ def test_a_refined_mask_hides_no_pair_painted_into_a_test_image(work, tmp_path):
     write_png(run / "mask" / "000000_asked.png", mask)
     with pytest.raises(InputError, match="none of the 1 pairs"):
         open_pairs(read_run(run), split, 32)
+
+
+def test_a_pair_that_is_put_back_meanwhile_does_not_make_a_run_unfinished(work, monkeypatch):
+    reject_pairs(work.run, [1])
+    assert len(read_run(work.run).records) == 7
+    broken_ids, back = run_record.broken_ids, []
+
+    def asked(folder):  # after the pairs that exist are listed, and before those that were given up
+        if not back:
+            back.append(put_back(folder, [1]))
+        return broken_ids(folder)
+
+    monkeypatch.setattr(run_record, "broken_ids", asked)
+    assert len(read_run(work.run).records) == 8
 
 
 def test_a_run_of_other_masks_is_another_one(work):

@@ -12,6 +12,7 @@ from adiff.export import export_runs, read_runs
 from adiff.export.dataset import FORMATS
 from adiff.export.splits import Splits
 from adiff.progress import Cancelled
+from adiff.rejection import reject_pairs
 from adiff.storage import run_lock, write_json
 
 OPTIONS = {"voc": {"validation": 0.4}, "coco": {"validation": 0.4, "polygons": True}}
@@ -280,6 +281,14 @@ def test_what_is_no_run_is_refused(make_run, tmp_path):
 def swap_record(folder):
     about = json.loads((folder / "pairs" / "000001.json").read_text())
     write_json(folder / "pairs" / "000001.json", about | {"product": "../../up"})
+
+
+def test_a_pair_that_is_taken_out_meanwhile_is_named(make_run, tmp_path):
+    runs = read_runs([make_run()])
+    reject_pairs(runs[0].folder, [1])
+    for validation in (0.0, 0.4):
+        with pytest.raises(InputError, match="^pair 000001 of .*run was taken out meanwhile; give the same command"):
+            export_runs(runs, tmp_path / f"set{validation}", "coco", validation=validation)
 
 
 DAMAGE = {

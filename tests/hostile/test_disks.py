@@ -29,7 +29,7 @@ from benchmarks.kill import listing
 from tests.hostile.meanwhile import SAID_MEANWHILE
 
 PAGE, FILLER = 4096, "filler"
-UNFINISHED = ("out/masks.json", "out/export.json")
+UNFINISHED = ("out/masks.json", "out/export.json", "out/unfinished.txt")
 """Records that say of a folder that it is not finished."""
 COMMANDS = ("generate", "train", "masks", "export coco", "export mvtec", "report", "rename", "surfaces")
 

@@ -15,7 +15,8 @@ from adiff.cli import app
 from adiff.datasets.images import write_png
 from adiff.errors import InputError
 from adiff.generation import GenerationSettings
-from adiff.report import report_of_run, report_of_runs
+from adiff.rejection import reject_pairs
+from adiff.report import page, report_of_run, report_of_runs
 from adiff.report.run import OPTIONS, rebuilt_command, settings_of
 from adiff.run_record import broken_path
 from adiff.storage import write_json
@@ -53,6 +54,23 @@ def test_the_report_shows_the_run(folder, read_page):
     assert shlex.split(rebuilt_command(PLAN))[:4] == ["adiff", "generate", "LIB", "metal/rust"]
     assert rebuilt_command(PLAN) in page.text and "places in capitals" in page.words
     assert "torch 2.9" not in page.words and "2.9" in page.words  # a list of terms, without a space between
+
+
+@pytest.mark.parametrize("of", ["one", "two"])
+def test_a_pair_that_is_rejected_while_the_report_is_made_is_a_reject_in_it(folder, read_page, monkeypatch, of):
+    taken, tiles_of = [], page.tiles_of
+
+    def tiles_of_a_first_pair(pair, *more, **options):
+        if not taken:
+            taken.append(reject_pairs(folder, [2]))
+        return tiles_of(pair, *more, **options)
+
+    monkeypatch.setattr(page, "tiles_of", tiles_of_a_first_pair)
+    runs = [folder, shutil.copytree(folder, folder.with_name("other"))]
+    told = read_page(report_of_runs(runs) if of == "two" else report_of_run(folder))
+    shown = [card["data-id"] for card in told.all("figure", class_="pair")]
+    assert shown == ["000000", "000001", *["000000", "000001", "000002"] * (of == "two")]
+    assert "by hand" in told.words and (of == "two" or "2 are finished, 1 given up" in told.words)
 
 
 def test_pairs_of_one_run_can_be_ticked(folder, read_page):
