@@ -30,6 +30,8 @@ ENDINGS = ("", "_mask", "_labels", "_asked")
 """What follows a pair's id in the names of its pictures."""
 BY_HAND = "by hand"
 """The reason of a reject that broke no limit: somebody took it out (`rejection`)."""
+PASTING = ("crop-paste", "cutpaste", "draem")
+"""Methods of runs that are made without a base model (`baselines.METHODS`)."""
 NO_MASK = "no_mask"
 """What the record of a broken pair says of one that has no mask, while its normal image opens."""
 AGAIN = "remove it, or its folder, to make it again"

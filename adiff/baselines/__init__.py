@@ -11,7 +11,7 @@ Each draws from its own generator, a function of the seed, the method and the pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -38,9 +38,10 @@ def paste_pairs(
     masks: Sequence[np.ndarray] = (),
     textures: Sequence[np.ndarray] = (),
     objects: Callable[[int], np.ndarray] | None = None,
+    skip: Collection[int] = (),
     seed: int = 0,
 ) -> Iterator[Pasted]:
-    """Make `count` pairs out of normal images (H, W, 3) uint8, one after another.
+    """Make `count` pairs out of normal images (H, W, 3) uint8, one after another, but those whose numbers are in skip.
 
     shots: (image (H, W, 3) uint8, mask (H, W) bool). masks: (H, W) bool, taken in turn and resized to their normal
     image; none: the method's own places and shapes. textures: (H, W, 3) uint8. objects: where the object
@@ -57,6 +58,8 @@ def paste_pairs(
         mask_box(mask)  # raises for an empty one, before the first pair is made
     sources = Sources(shots, textures)
     for number in range(count):
+        if number in skip:
+            continue
         rng = rng_for(seed, method, number)
         index = int(rng.integers(len(normals)))
         normal = normals[index]

@@ -22,10 +22,11 @@ import numpy as np
 
 from ..backbone import Backbone
 from ..contact_sheet import read_pair
+from ..datasets.images import StoredImages
 from ..evaluation.classification import ClassifierSettings, measure_classification
 from ..evaluation.localization import Measured, measure, train_on_pairs
 from ..evaluation.localizer import Example, LocalizerSettings, score
-from ..evaluation.material import Run, StoredImages, open_examples, open_pairs
+from ..evaluation.material import Run, open_examples, open_pairs
 from ..evaluation.published import InceptionReader, LpipsReader, check_packages, measure_published
 from ..evaluation.quality import cluster_distance, measure_quality
 from ..evaluation.resnet import load_network

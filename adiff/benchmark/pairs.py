@@ -11,9 +11,10 @@ from ..backbone import Backbone
 from ..baselines import Pasted, paste_pairs
 from ..baselines.painting import METHODS as PAINTING
 from ..baselines.painting import paint_pairs
-from ..datasets.images import read_photo, write_png
+from ..baselines.run import write_pasted
+from ..datasets.images import StoredImages, read_photo
 from ..errors import InputError
-from ..evaluation.material import Run, StoredImages, read_run
+from ..evaluation.material import Run, read_run
 from ..generation import generate_run
 from ..generation.run import references_of
 from ..generation.sources import Batch
@@ -103,13 +104,8 @@ def _make_baseline(
         made = paste_pairs(recipe.source, normals, count, shots=shots.pairs, objects=objects, seed=seed)
     progress.start(count, f"pairs {'/'.join(key)}")
     for number, pair in enumerate(made):
-        name = f"{number:06d}"
-        write_png(folder / "image" / f"{name}.png", pair.image)
-        write_png(folder / "mask" / f"{name}_mask.png", pair.mask)
-        record = {"id": name, "product": key[0], "defect": key[1], "normal": paths[pair.normal].name, "seed": seed}
-        record |= {"mask": {"kind": "baseline"}}
-        record |= _measured(workshop, recipe.source, pair, normals[pair.normal], reference)
-        write_json(record_path(folder, number), record)
+        measures = _measured(workshop, recipe.source, pair, normals[pair.normal], reference)
+        write_pasted(folder, number, key, "baseline", pair, paths[pair.normal].name, seed, measures)
         progress.update(number + 1)
     progress.finish()
 

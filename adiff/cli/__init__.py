@@ -1,6 +1,20 @@
 """The `adiff` command, one file per command group; nothing heavy is imported before a command runs."""
 
-from . import annotations, benchmark, demo, dual, evaluate, export, generate, library, masks, runs, surfaces, train
+from . import (
+    annotations,
+    benchmark,
+    demo,
+    dual,
+    evaluate,
+    export,
+    generate,
+    library,
+    masks,
+    paste,
+    runs,
+    surfaces,
+    train,
+)
 from .app import app, main
 
 __all__ = ["app", "main"]
@@ -12,6 +26,7 @@ EXAMPLES = {
     train.train: "adiff train surfaces --product wood --defect hole --shots 5 --out holes.safetensors",
     masks.masks: "adiff masks holes.safetensors wood/hole -n 20 --out masks",
     generate.generate: "adiff generate holes.safetensors wood/hole --normals surfaces/wood/train/good -n 100 --out run",
+    paste.paste: "adiff paste surfaces --product wood --defect hole --shots 5 --normals surfaces -n 100 --out pasted",
     export.export: "adiff export run --format coco --validation 0.2 --out dataset",
     dual.train_dual: "adiff train-dual surfaces --product gasket --defect crack --shots 5 --out dual.safetensors",
     benchmark.benchmark: "adiff benchmark surfaces --suite ablation --quick --out bench",

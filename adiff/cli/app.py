@@ -39,7 +39,7 @@ WAYS_OUT = {
     errno.EISDIR: "a folder stands where a file is wanted; give another place",
 }
 """What to do about an error of the system's own."""
-ALONE = ("demo", "evaluate", "generate-dual", "masks", "surfaces", "train-dual")
+ALONE = ("demo", "evaluate", "generate-dual", "masks", "paste", "surfaces", "train-dual")
 """Commands whose output one process writes: a launcher ends all when a second one finds it taken."""
 NO_ROOM = (
     "out of memory; end what else takes memory of the device, take smaller batches or a smaller base model, or compute "

@@ -79,16 +79,20 @@ class OnObject:
             return source
         from ..generation.placing import PlacedMasks
 
-        return PlacedMasks.of(source, self._of(entry.product, tuple(normals)), self.place.value, list(entry.shot_masks))
+        return PlacedMasks.of(
+            source, self.objects(entry.product, normals), self.place.value, list(entry.shot_masks)
+        )  # fmt: skip
 
-    def _of(self, product: str, normals: tuple[Path, ...]) -> Objects:
+    def objects(self, product: str, normals: Sequence[Path]) -> Objects:
+        """Where the object is in a product's normal images."""
         from ..generation.placing import given_objects
 
         if self.foreground is not None:
             return given_objects(self.foreground, product, normals)
-        if normals not in self._objects:
-            self._objects[normals] = objects_in(normals, self.find)
-        return self._objects[normals]
+        known = tuple(normals)
+        if known not in self._objects:
+            self._objects[known] = objects_in(normals, self.find)
+        return self._objects[known]
 
 
 def objects_in(normals: Sequence[Path], find: Find) -> FoundObjects:

@@ -14,7 +14,7 @@ import typer
 
 from .. import run_record
 from ..errors import InputError
-from ..run_record import record_paths
+from ..run_record import PASTING, record_paths
 from ..workers import workers_of
 from .app import keeping, printable
 from .destination import Destination
@@ -179,16 +179,17 @@ def _pairs(numbers: Collection[int]) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """What run.json asks for."""
+    """What run.json asks for. base: None for pasted pairs, of which `method` tells how."""
 
     product: str
     defect: str
     count: int
     batch: int
     seed: int
-    base: str
+    base: str | None
     settings: dict[str, Any]
     tries: int = 1
+    method: str | None = None
 
     @property
     def name(self) -> str:
@@ -198,17 +199,19 @@ class Plan:
 def plan_of(folder: Path) -> Plan:
     """Read run.json. Raises FileNotFoundError for no folder, InputError for one that is no run, damaged or newer."""
     content, record = run_record.read_plan(folder), folder / "run.json"
-    settings, base = content.get("settings"), content.get("base")
+    settings, base, method = content.get("settings"), content.get("base"), content.get("method")
     values = {name: content.get(name) for name in ("product", "defect", "count", "seed")}
     if not isinstance(settings, dict):
         raise InputError(f"{record} is damaged: it has no settings")
     values |= {"batch": settings.get("batch"), "base": base.get("name") if isinstance(base, dict) else None}
     kinds = {"product": str, "defect": str, "base": str, "count": int, "batch": int, "seed": int}
+    if pasted := base is None and method in PASTING:
+        del kinds["base"]
     for name, kind in kinds.items():
         value = values[name]
         if not isinstance(value, kind) or isinstance(value, bool) or (name in ("count", "batch") and value < 1):
             raise InputError(f"{record} is damaged: {name} is {str(value)[:40]!r}")
-    return Plan(settings=settings, tries=run_record.tries_of(content), **values)
+    return Plan(settings=settings, tries=run_record.tries_of(content), method=method if pasted else None, **values)
 
 
 def progress_of(folder: Path, plan: Plan) -> dict[str, Any]:
@@ -260,7 +263,7 @@ def told_of(folder: str, plan: Plan, about: dict[str, Any]) -> dict[str, str]:
     lost = f", {about['rejected']} given up" if about["rejected"] else ""
     lost += f", {len(about['broken'])} broken" if about["broken"] else ""
     lines = {
-        "run": f"{folder}: {plan.name} on {plan.base}, seed {plan.seed}",
+        "run": f"{folder}: {plan.name} {f'on {plan.base}' if plan.base else f'by {plan.method}'}, seed {plan.seed}",
         "pairs": f"{about['done']} of {plan.count}{lost}, {about['left']} left",
         "batches": f"{batches['done']} of {batches['of']} of {plan.batch} each{begun}",
         "last pair": "none yet" if last is None else f"{duration(last)} ago",

@@ -7,7 +7,7 @@ import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -250,6 +250,19 @@ def _refuse_labels(values: np.ndarray, mask: np.ndarray, full: int, path: Path) 
             f"{(full + 1) // 2} of {full}; write it black and white, an image of class numbers as one mask a class "
             "(`adiff import` does, in Pascal VOC's layout)"
         )
+
+
+@dataclass(frozen=True)
+class StoredImages(Sequence[np.ndarray]):
+    """Images (H, W, 3) uint8 that are opened one by one when they are asked for: there may be many large ones."""
+
+    paths: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return read_photo(self.paths[index]).rgb
 
 
 def write_png(path: Path | str, array: np.ndarray, text: Mapping[str, str] | None = None) -> None:

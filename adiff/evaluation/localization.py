@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..datasets.images import StoredImages
 from ..errors import InputError
 from ..generation.seeds import rng_for
 from ..progress import Progress
 from .localizer import Example, LocalizerSettings, Scorer, Trained, score, train_localizer
-from .material import Run, StoredImages, open_examples, open_pairs
+from .material import Run, open_examples, open_pairs
 from .metrics import average_precision, image_metrics, image_score, pixel_metrics
 from .splits import Split, split_by_group
 

@@ -161,16 +161,3 @@ def _is_of(run: Run, record: dict[str, Any], pair: Pair, normal: np.ndarray) -> 
 def open_examples(shots: Sequence[Shot]) -> list[Example]:
     """Open real shots."""
     return [Example(photo.rgb, mask.mask) for photo, mask in read_shots(shots)]
-
-
-@dataclass(frozen=True)
-class StoredImages(Sequence[np.ndarray]):
-    """Images (H, W, 3) uint8 that are opened one by one when they are asked for: there may be many large ones."""
-
-    paths: Sequence[Path]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return read_photo(self.paths[index]).rgb

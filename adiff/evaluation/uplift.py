@@ -27,6 +27,7 @@ from ..baselines import paste_pairs
 from ..baselines.painting import METHODS as PAINTING
 from ..baselines.painting import paint_pairs
 from ..baselines.textual_inversion import learn_tokens
+from ..datasets.images import StoredImages
 from ..errors import InputError
 from ..generation import GenerationSettings
 from ..generation.seeds import rng_for
@@ -37,7 +38,7 @@ from ..training import AnomalySettings
 from ..versions import versions
 from .localization import VALIDATION, Measured, measure
 from .localizer import Example, LocalizerSettings, score, train_localizer
-from .material import Run, StoredImages, open_examples, open_pairs
+from .material import Run, open_examples, open_pairs
 from .splits import Split, split_by_group
 
 REAL, GENERATED = "real", "generated"

@@ -250,18 +250,21 @@ def _alone(values: list[Any]) -> Any:
 
 
 def open_run(
-    out: Path, identity: dict[str, Any], backbone: Backbone, told: Mapping[str, Any], name: Path | str | None = None
-) -> None:
+    out: Path, identity: dict[str, Any], backbone: Backbone | None, told: Mapping[str, Any],
+    name: Path | str | None = None,
+) -> None:  # fmt: skip
     """Make the run's folder, with what is `told` of the run besides, or check that the one there is this run.
 
-    name: what to call the folder, if it is the stand-in of another.
+    backbone: what paints it, None for a run that is pasted. name: what to call the folder, if it is the stand-in of
+    another.
     """
     record, name = out / "run.json", name or out
     identity = json.loads(json.dumps(identity))  # as it will be read: a pair of numbers is a list there
-    environment = {
-        **versions(), "python": platform.python_version(), "device": backbone.device.type, "dtype": str(backbone.dtype),
-        "threads": torch.get_num_threads(),
-    }  # fmt: skip
+    environment = {**versions(), "python": platform.python_version()}
+    if backbone is not None:
+        environment |= {
+            "device": backbone.device.type, "dtype": str(backbone.dtype), "threads": torch.get_num_threads()
+        }  # fmt: skip
     if not record.exists():
         if out.exists() and not out.is_dir():
             raise InputError(f"{out} is a file; choose a new or empty folder")

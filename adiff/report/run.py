@@ -202,6 +202,10 @@ def rebuilt_command(plan: Mapping[str, Any]) -> str:
                 for text in (f"--{name}", str(value))]  # fmt: skip
         photos = ["--normals", "NORMALS"] if _table(plan.get("backgrounds")).get("kind") == "photos" else []
         return shlex.join(["adiff", "generate-dual", "DUAL", "--base", base, *photos, *told, *end])
+    if plan.get("method") is not None:
+        named = ["--product", str(plan.get("product")), "--defect", str(plan.get("defect"))]
+        how = ["--method", str(plan["method"]), "--normals", "NORMALS"]
+        return shlex.join(["adiff", "paste", "DATA", *named, *how, *end])
     names = [f"{plan.get('product')}/{defect}" for defect in _defects(plan)]
     parts = ["adiff", "generate", "LIB", *names, "--base", base, "--normals", "NORMALS"]
     for masks in _listed(plan.get("masks")):

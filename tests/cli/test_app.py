@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from adiff.backbone import demo_library_path
-from adiff.cli import EXAMPLES, app, options
+from adiff.cli import EXAMPLES, app, options, paste
 from adiff.cli.app import NO_ROOM, WAYS_OUT, OneLineErrors, keeping
 from adiff.errors import InputError
 from adiff.library import Defect, Library, save_library
@@ -175,13 +175,14 @@ def test_ctrl_c_ends_a_real_process_with_130(tmp_path):
 
 
 def test_the_choices_are_the_library_s():
-    from adiff import blending, reweighting
+    from adiff import baselines, blending, reweighting
     from adiff.backbone import precision
 
     assert {mode.value for mode in options.Reweighting} == set(reweighting.MODES)
     assert {kind.value for kind in options.Distance} == set(reweighting.DISTANCES)
     assert {kind.value for kind in options.Blending} == set(blending.KINDS)
     assert {one.value for one in options.Precision} == set(precision.PRECISIONS)
+    assert [one.value for one in paste.Method] == list(baselines.METHODS)
 
 
 def test_the_defaults_of_generate_are_the_library_s():
@@ -192,7 +193,7 @@ def test_the_defaults_of_generate_are_the_library_s():
     for setting in dataclasses.fields(GenerationSettings):
         if setting.name in defaults:
             offered = getattr(defaults[setting.name], "value", defaults[setting.name])
-            assert offered == setting.default, setting.name
+            assert type(setting.default)(offered) == setting.default, setting.name  # the guidance may be `auto` too
 
 
 def test_the_device_is_said_before_the_command(monkeypatch):

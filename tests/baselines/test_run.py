@@ -1,0 +1,102 @@
+"""Runs of pasted pairs: whole, resumable, and read by all that reads runs."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+
+from adiff.baselines import METHODS
+from adiff.baselines.run import paste_run
+from adiff.datasets.images import read_mask, read_photo, write_png
+from adiff.errors import InputError
+from adiff.evaluation.material import read_run
+from adiff.export import export_runs, read_runs
+from adiff.learning import Shots
+from adiff.rejection import reject_pairs
+from adiff.report import report_of_run
+from adiff.report.run import rebuilt_command
+from adiff.run_record import PASTING
+
+KEY = ("metal", "scratch")
+
+
+@pytest.fixture
+def normals(tmp_path):
+    rng = np.random.default_rng(1)
+    paths = [tmp_path / "good" / f"{i}.png" for i in range(3)]
+    for path in paths:
+        write_png(path, rng.integers(0, 255, (64, 64, 3), np.uint8))
+    return paths
+
+
+@pytest.fixture
+def shots(make_mask):
+    mask = make_mask(20, 24, 10, 12)
+    return Shots([(np.where(mask[..., None], 200, 90).astype(np.uint8).repeat(3, 2), mask)], ("a.png",), (), ())
+
+
+@pytest.fixture
+def start(normals, shots, tmp_path):
+    return partial(paste_run, "crop-paste", KEY, shots, normals, count=6, out=tmp_path / "run", seed=3)
+
+
+def listing(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_names_of_methods_are_one():
+    assert tuple(METHODS) == PASTING
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_pairs_are_the_normal_image_outside_their_masks(normals, shots, tmp_path, method):
+    result = paste_run(method, KEY, shots, normals, count=4, out=tmp_path / "run")
+    assert len(result.pairs) == 4 and not result.cancelled
+    for record in result.pairs:
+        image = read_photo(result.out / "image" / f"{record['id']}.png").rgb
+        mask = read_mask(result.out / "mask" / f"{record['id']}_mask.png").mask
+        normal = read_photo(normals[0].with_name(record["normal"])).rgb
+        assert np.array_equal(image[~mask], normal[~mask]) and (image[mask] != normal[mask]).any()
+        assert record["leak"] == 0 and record["area"] == mask.mean() and record["mask"] == {"kind": method}
+
+
+def test_a_run_that_lost_pairs_ends_with_the_same_files(start):
+    out = start().out
+    before = listing(out)
+    for name in ("pairs/000001.json", "image/000004.png", "pairs/000004.json"):
+        (out / name).unlink()
+    start()
+    assert listing(out) == before
+    reject_pairs(out, [2])
+    start()
+    assert not (out / "pairs" / "000002.json").exists()
+
+
+def test_a_cancelled_run_keeps_its_pairs_and_goes_on(start, stopper, tmp_path):
+    assert start(out=tmp_path / "whole") and start(progress=stopper(3)).cancelled
+    there = len(list((tmp_path / "run" / "pairs").iterdir()))
+    assert 0 < there < 6
+    assert len(start().pairs) == 6
+    assert listing(tmp_path / "run") == listing(tmp_path / "whole")
+
+
+def test_another_run_is_refused_by_what_differs(start, shots, normals, tmp_path):
+    start()
+    with pytest.raises(InputError, match=r"another run \(seed 3, now 4\)"):
+        start(seed=4)
+    ((image, mask),) = shots.pairs
+    with pytest.raises(InputError, match=r"another run \(digests"):
+        paste_run("crop-paste", KEY, Shots([(image + 1, mask)], ("a.png",), (), ()), normals, count=6,
+                  out=tmp_path / "run", seed=3)  # fmt: skip
+
+
+def test_readers_of_runs_take_it(start, normals, tmp_path):
+    out = start(command="adiff paste DATA").out
+    run = read_run(out)
+    assert run.key == KEY and not run.is_dual and run.taught == ["a.png"]
+    assert "adiff paste DATA" in report_of_run(out, normals=normals[0].parent).read_text("utf-8")
+    export_runs(read_runs([out]), tmp_path / "coco", "coco")
+    assert len(json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())["images"]) == 6
+    words = rebuilt_command(json.loads((out / "run.json").read_text())).split()
+    assert words[:3] == ["adiff", "paste", "DATA"] and "crop-paste" in words
