@@ -21,8 +21,8 @@ GENERATED, DUAL = "generated", "dual"
 """The sources of pairs that are this project's own, AnomalyDiffusion and DualAnoDiff; others are baselines, of
 `baselines` or `baselines.painting`."""
 DIGEST = 12
-ADDED = ("filtered", "fitted")
-"""What recipes of older benchmarks have not; where it is False a recipe is theirs."""
+ADDED = ("filtered", "fitted", "mixed")
+"""What recipes of older benchmarks have not; where it is False, or None, a recipe is theirs."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Recipe:
     an E learned from scratch; None: the benchmark's own E. mask_tokens: k'. dual: how a dual model is learned, but
     for its steps and rate; its pairs take the steps of `generation`. varied: whether masks are the shots' own, varied,
     instead of learned ones. filtered: whether pairs must keep the limits that the shots set (`auto_filter`). fitted:
-    whether the guidance is the one that suits the shots (`generation.guidance`), not that of `generation`. detect:
+    whether the guidance is the one that suits the shots (`generation.guidance`), not that of `generation`. mixed: the
+    source of every other pair, None for that of the others. detect:
     whether a detector is trained. whole: also what only a whole product has, the classifier of its defects.
     """
 
@@ -52,6 +53,7 @@ class Recipe:
     varied: bool = False
     filtered: bool = False
     fitted: bool = False
+    mixed: str | None = None
     detect: bool = True
     whole: bool = False
 
@@ -65,7 +67,7 @@ class Recipe:
 
     def painting(self) -> list[Any]:
         """What of it decides how they are painted, and which pairs are kept."""
-        return [asdict(self.generation), *(name for name in ADDED if getattr(self, name))]
+        return [asdict(self.generation), *(name for name in ADDED if getattr(self, name) is True)]
 
     def masks(self) -> dict[str, Any]:
         """What of it decides which masks are sampled."""

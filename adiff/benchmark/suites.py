@@ -37,6 +37,7 @@ from .target import Unit
 REAL, WITH = "real", " + "
 VARIED = "shots' masks varied"
 """Of pairs whose masks are the shots' own, varied, instead of learned ones."""
+MIXED = "generated and crop-paste, half each"
 PAIRS = ("fill", "leak", "likeness", "gap", "seam", "novelty")
 """Measures of pairs (METHOD 6), and their gap to real defects (`measures.gap`)."""
 PIXELS = ("pixel_ap", "pixel_auroc", "pixel_f1_max", "pro")
@@ -153,6 +154,7 @@ def _uplift() -> tuple[Variant, ...]:
     recipes[GENERATED] = Recipe()
     for name in (f"{REAL}{WITH}{GENERATED}", GENERATED):
         recipes[f"{name}, {VARIED}"] = replace(recipes[name], varied=True)
+    recipes[f"{REAL}{WITH}{MIXED}"] = Recipe(mixed="crop-paste", real=True)
     return tuple(Variant(name, recipe, None if name == REAL else REAL) for name, recipe in recipes.items())
 
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from adiff.benchmark import Budget, Cell, Failures, Recipe, Variant, Weights, run_matrix
+from adiff.benchmark.pairs import make_runs
 from adiff.benchmark.run import read_rows, time_left
 from adiff.errors import InputError
 from adiff.generation import GenerationSettings
-from adiff.progress import Cancelled
+from adiff.progress import Cancelled, NullProgress
 
 FAST = GenerationSettings(steps=2, guidance=1.0, reweighting="off", crop=False)
 
@@ -49,6 +50,17 @@ def test_cells_end_to_end(work):
         "metal/test/scratch/000.png", "metal/test/scratch/001.png"
     ]  # fmt: skip
     assert ours["spent"] >= sum(ours["seconds"].values()) - 0.2
+
+
+def test_mixed_pairs_are_every_other_one_of_both_sources(work):
+    bench, unit = work.bench(), work.units[0]
+    recipe = replace(OURS.recipe, mixed="crop-paste")
+    with bench.turns:
+        ours, pasted = make_runs(bench.workshop, unit, recipe, 0, bench.out / "mixed", NullProgress())
+    assert (ours.plan.get("method"), pasted.plan["method"]) == (None, "crop-paste")
+    numbers = [[int(record["id"]) for record in run.records] for run in (ours, pasted)]
+    every = range(bench.budget.pairs)
+    assert numbers == [list(every[0::2]), list(every[1::2])]
 
 
 def test_filtered_pairs_keep_the_shots_limits(work):

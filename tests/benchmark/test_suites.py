@@ -92,8 +92,10 @@ def test_some_variants_come_with_their_controls():
 
 def test_the_uplift_has_the_rows_of_adiff_evaluate():
     varied = [f"{row}, shots' masks varied" for row in (ROWS[-2], ROWS[-1])]
-    assert [variant.name for variant in SUITES["uplift"].variants] == [*ROWS, *varied]
-    assert [v.recipe.varied for v in SUITES["uplift"].variants] == [False] * len(ROWS) + [True, True]
+    mixed = "real + generated and crop-paste, half each"
+    assert [variant.name for variant in SUITES["uplift"].variants] == [*ROWS, *varied, mixed]
+    assert [v.recipe.varied for v in SUITES["uplift"].variants] == [False] * len(ROWS) + [True, True, False]
+    assert recipe("uplift", mixed).mixed == "crop-paste" and "mixed" not in recipe("uplift", "generated").record()
     assert recipe("uplift", "real").source is None and recipe("uplift", "real").real
     assert recipe("uplift", "real + cutpaste").source == "cutpaste" and not recipe("uplift", "generated").real
 
