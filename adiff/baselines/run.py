@@ -50,7 +50,7 @@ def paste_run(
     identity = {
         "format": FORMAT, "method": method, "product": key[0], "defect": key[1], "count": count, "seed": seed,
         "masks": {"kind": method, "objects": None if objects is None else objects.record()},
-        "normals": [path.name for path in normals], "textures": [path.name for path in textures],
+        "normals": [path.name for path in normals], "textures": [path.name for path in textures] or None,
         "settings": {"batch": 1}, "shots": list(shots.files), "digests": [digest_of(pair) for pair in shots.pairs],
     }  # fmt: skip
     photos = StoredImages(normals)

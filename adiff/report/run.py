@@ -15,6 +15,7 @@ from ..contact_sheet import Block, StoredPairs, measure_of
 from ..errors import InputError
 from ..generation import GenerationSettings
 from ..run_record import (
+    PASTING,
     REJECTS,
     Records,
     given_up,
@@ -137,12 +138,15 @@ def _lead(told: Told) -> str:
     lost = sum(one.given_up for one in told.rejects)
     wanted, normals, base = plan.get("count"), plan.get("normals"), _table(plan.get("base")).get("name", "?")
     several = isinstance(normals, list) and len(normals) != 1
-    what = f"Painted into {len(normals)} normal images" if several else "Painted into a normal image"
+    pasted = plan.get("method") in PASTING
+    what = f"into {len(normals)} normal images" if several else "into a normal image"
+    what = f"Pasted {what} by {plan['method']}" if pasted else f"Painted {what}"
     what = "Whole images, made with their defects" if _is_dual(plan) else what
     is_short = isinstance(wanted, int) and wanted > done
     given_up = f", {lost} given up" if lost else ""
     unfinished = f" The run wants {wanted} pairs; {done} are finished{given_up}." if is_short else ""
-    return f"{what} by the base model {base}, from seed {plan.get('seed')}.{unfinished}"
+    what += "" if pasted else f" by the base model {base}"
+    return f"{what}, from seed {plan.get('seed')}.{unfinished}"
 
 
 def settings_of(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -202,7 +206,7 @@ def rebuilt_command(plan: Mapping[str, Any]) -> str:
                 for text in (f"--{name}", str(value))]  # fmt: skip
         photos = ["--normals", "NORMALS"] if _table(plan.get("backgrounds")).get("kind") == "photos" else []
         return shlex.join(["adiff", "generate-dual", "DUAL", "--base", base, *photos, *told, *end])
-    if plan.get("method") is not None:
+    if plan.get("method") in PASTING:
         named = ["--product", str(plan.get("product")), "--defect", str(plan.get("defect"))]
         how = ["--method", str(plan["method"]), "--normals", "NORMALS"]
         return shlex.join(["adiff", "paste", "DATA", *named, *how, *end])

@@ -95,7 +95,8 @@ def test_readers_of_runs_take_it(start, normals, tmp_path):
     out = start(command="adiff paste DATA").out
     run = read_run(out)
     assert run.key == KEY and not run.is_dual and run.taught == ["a.png"]
-    assert "adiff paste DATA" in report_of_run(out, normals=normals[0].parent).read_text("utf-8")
+    page = report_of_run(out, normals=normals[0].parent).read_text("utf-8")
+    assert "adiff paste DATA" in page and "Pasted into 3 normal images by crop-paste, from seed 3." in page
     export_runs(read_runs([out]), tmp_path / "coco", "coco")
     assert len(json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())["images"]) == 6
     words = rebuilt_command(json.loads((out / "run.json").read_text())).split()
