@@ -14,6 +14,7 @@ from adiff.generation.batch import Task
 from adiff.generation.guidance import GAIN, LADDER, PAIRS, descend
 from adiff.generation.seeds import generator_for
 from adiff.library import Defect, Library
+from adiff.progress import Cancelled, NullProgress
 from adiff.scoring import ShotReference, describe
 
 HOLE, DENT = ("metal", "hole"), ("metal", "dent")
@@ -106,8 +107,9 @@ def start(backbone, encoder, embedding, photos, masks, shots_of, tmp_path):
     }
     library = Library(learned, backbone.fingerprint, "tiny", 768)
 
-    def run(key=HOLE, masks=FolderMasks(files), **options):
+    def run(key=HOLE, masks=None, **options):
         given = {"count": 3, "out": tmp_path / "run", "settings": FEW, "seed": 7, "fit": True, **options}
+        masks = masks or FolderMasks(files)
         return generate_run(backbone, given.pop("library", library), key, encoder, normals, masks, **given)
 
     return run
@@ -151,10 +153,24 @@ def test_a_run_that_another_process_has_begun_meanwhile_has_its_guidance(start, 
     assert plan_of(start())["settings"]["guidance"] == 6.0
 
 
-def test_a_run_with_a_given_guidance_is_not_one_with_a_fitted_one(start):
+def test_a_place_that_is_taken_is_told_before_anything_is_fitted(start, monkeypatch, tmp_path):
+    monkeypatch.setattr(Task, "fits", None)
     start(fit=False, settings=replace(FEW, guidance=1.25))
-    with pytest.raises(InputError, match=r"another run \(settings.guidance 1.25, now"):
+    with pytest.raises(InputError, match=r"another run \(settings.guidance 1.25, now auto\); choose another folder"):
         start()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").touch()
+    with pytest.raises(InputError, match="not empty and holds no run"):
+        start(out=tmp_path / "full")
+
+
+def test_a_run_that_is_stopped_while_it_is_fitted_is_a_stopped_run(start, monkeypatch, tmp_path):
+    class Stopped(NullProgress):
+        def update(self, done, total=None):
+            raise Cancelled
+
+    result = start(progress=Stopped())
+    assert result.cancelled and not result.pairs and not (tmp_path / "run").exists()
 
 
 def test_each_of_two_defects_of_an_image_has_its_own(start, tmp_path, make_mask):
