@@ -30,6 +30,8 @@ TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.[0-9a-f]{16}\.tmp")
 """Names of temporary files: a digest of the name that the file will have, then a number of each write's own."""
 UNFINISHED = "unfinished.txt"
 """Name of the file that says that a data set is a part of what it will be."""
+FILLING = "adiff is filling this folder, or was stopped; the same command, given again, completes it.\n"
+"""What it says; a file of the name that says something else is somebody's own."""
 TRIES = 100
 """How often to make a folder that other processes remove at the same time."""
 
@@ -210,7 +212,7 @@ def filled_folder(out: Path, record: str, about: dict[str, Any], settings: dict[
     """Make a folder with a record of the settings that it is filled by, or find the same ones in it.
 
     UNFINISHED is there until it is filled, so that nobody takes a part for the whole (`check_finished`). record: the
-    file's name; about: what else stands in it, `kind` names the command. Raises InputError for any other content.
+    file's name; about: what else stands in it. Raises InputError for any other content.
     """
     from . import __version__
 
@@ -226,18 +228,23 @@ def filled_folder(out: Path, record: str, about: dict[str, Any], settings: dict[
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, {"adiff": __version__, **about, **settings})
-    command = f"adiff {about['kind']}"
-    write_text(out / UNFINISHED, f"`{command}` is filling this folder, or was stopped; given again, it completes it.\n")
+    write_text(out / UNFINISHED, FILLING)
     yield
     (out / UNFINISHED).unlink(missing_ok=True)
 
 
 def check_finished(folder: Path) -> None:
-    """Raise InputError for a folder that a command has not filled yet (`filled_folder`), or one in such a folder."""
-    for place in (folder, folder.absolute().parent):
-        if (place / UNFINISHED).is_file():
+    """Raise InputError for a folder that a command has not filled yet (`filled_folder`), or one anywhere in it."""
+    for place in (folder, *folder.resolve().parents):
+        if is_unfinished(place):
             raise InputError(f"{place} is not complete: the command that fills it is at work, or was stopped; give the "
                              f"same command again, which removes {UNFINISHED} at its end")  # fmt: skip
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder is one that a command has not filled yet (`filled_folder`)."""
+    mark = folder / UNFINISHED
+    return mark.is_file() and mark.read_bytes() == FILLING.encode()
 
 
 @contextlib.contextmanager

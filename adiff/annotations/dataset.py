@@ -112,7 +112,7 @@ def _planned(photos: Sequence[Annotated], labels: Sequence[str], as_one: str | N
     """The files to write, in natural order of their names; warns of what is left out, and of marks that are boxes."""
     photos = _without_good(photos)
     if good_ones := [label for label in labels if _is_good(label)]:
-        raise InputError(f"the label {good_ones[0]!r} is no defect; photos that have no other mark are normal images")
+        raise InputError(f"the label {good_ones[0]!r} is no defect; photos without other marks count as unmarked")
     every = list(dict.fromkeys(mark.label for photo in photos for mark in photo.marks))
     if missing := [label for label in labels if label not in every]:
         raise InputError(f"no mark has the label {missing[0]!r}; there: {labels_listed(every) or 'none'}")
@@ -145,7 +145,7 @@ def _without_good(photos: Sequence[Annotated]) -> list[Annotated]:
     kept = [replace(photo, marks=tuple(mark for mark in photo.marks if not _is_good(mark.label))) for photo in photos]
     every = [mark.label for photo in photos for mark in photo.marks]
     if good := [label for label in every if _is_good(label)]:
-        logger.warning("marks called %s: %d of %d; they are no defect, photos that have no other are normal images",
+        logger.warning("marks called %s: %d of %d; they are no defect; photos without others count as unmarked",
                        labels_listed(good), len(good), len(every))  # fmt: skip
     return kept
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ COLOURS = "labelmap.txt"
 """Names as `adiff export`, CVAT and Datumaro write them, label:r,g,b:parts:actions, the colours perhaps left out."""
 NAMES = (COLOURS, "class_names.txt", "labels.txt")
 """Files that name the classes, a line each: from number 1 on, or after a line of the background."""
+COMMENT = re.compile(r"#(?!.*:\d+,\d+,\d+:)")
+"""How a line begins that names no class; a name may begin so too, before its colour."""
 GROUND = ("background", "_background_")
 """Lines that name no class."""
 
@@ -114,7 +117,7 @@ def _named(root: Path) -> tuple[dict[int, str], bool]:
     if path is None:
         raise InputError(f"{root} names no classes; expected {NAMES[-1]} there, a class a line from number 1 on")
     lines = [line for line in map(str.strip, read_lines(path)) if line]
-    lines = [line for line in lines if line.lower() != "__ignore__" and not line.startswith("#")]
+    lines = [line for line in lines if line.lower() != "__ignore__" and not COMMENT.match(line)]
     told = [line.partition(":") for line in lines] if path.name == COLOURS else [(line, "", "") for line in lines]
     colours = [colour for _, _, rest in told if (colour := rest.partition(":")[0])]
     if colours and len(colours) < len(told):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from ..errors import InputError
-from ..storage import LOCK, clear_folder, run_lock
+from ..storage import LOCK, clear_folder, is_unfinished, run_lock
 from ..workers import join_run
 from .app import keeping
 from .command import given_command
@@ -267,7 +267,7 @@ def _data(given: _Given, progress: CliProgress) -> tuple[Path, int | None]:
     products = {p: tuple(d for of, d in keys if of == p) for p, _ in keys}
     data, teach = given.out / DATA, max(TEACHING[given.images], given.shots or 0)
     with Turns(given.out) as turns, turns.in_turn(DATA):
-        if not (data / CAPTIONS).exists():  # written last
+        if not (data / CAPTIONS).exists() or is_unfinished(data):  # written last, but for what says so
             write_surfaces(data, products, given.images, SIZE, 0, progress)
     return data, teach
 

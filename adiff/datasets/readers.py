@@ -160,10 +160,14 @@ def read_shots(shots: Sequence[Shot]) -> list[tuple[Photo, MaskFile]]:
 
 
 def list_images(folder: Path | str) -> tuple[Path, ...]:
-    """Image files of one folder in natural order; InputError if it is missing, empty, or a link leads out of it."""
+    """Image files of one folder in natural order.
+
+    Raises InputError if it is missing, empty, or a link leads out of it, or the command that fills it was stopped.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"the folder {folder} {'is a file' if folder.exists() else 'does not exist'}")
+    check_finished(folder)
     files = _image_files(folder, folder)
     if not files:
         raise InputError(f"no images in {folder}; expected {_listed(SUFFIXES, len(SUFFIXES))} files in it")

@@ -26,6 +26,8 @@ from .yolo import SEEN, YoloWriter
 FORMATS: dict[str, Callable[[Target], Writer]] = {
     "mvtec": MvtecWriter, "coco": CocoWriter, "yolo": YoloWriter, "voc": VocWriter, "folder": FolderWriter,
 }  # fmt: skip
+LAYOUTS = {"coco": 2}
+"""Formats whose files lie otherwise than older versions put them; what these wrote does not grow, but is made anew."""
 RECORD, KIND = "export.json", "export"
 """The file that says what a folder was exported from, and by which settings."""
 REMEDY = "remove the folder or give another one"
@@ -85,7 +87,7 @@ def export_runs(
     normals, progress = normals or {}, progress or NullProgress()
     _check_options(runs, out, format, polygons, validation, normals)
     asked = {
-        "format": format, "polygons": polygons, "validation": validation, "seed": seed,
+        "format": format, "layout": LAYOUTS.get(format), "polygons": polygons, "validation": validation, "seed": seed,
         "normals": {product: [path.name for path in paths] for product, paths in normals.items()},
     }  # fmt: skip
     parted = runs if validation and format != "mvtec" else ()  # MVTec's defects are all for testing

@@ -222,7 +222,7 @@ def _damage_told(run: Run, name: str) -> Iterator[None]:
         yield
     except (InputError, FileNotFoundError) as error:
         if not (run.records / f"{name}.json").exists():
-            told = f"pair {name} of {run.folder} was taken out meanwhile; give the same command again"
+            told = f"pair {name} of {run.folder} was taken out meanwhile; export again, to a new folder"
             raise InputError(told) from error
         raise InputError(f"pair {name} of {run.folder} is damaged: {error}; {run.again}") from error
 

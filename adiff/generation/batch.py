@@ -6,7 +6,7 @@ The k-th try of a pair, k from 0, paints the pair's normal image with a mask and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -149,39 +149,54 @@ class Task:
         return Made(batch, sorted(tries, key=lambda one: (one.number, one.attempt)), broken)
 
     def fits(self, progress: Progress) -> list[GuidanceFit]:
-        """The guidance that suits each layer's shots, by PAIRS of the run's (`guidance.fit_guidance`).
+        """The guidance that suits each layer's shots, by the run's first PAIRS pairs (`guidance.fit_guidance`).
 
         Raises InputError where none of these has a normal image that opens, and a mask.
         """
-        read = zip(range(PAIRS), self._open(range(PAIRS)), strict=True)
-        sound = {number: photo for number, photo in read if isinstance(photo, Photo)}
-        return [self._fit(layer, sound, progress) for layer in self.layers]
+        return [self._fit(layer, progress) for layer in self.layers]
 
-    def _fit(self, layer: Layer, sound: Mapping[int, Photo], progress: Progress) -> GuidanceFit:
-        name, photos = "/".join(layer.key), list(sound.values())
-        drawn = layer.masks.masks(self.backbone, photos, Batch(self.seed, 0, list(sound))) if photos else []
-        given = [(photo, one[0]) for photo, one in zip(photos, drawn, strict=True) if not isinstance(one, NoMask)]
+    def _fit(self, layer: Layer, progress: Progress) -> GuidanceFit:
+        name, given = "/".join(layer.key), list(self._masked(layer))
         if not given:
             raise InputError(
                 f"no guidance can be fitted to {name}: none of the run's first {PAIRS} pairs has a normal image that "
                 "opens, and a mask; put these right, or give a number"
             )
-        photos, masks = zip(*given, strict=True)
+        normals, masks = zip(*given, strict=True)
         painting = replace(self.settings, steps=min(self.settings.steps, STEPS), refine=False)
 
         def paint(guidance: float) -> Iterator[np.ndarray]:
             settings = replace(painting, guidance=guidance)
-            for start in range(0, len(photos), settings.batch):  # photos may be large
+            for start in range(0, len(normals), settings.batch):
                 part = slice(start, start + settings.batch)
-                generators = [generator_for(self.seed, "guidance", i) for i in range(len(photos))[part]]
+                photos = [read_photo(path) for path in normals[part]]
+                generators = [generator_for(self.seed, "guidance", i) for i in range(len(normals))[part]]
                 pairs = make_pairs(
-                    self.backbone, photos[part], masks[part], layer.embedding, self.encoder, settings, generators,
+                    self.backbone, photos, masks[part], layer.embedding, self.encoder, settings, generators,
                     parts=self.parts,
                 )  # fmt: skip
-                yield from (Photo(pair.image, photo.path).rgb for pair, photo in zip(pairs, photos[part], strict=True))
+                yield from (Photo(pair.image, photo.path).rgb for pair, photo in zip(pairs, photos, strict=True))
 
         shots, start = layer.shots or ShotReference(), self.settings.guidance
         return fit_guidance(paint, masks, shots, self.backbone, start=start, name=name, progress=progress)
+
+    def _masked(self, layer: Layer) -> Iterator[tuple[Path, np.ndarray]]:
+        """The normal image and a layer's mask of each of the first PAIRS pairs that has both.
+
+        Photos are read anew for each guidance: as large ones as a batch of the run holds must do. Of files of masks
+        none behind the run's own is looked at, as no run does (`FolderMasks.check`).
+        """
+        of_files = any(isinstance(one.masks, FolderMasks) for one in self.layers)
+        count, size = min(PAIRS, self.count) if of_files else PAIRS, self.settings.batch
+        for start in range(0, count, size):
+            ids = range(start, min(start + size, count))
+            read = zip(ids, self._open(ids), strict=True)
+            sound = {number: photo for number, photo in read if isinstance(photo, Photo)}
+            if sound:
+                photos, batch = list(sound.values()), Batch(self.seed, start // size, list(sound))
+                drawn = layer.masks.masks(self.backbone, photos, batch)
+                both = zip(photos, drawn, strict=True)
+                yield from ((photo.path, one[0]) for photo, one in both if not isinstance(one, NoMask))
 
     def _paint(self, batch: int, ids: Sequence[int], photos: Sequence[Photo], attempt: int) -> list[Try | Broken]:
         sources = [layer.masks for layer in self.layers]

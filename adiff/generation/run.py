@@ -24,7 +24,7 @@ from ..embedding import embedding_fingerprint
 from ..errors import InputError
 from ..library import Key, Library, taught_by
 from ..object_storage import ObjectRun
-from ..pair_filter import PairFilter
+from ..pair_filter import AUTO, PairFilter
 from ..progress import Cancelled, NullProgress, Progress
 from ..run_record import FORMAT, Records, given_up, read_broken, read_plan
 from ..scoring import ShotReference
@@ -109,12 +109,18 @@ def generate_run(
     task = Task(backbone, layers, encoder, normals, settings, seed, count, filters, tries if filters else 1)
     told = {"shots": _alone([taught_by(library.defects[layer.key]) for layer in layers])}
     told |= {} if command is None else {"command": command}
+    began = time.monotonic()
     with join_run(out):
         if shared is not None:
             shared.open()
+        name = out if shared is None else shared.folder.url
         if fit:
-            task, told["guidance"] = _fitted(task, out, shared, progress)
-        identity, name = _identity(task), out if shared is None else shared.folder.url
+            try:
+                task, told["guidance"] = _fitted(task, out, shared, progress, name)
+            except (Cancelled, KeyboardInterrupt):
+                progress.finish()
+                return RunResult(out, Records(out), time.monotonic() - began, True)
+        identity = _identity(task)
         open_run(out, identity, backbone, told, name)
         if shared is not None and shared.publish():
             open_run(out, identity, backbone, told, name)
@@ -123,7 +129,7 @@ def generate_run(
         if shared is not None:
             shared.forget_broken()
         check_hope(out, task)
-        began, cancelled = time.monotonic(), False
+        cancelled = False
         progress.start(count, "pairs {product}/{defect}".format(**kind_of(layers)))
         try:
             with Claims(out) if shared is None else shared.claims() as claims:
@@ -158,13 +164,16 @@ def _guidance(task: Task) -> dict[str, Any]:
     return {} if None in own else {"guidance": _alone(own)}
 
 
-def _fitted(task: Task, out: Path, shared: ObjectRun | None, progress: Progress) -> tuple[Task, Any]:
+def _fitted(task: Task, out: Path, shared: ObjectRun | None, progress: Progress, name: Path | str) -> tuple[Task, Any]:
     """The task with the guidance that suits each layer's shots, and what run.json keeps of it.
 
-    A run that was begun with one goes on with it.
+    A run that was begun with one goes on with it. Raises InputError, before anything is fitted, for a folder that holds
+    something else, or a run with a guidance that was given.
     """
     found = _fitted_before(out, len(task.layers))
     if found is None:
+        asked = _identity(task)
+        _check_place(out, asked | {"settings": asked["settings"] | {"guidance": AUTO}}, name)
         found = [one.record() for one in task.fits(progress)]
         if shared is not None:
             shared.open()
@@ -258,33 +267,41 @@ def open_run(
     backbone: what paints it, None for a run that is pasted. name: what to call the folder, if it is the stand-in of
     another.
     """
-    record, name = out / "run.json", name or out
-    identity = json.loads(json.dumps(identity))  # as it will be read: a pair of numbers is a list there
+    name = name or out
     environment = {**versions(), "python": platform.python_version()}
     if backbone is not None:
         environment |= {
             "device": backbone.device.type, "dtype": str(backbone.dtype), "threads": torch.get_num_threads()
         }  # fmt: skip
-    if not record.exists():
-        if out.exists() and not out.is_dir():
-            raise InputError(f"{out} is a file; choose a new or empty folder")
-        if out.exists() and any(_is_foreign(path.name) for path in out.iterdir()):
-            raise InputError(f"{out} is not empty and holds no run; choose a new or empty folder")
-        if create_json(record, {**identity, **told, "environment": environment}):
+    there = _check_place(out, identity, name)
+    if there is None:
+        if create_json(out / "run.json", {**identity, **told, "environment": environment}):
             return
-    there = read_plan(out)
-    other = _differences(identity, there)
-    if other:
-        remedy = "choose another folder or --restart"
-        if [one.split()[0] for one in other] == ["count"]:
-            remedy = "choose another folder, and another seed for other pairs, or --restart"
-        raise InputError(f"{name} holds another run ({'; '.join(other)}); {remedy}")
+        there = _check_place(out, identity, name)
     begun = there.get("environment")
     if changed := _differences(environment, begun if isinstance(begun, dict) else {}):
         logger.warning(
             "%s was begun elsewhere (%s): pairs may differ from an unbroken run's by 2 grey levels, by more in another "
             "dtype", name, "; ".join(changed),
         )  # fmt: skip
+
+
+def _check_place(out: Path, identity: dict[str, Any], name: Path | str) -> dict[str, Any] | None:
+    """What run.json says of this run, None before it is begun; InputError for a folder that holds something else."""
+    if not (out / "run.json").exists():
+        if out.exists() and not out.is_dir():
+            raise InputError(f"{out} is a file; choose a new or empty folder")
+        if out.exists() and any(_is_foreign(path.name) for path in out.iterdir()):
+            raise InputError(f"{out} is not empty and holds no run; choose a new or empty folder")
+        return None
+    there = read_plan(out)
+    other = _differences(json.loads(json.dumps(identity)), there)  # as it is read: a pair of numbers is a list there
+    if other:
+        remedy = "choose another folder or --restart"
+        if [one.split()[0] for one in other] == ["count"]:
+            remedy = "choose another folder, and another seed for other pairs, or --restart"
+        raise InputError(f"{name} holds another run ({'; '.join(other)}); {remedy}")
+    return there
 
 
 def _is_foreign(name: str) -> bool:

@@ -15,6 +15,7 @@ from adiff.benchmark import FULL, Budget
 from adiff.cli import benchmark as module
 from adiff.evaluation.localizer import LocalizerSettings
 from adiff.generation import GeneratedMask, sources
+from adiff.storage import FILLING, UNFINISHED, write_text
 
 TINY = Budget(pairs=2, learn_steps=1, mask_steps=1, detector=LocalizerSettings(size=16, width=8, steps=2, batch=2))
 
@@ -58,14 +59,29 @@ def test_a_folder_is_measured_and_the_same_command_goes_on(run, data, cheap, tmp
     assert (out / "rows.jsonl").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_two_processes_draw_the_surfaces_once_and_measure_each_cell_once(run, cheap, tmp_path, monkeypatch):
+@pytest.fixture
+def few_surfaces(monkeypatch):
+    """One kind of them, three images, small."""
     monkeypatch.setattr(module, "QUICK_IMAGES", 3)
     monkeypatch.setattr(module, "TEACHING", {3: 2})
     monkeypatch.setattr(module, "SIZE", 64)
     monkeypatch.setattr(module, "SHOTS", 1)
     monkeypatch.setattr(module, "_withheld", lambda given: [("wood", "hole")])
-    out = tmp_path / "out"
+
+
+def test_surfaces_that_were_killed_at_their_very_end_are_completed(run, cheap, few_surfaces, tmp_path):
+    out = tmp_path / "bench"
+    arguments = ("benchmark", "surfaces", "--suite", "grid", "--variant", "AAR", "--quick", "--out", out)
+    assert run(*arguments).exit_code == 0
+    write_text(out / "data" / UNFINISHED, FILLING)
+    assert run(*arguments).exit_code == 0 and not (out / "data" / UNFINISHED).exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_two_processes_draw_the_surfaces_once_and_measure_each_cell_once(
+    run, cheap, few_surfaces, tmp_path, monkeypatch
+):
+    out = tmp_path / "bench"
     arguments = ("benchmark", "surfaces", "--suite", "grid", "--variant", "AAR", "--quick", "--out", out)
 
     def start(number):

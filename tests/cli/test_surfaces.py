@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from adiff.cli import surfaces
-from adiff.datasets.readers import read_dataset
+from adiff.datasets.readers import list_images, read_dataset
 from adiff.errors import InputError
 
 SMALL = ("--images", "2", "--size", "48")
@@ -71,7 +71,16 @@ def test_stopped_halfway_it_is_no_data_set_until_it_is_complete(run, tmp_path, m
     for folder in (tmp_path / "set", tmp_path / "set" / "tile"):
         with pytest.raises(InputError, match=f"{tmp_path / 'set'} is not complete: .* give the same command again"):
             read_dataset(folder)
+    with pytest.raises(InputError, match=f"{tmp_path / 'set'} is not complete"):
+        list_images(tmp_path / "set/tile/train/good")
     assert run(*arguments).exit_code == 0
+    assert len(read_dataset(tmp_path / "set").shots) == 6
+
+
+def test_a_list_of_ones_own_that_is_called_as_the_mark_is_none(run, tmp_path):
+    run("surfaces", "--out", tmp_path / "set", "--product", "tile", *SMALL)
+    for folder in (tmp_path, tmp_path / "set"):
+        (folder / "unfinished.txt").write_text("masks that are still to be painted: 3, 7")
     assert len(read_dataset(tmp_path / "set").shots) == 6
 
 

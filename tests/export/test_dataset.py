@@ -212,6 +212,19 @@ def test_a_run_that_has_grown_is_another_export(make_run, tmp_path):
         export_runs(read_runs([make_run(pairs=4)]), tmp_path / "out", "coco")
 
 
+def test_what_an_older_version_laid_out_otherwise_does_not_grow(make_run, tmp_path):
+    """Its images would lie in two places, half of them twice."""
+    runs = read_runs([make_run()])
+    for format in ("coco", "voc"):
+        export_runs(runs, tmp_path / format, format)
+        record = json.loads((tmp_path / format / "export.json").read_text())
+        del record["settings"]["layout"]
+        write_json(tmp_path / format / "export.json", record)
+    export_runs(runs, tmp_path / "voc", "voc", extend=True)
+    with pytest.raises(InputError, match="differs in layout.*remove it or give a new folder"):
+        export_runs(runs, tmp_path / "coco", "coco", extend=True)
+
+
 def test_folders_that_are_not_free_are_refused(make_run, tmp_path):
     runs, out = read_runs([make_run()]), tmp_path / "out"
     for inside in (tmp_path / "run", tmp_path / "run" / "image" / "set"):
@@ -287,7 +300,7 @@ def test_a_pair_that_is_taken_out_meanwhile_is_named(make_run, tmp_path):
     runs = read_runs([make_run()])
     reject_pairs(runs[0].folder, [1])
     for validation in (0.0, 0.4):
-        with pytest.raises(InputError, match="^pair 000001 of .*run was taken out meanwhile; give the same command"):
+        with pytest.raises(InputError, match="^pair 000001 of .*run was taken out meanwhile; export again, to"):
             export_runs(runs, tmp_path / f"set{validation}", "coco", validation=validation)
 
 

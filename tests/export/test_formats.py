@@ -91,6 +91,13 @@ def test_yolo(several, labels_of, normals):
         assert len(text.splitlines()) == 3  # the second defect is of two parts
 
 
+def test_names_that_look_like_comments_come_back_from_voc(make_run, tmp_path):
+    run = make_run("run", "#3", "scratch", "background")
+    export_runs(read_runs([run]), tmp_path / "out", "voc")
+    photos = read_annotations([tmp_path / "out"])
+    assert {mark.label for photo in photos for mark in photo.marks} == {"#3/scratch", "#3/background"}
+
+
 def test_voc(several, labels_of, normals):
     runs, out = several
     export_runs(runs, out, "voc", validation=0.4, normals={"metal": normals})

@@ -1,4 +1,5 @@
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from adiff.datasets.images import Photo, write_png
+from adiff.datasets.images import Photo, read_photo, write_png
 from adiff.errors import InputError
 from adiff.generation import FolderMasks, GenerationSettings, fit_guidance, generate_run, make_pairs
 from adiff.generation.batch import Task
 from adiff.generation.guidance import GAIN, LADDER, PAIRS, descend
 from adiff.generation.seeds import generator_for
 from adiff.library import Defect, Library
+from adiff.progress import Cancelled, NullProgress
 from adiff.scoring import ShotReference, describe
 
 HOLE, DENT = ("metal", "hole"), ("metal", "dent")
@@ -105,9 +107,10 @@ def start(backbone, encoder, embedding, photos, masks, shots_of, tmp_path):
     }
     library = Library(learned, backbone.fingerprint, "tiny", 768)
 
-    def run(key=HOLE, **options):
+    def run(key=HOLE, masks=None, **options):
         given = {"count": 3, "out": tmp_path / "run", "settings": FEW, "seed": 7, "fit": True, **options}
-        return generate_run(backbone, given.pop("library", library), key, encoder, normals, FolderMasks(files), **given)
+        masks = masks or FolderMasks(files)
+        return generate_run(backbone, given.pop("library", library), key, encoder, normals, masks, **given)
 
     return run
 
@@ -150,10 +153,24 @@ def test_a_run_that_another_process_has_begun_meanwhile_has_its_guidance(start, 
     assert plan_of(start())["settings"]["guidance"] == 6.0
 
 
-def test_a_run_with_a_given_guidance_is_not_one_with_a_fitted_one(start):
+def test_a_place_that_is_taken_is_told_before_anything_is_fitted(start, monkeypatch, tmp_path):
+    monkeypatch.setattr(Task, "fits", None)
     start(fit=False, settings=replace(FEW, guidance=1.25))
-    with pytest.raises(InputError, match=r"another run \(settings.guidance 1.25, now"):
+    with pytest.raises(InputError, match=r"another run \(settings.guidance 1.25, now auto\); choose another folder"):
         start()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").touch()
+    with pytest.raises(InputError, match="not empty and holds no run"):
+        start(out=tmp_path / "full")
+
+
+def test_a_run_that_is_stopped_while_it_is_fitted_is_a_stopped_run(start, monkeypatch, tmp_path):
+    class Stopped(NullProgress):
+        def update(self, done, total=None):
+            raise Cancelled
+
+    result = start(progress=Stopped())
+    assert result.cancelled and not result.pairs and not (tmp_path / "run").exists()
 
 
 def test_each_of_two_defects_of_an_image_has_its_own(start, tmp_path, make_mask):
@@ -182,3 +199,34 @@ def test_normals_that_do_not_open_are_left_out_of_the_fit(start, tmp_path):
     (tmp_path / "normals" / "4.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"no guidance can be fitted to metal/hole: none of the run's first 16 pairs"):
         start(count=PAIRS, out=tmp_path / "none")
+
+
+def test_masks_behind_those_that_a_run_wants_are_not_looked_at(start, tmp_path):
+    """A run reads as many masks as it has pairs: what comes behind may be damaged, or placed on photos not given."""
+    (tmp_path / "masks" / "4.png").write_bytes(b"no picture")
+    plan_of(start(count=2))
+    files = sorted((tmp_path / "masks").glob("*.png"))
+    placed = FolderMasks(files[:4], ["0.png", "1.png", "2.png", "gone.png"])
+    plan_of(start(count=2, masks=placed, out=tmp_path / "placed"))
+
+
+def test_a_fit_holds_no_more_photos_than_a_batch_of_the_run(start, monkeypatch):
+    """Whoever makes large photos one at a time has no memory for sixteen."""
+    alive = weakref.WeakSet()
+    most = []
+
+    def counted(path):
+        photo = read_photo(path)
+        alive.add(photo)
+        most.append(len(alive))
+        return photo
+
+    monkeypatch.setattr("adiff.generation.batch.read_photo", counted)
+    monkeypatch.setattr("adiff.generation.batch.fit_guidance", first_pairs)
+    with pytest.raises(InputError, match="16 painted"):
+        start(count=PAIRS, settings=replace(FEW, batch=1))
+    assert len(most) == 2 * PAIRS and max(most) <= 2  # the next one is read before the last is let go
+
+
+def first_pairs(paint, *_, **__):
+    raise InputError(f"{len(list(paint(2.0)))} painted")
