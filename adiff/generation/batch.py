@@ -151,6 +151,7 @@ class Task:
     def fits(self, progress: Progress) -> list[GuidanceFit]:
         """The guidance that suits each layer's shots, by PAIRS of the run's (`guidance.fit_guidance`).
 
+        They are painted as strong as the shots are, whatever the run's severity: the guidance would make up for it.
         Raises InputError where none of these has a normal image that opens, and a mask.
         """
         read = zip(range(PAIRS), self._open(range(PAIRS)), strict=True)
@@ -167,7 +168,7 @@ class Task:
                 "opens, and a mask; put these right, or give a number"
             )
         photos, masks = zip(*given, strict=True)
-        painting = replace(self.settings, steps=min(self.settings.steps, STEPS), refine=False)
+        painting = replace(self.settings, steps=min(self.settings.steps, STEPS), severity=1.0, refine=False)
 
         def paint(guidance: float) -> Iterator[np.ndarray]:
             settings = replace(painting, guidance=guidance)

@@ -112,9 +112,10 @@ def generate_run(
     with join_run(out):
         if shared is not None:
             shared.open()
+        name = out if shared is None else shared.folder.url
         if fit:
-            task, told["guidance"] = _fitted(task, out, shared, progress)
-        identity, name = _identity(task), out if shared is None else shared.folder.url
+            task, told["guidance"] = _fitted(task, out, shared, name, progress)
+        identity = _identity(task)
         open_run(out, identity, backbone, told, name)
         if shared is not None and shared.publish():
             open_run(out, identity, backbone, told, name)
@@ -158,24 +159,29 @@ def _guidance(task: Task) -> dict[str, Any]:
     return {} if None in own else {"guidance": _alone(own)}
 
 
-def _fitted(task: Task, out: Path, shared: ObjectRun | None, progress: Progress) -> tuple[Task, Any]:
+def _fitted(
+    task: Task, out: Path, shared: ObjectRun | None, name: Path | str, progress: Progress
+) -> tuple[Task, Any]:
     """The task with the guidance that suits each layer's shots, and what run.json keeps of it.
 
-    A run that was begun with one goes on with it.
+    A run that was begun with one goes on with it. Raises InputError for what `open_run` would refuse: before the fit,
+    which may take minutes.
     """
-    found = _fitted_before(out, len(task.layers))
+    found = _fitted_before(there := _begun(out), len(task.layers))
     if found is None:
+        asked = _identity(task)
+        _check_begun(out, {**asked, "settings": {**asked["settings"], "guidance": "auto"}}, there, name)
         found = [one.record() for one in task.fits(progress)]
         if shared is not None:
             shared.open()
-        found = _fitted_before(out, len(task.layers)) or found  # another process may have begun the run meanwhile
+        found = _fitted_before(_begun(out), len(task.layers)) or found  # another process may have begun meanwhile
     layers = [replace(layer, guidance=one["value"]) for layer, one in zip(task.layers, found, strict=True)]
     return replace(task, layers=layers), _alone(found)
 
 
-def _fitted_before(out: Path, layers: int) -> list[dict[str, Any]] | None:
+def _fitted_before(there: Mapping[str, Any] | None, layers: int) -> list[dict[str, Any]] | None:
     """What run.json says of the fit, None before the run and for one without."""
-    told = read_plan(out).get("guidance") if (out / "run.json").exists() else None
+    told = (there or {}).get("guidance")
     found = told if isinstance(told, list) else [told]
     values = [one.get("value") if isinstance(one, dict) else None for one in found]
     sound = all(type(value) in (int, float) and 0 <= value < math.inf for value in values)
@@ -257,31 +263,43 @@ def open_run(
     name: what to call the folder, if it is the stand-in of another.
     """
     record, name = out / "run.json", name or out
-    identity = json.loads(json.dumps(identity))  # as it will be read: a pair of numbers is a list there
     environment = {
         **versions(), "python": platform.python_version(), "device": backbone.device.type, "dtype": str(backbone.dtype),
         "threads": torch.get_num_threads(),
     }  # fmt: skip
-    if not record.exists():
-        if out.exists() and not out.is_dir():
-            raise InputError(f"{out} is a file; choose a new or empty folder")
-        if out.exists() and any(_is_foreign(path.name) for path in out.iterdir()):
-            raise InputError(f"{out} is not empty and holds no run; choose a new or empty folder")
+    there = _begun(out)
+    _check_begun(out, identity, there, name)
+    if there is None:
         if create_json(record, {**identity, **told, "environment": environment}):
             return
-    there = read_plan(out)
-    other = _differences(identity, there)
-    if other:
-        remedy = "choose another folder or --restart"
-        if [one.split()[0] for one in other] == ["count"]:
-            remedy = "choose another folder, and another seed for other pairs, or --restart"
-        raise InputError(f"{name} holds another run ({'; '.join(other)}); {remedy}")
+        there = read_plan(out)
+        _check_begun(out, identity, there, name)
     begun = there.get("environment")
     if changed := _differences(environment, begun if isinstance(begun, dict) else {}):
         logger.warning(
             "%s was begun elsewhere (%s): pairs may differ from an unbroken run's by 2 grey levels, by more in another "
             "dtype", name, "; ".join(changed),
         )  # fmt: skip
+
+
+def _begun(out: Path) -> dict[str, Any] | None:
+    """run.json, None before the run."""
+    return read_plan(out) if (out / "run.json").exists() else None
+
+
+def _check_begun(out: Path, identity: dict[str, Any], there: dict[str, Any] | None, name: Path | str) -> None:
+    """Raise InputError where a folder holds another run than that of `identity`, or other files. there: its run.json."""
+    if there is None:
+        if out.exists() and not out.is_dir():
+            raise InputError(f"{out} is a file; choose a new or empty folder")
+        if out.exists() and any(_is_foreign(path.name) for path in out.iterdir()):
+            raise InputError(f"{out} is not empty and holds no run; choose a new or empty folder")
+        return
+    if other := _differences(json.loads(json.dumps(identity)), there):  # as read: a pair of numbers is a list there
+        remedy = "choose another folder or --restart"
+        if [one.split()[0] for one in other] == ["count"]:
+            remedy = "choose another folder, and another seed for other pairs, or --restart"
+        raise InputError(f"{name} holds another run ({'; '.join(other)}); {remedy}")
 
 
 def _is_foreign(name: str) -> bool:

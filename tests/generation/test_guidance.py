@@ -152,8 +152,24 @@ def test_a_run_that_another_process_has_begun_meanwhile_has_its_guidance(start, 
 
 def test_a_run_with_a_given_guidance_is_not_one_with_a_fitted_one(start):
     start(fit=False, settings=replace(FEW, guidance=1.25))
-    with pytest.raises(InputError, match=r"another run \(settings.guidance 1.25, now"):
+    with pytest.raises(InputError, match=r"another run \(settings.guidance 1.25, now auto\)"):
         start()
+
+
+def test_a_folder_that_is_taken_is_told_before_the_fit(start, monkeypatch, tmp_path):
+    start(fit=False)
+    write_png(tmp_path / "full" / "0.png", np.zeros((8, 8), np.uint8))
+    monkeypatch.setattr(Task, "fits", None)
+    with pytest.raises(InputError, match=r"another run \(count 3, now 2; settings.guidance"):
+        start(count=2)
+    with pytest.raises(InputError, match="not empty and holds no run"):
+        start(out=tmp_path / "full")
+
+
+def test_a_severity_does_not_change_what_is_found(start, tmp_path):
+    found = plan_of(start())["guidance"]
+    strong = plan_of(start(settings=replace(FEW, severity=2.0), out=tmp_path / "strong"))
+    assert strong["guidance"] == found and strong["settings"]["severity"] == 2.0
 
 
 def test_each_of_two_defects_of_an_image_has_its_own(start, tmp_path, make_mask):
