@@ -151,6 +151,7 @@ class Task:
     def fits(self, progress: Progress) -> list[GuidanceFit]:
         """The guidance that suits each layer's shots, by the run's first PAIRS pairs (`guidance.fit_guidance`).
 
+        They are painted as strong as the shots are, whatever the run's severity: the guidance would make up for it.
         Raises InputError where none of these has a normal image that opens, and a mask.
         """
         return [self._fit(layer, progress) for layer in self.layers]
@@ -163,7 +164,7 @@ class Task:
                 "opens, and a mask; put these right, or give a number"
             )
         normals, masks = zip(*given, strict=True)
-        painting = replace(self.settings, steps=min(self.settings.steps, STEPS), refine=False)
+        painting = replace(self.settings, steps=min(self.settings.steps, STEPS), severity=1.0, refine=False)
 
         def paint(guidance: float) -> Iterator[np.ndarray]:
             settings = replace(painting, guidance=guidance)

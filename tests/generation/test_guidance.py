@@ -173,6 +173,12 @@ def test_a_run_that_is_stopped_while_it_is_fitted_is_a_stopped_run(start, monkey
     assert result.cancelled and not result.pairs and not (tmp_path / "run").exists()
 
 
+def test_a_severity_does_not_change_what_is_found(start, tmp_path):
+    found = plan_of(start())["guidance"]
+    strong = plan_of(start(settings=replace(FEW, severity=2.0), out=tmp_path / "strong"))
+    assert strong["guidance"] == found and strong["settings"]["severity"] == 2.0
+
+
 def test_each_of_two_defects_of_an_image_has_its_own(start, tmp_path, make_mask):
     for number in range(5):
         write_png(tmp_path / "far" / f"{number}.png", make_mask(4 + 8 * number, 48, 8, 8))
