@@ -168,6 +168,21 @@ def test_seed_control_stands_behind_the_seed(graph, schema):
         assert len(node["widgets_values"]) == len(names) + 1
 
 
+def test_a_guidance_is_found_once(schema):
+    """Nothing in front of Fit Guidance changes by itself: queued again, the graph paints without finding it anew."""
+    (path,) = [path for path in WORKFLOWS if path.stem.startswith("Find")]
+    graph = json.loads(path.read_text("utf-8"))
+    origins = {link[0]: link[1] for link in graph["links"]}
+    nodes, (fit,) = {node["id"]: node for node in graph["nodes"]}, nodes_of(graph, "ADiffFitGuidance")
+    todo, before = [fit], {}
+    while todo:
+        node = todo.pop()
+        before[node["id"]] = node
+        todo += [nodes[origins[one["link"]]] for one in node["inputs"] if one["link"] is not None]
+    values = [value for node in before.values() for value in node["widgets_values"]]
+    assert "fixed" in values and not {"increment", "decrement", "randomize"} & set(values)
+
+
 def test_the_stock_sampler_gets_each_value_in_its_place(schema):
     (path,) = [path for path in WORKFLOWS if path.stem.startswith("Stock")]
     prompt = to_prompt(json.loads(path.read_text("utf-8")), schema)

@@ -46,7 +46,7 @@ def test_the_best_value_is_what_the_sampler_paints_most_like_the_shots(server, g
     best = float(re.fullmatch(r"wood/hole: cfg ([\d.]+)", head)[1])
     gaps = dict(map(float, re.match(r"cfg ([\d.]+): ([\d.]+) from the shots", line).groups()) for line in lines)
     assert set(gaps) <= set(LADDER) and len(gaps) >= 2 and list(gaps) == sorted(gaps)
-    assert [line.endswith(", the best") for line in lines] == [cfg == best for cfg in gaps]
+    assert [line.endswith(", chosen") for line in lines] == [cfg == best for cfg in gaps]
     masks = np.zeros((2, 128, 128), bool)
     for mask, (left, top, right, bottom) in zip(masks, BOXES, strict=True):
         mask[top:bottom, left:right] = True

@@ -17,6 +17,9 @@ want different values, and so do base models. Runs as it is.
 
 **The sheet** shows what was painted with each value, and how far its mean look is from that of the shots.
 
+**Run it again** for other scratches in the same masks: the guidance is found once, as long as nothing in front of *Fit
+Guidance* changes.
+
 **More photos tell better:** raise `count` in *Draw Surface* and *Vary Shot Masks* alike, to 16. A value that is found
 can be typed into `cfg` wherever the defect is painted with the same model.
 
@@ -27,7 +30,9 @@ were learned on it. `adiff generate --guidance auto` does the same from the comm
     model, vae, empty, defect, encoder = load(graph, PRODUCT, DEFECT)
     normal = photos(graph, PRODUCT, seed=SEED, count=COUNT, title="2. Normal photos")
     graph.stage("3. Masks")
-    mask = graph.node("ADiffVaryShotMasks", defect=defect, count=COUNT, seed=SEED, image=normal)["masks"]
+    mask = graph.node(
+        "ADiffVaryShotMasks", defect=defect, count=COUNT, seed=SEED, image=normal, control="fixed"
+    )["masks"]  # fmt: skip
     graph.stage("4. Condition")
     positive, latent = condition(graph, vae=vae, defect=defect, encoder=encoder, normal=normal, mask=mask)
     graph.stage("5. Find the guidance")
