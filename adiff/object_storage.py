@@ -185,13 +185,13 @@ class ObjectRun:
             raise InputError(f"{self.folder.url} holds {foreign[0]} and no run; choose a new or empty folder")
 
     def publish(self) -> bool:
-        """Upload the plan of a run that is new; False if it was not. The plan here is the one that counts then, which
-        may be another process's that was a moment later."""
-        if PLAN in self.folder.list():
-            return False
-        self.folder.put(PLAN)
+        """Upload the plan of a run that is new. The plan here is the one that counts then: True if it is another one,
+        of a process that was a moment earlier, or later."""
+        own = (self.local / PLAN).read_bytes()
+        if PLAN not in self.folder.list():
+            self.folder.put(PLAN)
         self.folder.get(PLAN)
-        return True
+        return (self.local / PLAN).read_bytes() != own
 
     def pull(self) -> None:
         """Fetch the records that are not here yet, with the times at which they were written."""

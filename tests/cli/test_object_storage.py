@@ -277,3 +277,17 @@ def test_names_that_lead_out_of_the_folder_are_not_fetched(start, run, tmp_path)
 ])  # fmt: skip
 def test_what_is_a_url(text, expected):
     assert is_url(text) is expected
+
+
+def test_a_run_that_another_process_began_a_moment_earlier_is_the_one_that_counts(start, monkeypatch):
+    """It comes between the look at what is there and the upload of the plan."""
+    publish = ObjectRun.publish
+
+    def late(run):
+        other = json.loads((run.local / "run.json").read_text()) | {"seed": 9}
+        fsspec.filesystem("memory").pipe_file("/bucket/run/run.json", json.dumps(other).encode())
+        return publish(run)
+
+    monkeypatch.setattr(ObjectRun, "publish", late)
+    result = start(URL)
+    assert result.exit_code == 2 and f"{URL} holds another run (seed 9, now 0)" in result.stderr

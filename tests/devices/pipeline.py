@@ -33,6 +33,7 @@ COMMANDS = {
     "paper": (*PAINT, "--steps", "2", "--out", "paper", "--reweighting", "paper", "--distance", "vae", "--refine"),
     "uniform": (*PAINT, "--steps", "2", "--out", "uniform", "--reweighting", "uniform", "--crop"),
     "off": (*PAINT, "--steps", "2", "--out", "off", "--reweighting", "off", "--blending", "fixed", "--guidance", "1"),
+    "fitted": (*PAINT, "--steps", "2", "--out", "fitted", "--guidance", "auto"),
     "all": (
         "generate", "lib.safetensors", "--all", "--per-defect", "2", "--normals", "data", "--vary-shots", "--steps",
         "2", "--out", "all",
