@@ -159,9 +159,7 @@ def _guidance(task: Task) -> dict[str, Any]:
     return {} if None in own else {"guidance": _alone(own)}
 
 
-def _fitted(
-    task: Task, out: Path, shared: ObjectRun | None, name: Path | str, progress: Progress
-) -> tuple[Task, Any]:
+def _fitted(task: Task, out: Path, shared: ObjectRun | None, name: Path | str, progress: Progress) -> tuple[Task, Any]:
     """The task with the guidance that suits each layer's shots, and what run.json keeps of it.
 
     A run that was begun with one goes on with it. Raises InputError for what `open_run` would refuse: before the fit,
@@ -288,7 +286,7 @@ def _begun(out: Path) -> dict[str, Any] | None:
 
 
 def _check_begun(out: Path, identity: dict[str, Any], there: dict[str, Any] | None, name: Path | str) -> None:
-    """Raise InputError where a folder holds another run than that of `identity`, or other files. there: its run.json."""
+    """Raise InputError where a folder holds another run than that of `identity`, or other files; there: run.json."""
     if there is None:
         if out.exists() and not out.is_dir():
             raise InputError(f"{out} is a file; choose a new or empty folder")
