@@ -160,7 +160,11 @@ class Task:
 
     def _fit(self, layer: Layer, sound: Mapping[int, Photo], progress: Progress) -> GuidanceFit:
         name, photos = "/".join(layer.key), list(sound.values())
+        progress.start(len(photos), f"masks {name}")
+        progress.update(0)
         drawn = layer.masks.masks(self.backbone, photos, Batch(self.seed, 0, list(sound))) if photos else []
+        progress.update(len(photos))
+        progress.finish()
         given = [(photo, one[0]) for photo, one in zip(photos, drawn, strict=True) if not isinstance(one, NoMask)]
         if not given:
             raise InputError(

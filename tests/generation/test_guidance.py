@@ -13,6 +13,7 @@ from adiff.generation.batch import Task
 from adiff.generation.guidance import GAIN, LADDER, PAIRS, descend
 from adiff.generation.seeds import generator_for
 from adiff.library import Defect, Library
+from adiff.progress import NullProgress
 from adiff.scoring import ShotReference, describe
 
 HOLE, DENT = ("metal", "hole"), ("metal", "dent")
@@ -198,3 +199,14 @@ def test_normals_that_do_not_open_are_left_out_of_the_fit(start, tmp_path):
     (tmp_path / "normals" / "4.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"no guidance can be fitted to metal/hole: none of the run's first 16 pairs"):
         start(count=PAIRS, out=tmp_path / "none")
+
+
+def test_what_a_fit_does_first_is_shown(start):
+    class Listener(NullProgress):
+        said = []
+
+        def start(self, total, what):
+            self.said.append((what, total))
+
+    start(progress=Listener())
+    assert Listener.said == [("masks metal/hole", PAIRS), ("guidance metal/hole", len(LADDER)), ("pairs metal/hole", 3)]
