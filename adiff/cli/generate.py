@@ -206,7 +206,7 @@ def generate(
         logger.warning("left out: %s: %s", name, reason)
     if not resume:
         target.clear([job.out for job in given.jobs])
-    with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):
+    with CliProgress() as progress, keeping(lambda: _kept(given.jobs, out)):
         if ray is not None:
             _work_on_cluster(ctx, ray, workers, given, plan, target, progress)
         results, reports, failed = _run_all(given, backbone, plan, target, progress)
@@ -315,6 +315,13 @@ def _work_on_cluster(
         done=lambda: place.settled([job.out for job in given.jobs], plan.limits.tries),
         what="pairs on the cluster", progress=progress,
     )  # fmt: skip
+
+
+def _kept(jobs: Sequence[Job], out: str) -> str:
+    """What Ctrl-C leaves: a run is begun once its guidance is found."""
+    if not any((job.out / "run.json").exists() for job in jobs):
+        return "no run is begun yet; the same command begins anew"
+    return f"finished pairs are in {out}; the same command makes the rest"
 
 
 def _checked(given: Given, backbone: Backbone, plan: _Plan) -> Given:

@@ -157,7 +157,7 @@ class Task:
         return [self._fit(layer, progress) for layer in self.layers]
 
     def _fit(self, layer: Layer, progress: Progress) -> GuidanceFit:
-        name, given = "/".join(layer.key), list(self._masked(layer))
+        name, given = "/".join(layer.key), list(self._masked(layer, progress))
         if not given:
             raise InputError(
                 f"no guidance can be fitted to {name}: none of the run's first {PAIRS} pairs has a normal image that "
@@ -181,7 +181,7 @@ class Task:
         shots, start = layer.shots or ShotReference(), self.settings.guidance
         return fit_guidance(paint, masks, shots, self.backbone, start=start, name=name, progress=progress)
 
-    def _masked(self, layer: Layer) -> Iterator[tuple[Path, np.ndarray]]:
+    def _masked(self, layer: Layer, progress: Progress) -> Iterator[tuple[Path, np.ndarray]]:
         """The normal image and a layer's mask of each of the first PAIRS pairs that has both.
 
         Photos are read anew for each guidance: as large ones as a batch of the run holds must do. Of files of masks
@@ -189,6 +189,8 @@ class Task:
         """
         of_files = any(isinstance(one.masks, FolderMasks) for one in self.layers)
         count, size = min(PAIRS, self.count) if of_files else PAIRS, self.settings.batch
+        progress.start(count, f"masks {'/'.join(layer.key)}")
+        progress.update(0)
         for start in range(0, count, size):
             ids = range(start, min(start + size, count))
             read = zip(ids, self._open(ids), strict=True)
@@ -198,6 +200,8 @@ class Task:
                 drawn = layer.masks.masks(self.backbone, photos, batch)
                 both = zip(photos, drawn, strict=True)
                 yield from ((photo.path, one[0]) for photo, one in both if not isinstance(one, NoMask))
+            progress.update(ids.stop)
+        progress.finish()
 
     def _paint(self, batch: int, ids: Sequence[int], photos: Sequence[Photo], attempt: int) -> list[Try | Broken]:
         sources = [layer.masks for layer in self.layers]

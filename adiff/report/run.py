@@ -152,7 +152,7 @@ def _lead(told: Told) -> str:
 def settings_of(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what run.json says as sections of name -> value, the empty ones left out."""
     base = _table(plan.get("base"))
-    facts = _flat({name: value for name, value in plan.items() if name not in APART})
+    facts = _flat({name: value for name, value in plan.items() if name not in APART}, _defects(plan))
     sections = {
         "run": facts | {f"base {name}" if name != "name" else "base": _short(value) for name, value in base.items()},
         "generation": _flat(_table(plan.get("settings"))),
@@ -175,12 +175,14 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _flat(values: Mapping[str, Any], under: str = "") -> dict[str, Any]:
-    """Return a table with the tables in it laid out flat."""
+def _flat(values: Mapping[str, Any], defects: Sequence[Any] = (), under: str = "") -> dict[str, Any]:
+    """Return a table with the tables in it laid out flat, also those in a list that has one for each of `defects`."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
+        if isinstance(value, list) and len(value) == len(defects) and all(isinstance(one, dict) for one in value):
+            value = dict(zip(map(str, defects), value, strict=True))
         if isinstance(value, dict):
-            flat |= _flat(value, f"{under}{name}.")
+            flat |= _flat(value, defects, f"{under}{name}.")
         else:
             flat[under + name] = _short(value)
     return flat

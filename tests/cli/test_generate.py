@@ -205,10 +205,23 @@ def test_restart_clears_a_run_and_nothing_else(start, runs, tmp_path):
 
 
 def test_ctrl_c_says_where_the_pairs_are(start, runs, monkeypatch, tmp_path):
-    stopped = adiff.generation.RunResult(tmp_path / "run", [], 1.0, cancelled=True)
-    monkeypatch.setattr(adiff.generation, "generate_run", lambda *_, **__: stopped)
+    def stop(*_, out, **__):
+        (out / "run.json").write_text("{}")
+        return adiff.generation.RunResult(out, [], 1.0, cancelled=True)
+
+    monkeypatch.setattr(adiff.generation, "generate_run", stop)
+    (tmp_path / "run").mkdir()
     result = start()
     assert result.exit_code == 130 and result.stderr.startswith(f"stopped: finished pairs are in {tmp_path / 'run'}")
+
+
+def test_ctrl_c_before_a_run_is_begun_says_that_nothing_is_kept(start, runs, monkeypatch, tmp_path):
+    def stop(*_, **__):
+        raise KeyboardInterrupt  # while a guidance is fitted
+
+    monkeypatch.setattr(adiff.generation, "generate_run", stop)
+    result = start("--guidance", "auto")
+    assert (result.exit_code, result.stderr) == (130, "stopped: no run is begun yet; the same command begins anew\n")
 
 
 @pytest.mark.parametrize("place", ["lib.encoder.safetensors", "encoder.safetensors", "merged.encoder.safetensors"])

@@ -207,6 +207,17 @@ def test_normals_that_do_not_open_are_left_out_of_the_fit(start, tmp_path):
         start(count=PAIRS, out=tmp_path / "none")
 
 
+def test_what_a_fit_does_first_is_shown(start):
+    said = []
+
+    class Listener(NullProgress):
+        def start(self, total, what):
+            said.append((what, total))
+
+    start(progress=Listener())
+    assert said == [("masks metal/hole", 3), ("guidance metal/hole", len(LADDER)), ("pairs metal/hole", 3)]
+
+
 def test_masks_behind_those_that_a_run_wants_are_not_looked_at(start, tmp_path):
     """A run reads as many masks as it has pairs: what comes behind may be damaged, or placed on photos not given."""
     (tmp_path / "masks" / "4.png").write_bytes(b"no picture")

@@ -198,6 +198,12 @@ def test_settings_are_laid_out_flat_and_short():
     assert limited == {"run": {"filter.limits.min_fill": 0.5, "filter.tries": 2}}
     several = settings_of({"defects": ["a", "b"], "masks": [{"kind": "folder", "files": ["x"]}, {"kind": "learned"}]})
     assert several["masks of a"] == {"kind": "folder", "files": ["x"]} and several["masks of b"] == {"kind": "learned"}
+    fits, limits = [{"value": 2.0, "gaps": {"2": 0.5}}, {"value": 3.0}], [{"fill": 0.1}, {"fill": 0.2}]
+    several = settings_of({"defects": ["a", "b"], "guidance": fits, "filter": {"limits": limits}})
+    assert several["run"] == {
+        "defects": ["a", "b"], "guidance.a.value": 2.0, "guidance.a.gaps.2": 0.5, "guidance.b.value": 3.0,
+        "filter.limits.a.fill": 0.1, "filter.limits.b.fill": 0.2,
+    }  # fmt: skip
 
 
 def test_a_dual_run_is_told_as_one(folder, read_page):
