@@ -101,7 +101,12 @@ Loras = Annotated[
 Resume = Annotated[
     bool, of_work("--resume/--restart", help="Go on with what an interrupted run has left, or begin anew.")
 ]
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="MVTec layout, or a folder with images/ and masks/.")]
+Data = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA", help="Photos with masks: MVTec layout, images/ and masks/, or 7.png and 7_mask.png."
+    ),
+]
 Shots = Annotated[
     int | None,
     typer.Option("--shots", min=1, help="Learn from the N lowest ids.  [dim]default: the lowest third[/dim]"),

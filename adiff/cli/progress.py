@@ -63,7 +63,7 @@ class CliProgress:
         self._done, self._info = done, self._info | info
         if self._bars is not None:
             self._bars.update(self._task, completed=done)
-        elif not done or self._clock() - self._said >= LINE_EVERY:
+        elif (self._told is None and not done) or self._clock() - self._said >= LINE_EVERY:
             self._line()
 
     def finish(self) -> None:

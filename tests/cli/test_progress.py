@@ -98,8 +98,6 @@ def test_a_warning_stands_above_the_bar_on_a_line_of_its_own(monkeypatch):
     assert "3/10" in bar and bar.endswith(line)  # the bar is wiped first
 
 
-
-
 def test_a_terminal_shows_a_bar_that_goes_away_when_work_breaks_off(clock):
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=120)
@@ -118,6 +116,8 @@ def test_work_whose_first_step_takes_long_is_told_at_once(clock):
     progress, text = plain(clock)
     progress.start(64, "views of shots")
     progress.update(0)
+    assert text.getvalue() == "views of shots: 0/64\n"
+    progress.update(0)  # as who waits for others asks again and again
     assert text.getvalue() == "views of shots: 0/64\n"
     clock.now += 60
     progress.update(8)
