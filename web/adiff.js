@@ -1,5 +1,5 @@
-// Shows the library's picture of the chosen defect in Load Defect. Nothing of the front end is replaced: the picture is
-// one more widget of this node, without a value in graph or prompt.
+// Shows the library's picture of the chosen defect in Load Defect, and each picture that a node gives once. Nothing of
+// the front end is replaced: the defect's picture is one more widget of its node, without a value in graph or prompt.
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
@@ -72,5 +72,27 @@ app.registerExtension({
       update();
     };
     if (chosen.value) update();
+  },
+});
+
+// What keeps the live pictures of nodes; it has no door of its own for extensions, and may not be there. Older front
+// ends let nothing be taken from it: they show the last live picture alone, which is the one that the node gives.
+function livePictures() {
+  return document.getElementById("vue-app")?.__vue_app__?.config.globalProperties.$pinia?._s.get("nodeOutput");
+}
+
+// The front end goes on showing a node's last live picture in the place of what the node gives, and Nodes 2.0 shows it
+// once more below that.
+app.registerExtension({
+  name: "adiff.live",
+  nodeCreated(node) {
+    if (!node.comfyClass?.startsWith("ADiff")) return;
+    const { onExecuted } = node; // called when it has given something
+    node.onExecuted = function (output, ...more) {
+      onExecuted?.call(this, output, ...more);
+      if (!output?.images?.length) return;
+      const place = app.extensionManager.workflow?.nodeToNodeLocatorId?.(this);
+      livePictures()?.revokePreviewsByLocatorId?.(place);
+    };
   },
 });

@@ -1,6 +1,6 @@
 // What a browser shows of the pack, as JSON: node tests/e2e/browser.mjs URL PACK PICTURES
 //
-// Opens every template as the template browser offers it, runs one, and opens one in other languages and all in Nodes 2.0,
+// Opens every template as the template browser offers it, runs two, and opens one in other languages and all in Nodes 2.0,
 // where the front end has them; leaves a picture of each in the folder PICTURES.
 
 import path from "node:path";
@@ -10,6 +10,7 @@ import { load, open, run, withPage } from "../../tools/templates/page.mjs";
 const [BASE, PACK, PICTURES] = process.argv.slice(2);
 const RUN = "Generate from a drawn mask";
 const [CHOSEN, OTHER] = ["demo (built in) / metal / scratch", "demo (built in) / tile / stain"]; // RUN's, and another
+const LIVE = "Find the guidance"; // of a node that shows live pictures and gives one
 const LANGUAGES = ["ko", "ja"];
 const MODERN = "Comfy.VueNodes.Enabled"; // "Nodes 2.0": elements of the page instead of a drawing
 const VIEW = { width: 1700, height: 1000 };
@@ -89,6 +90,25 @@ function elements(page, graph) {
   }, graph);
 }
 
+// What a node that has shown live pictures shows once it has given its own: the pictures' addresses.
+async function given(page, graph, steps, name) {
+  await open(page, graph);
+  const id = await page.evaluate((number) => {
+    const few = { count: 1, steps: number }; // another number than before: the server sends no picture that it has kept
+    for (const widget of window.app.graph.nodes.flatMap((node) => node.widgets ?? [])) {
+      widget.value = few[widget.name] ?? widget.value;
+    }
+    return window.app.graph.nodes.find((node) => node.type === "ADiffFitGuidance").id;
+  }, steps);
+  await run(page, BASE);
+  await shoot(page, name); // Nodes 2.0 has no elements for what is not in sight
+  return page.evaluate((number) => {
+    const box = document.querySelector(`[data-node-id="${number}"]`);
+    const pictures = box ? [...box.querySelectorAll("img")] : window.app.graph.getNodeById(number).imgs;
+    return pictures.map((picture) => picture.src);
+  }, id);
+}
+
 // The zoom before and after a turn of the wheel over Load Defect's picture.
 async function zoomed(page) {
   const box = await page.locator(".adiff-of-node").first().boundingBox();
@@ -145,6 +165,7 @@ await withPage(VIEW, async (page) => {
     await shoot(page, name);
     if (name === RUN) seen.zoom = [await zoomed(page)];
   }
+  seen.given = [await given(page, graphs[LIVE], 1, `${LIVE} (run)`)];
   for (const language of LANGUAGES) {
     await set(page, "Comfy.Locale", language);
     await load(page, BASE);
@@ -167,6 +188,7 @@ await withPage(VIEW, async (page) => {
     await shoot(page, `${RUN} (to be changed)`);
     seen.undone = await undone(page);
     seen.zoom.push(await zoomed(page));
+    seen.given.push(await given(page, graphs[LIVE], 2, `${LIVE} (run, Nodes 2.0)`));
     await set(page, MODERN, false);
   }
 });

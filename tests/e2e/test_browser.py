@@ -111,6 +111,11 @@ def test_a_run_shows_its_progress_and_its_pairs(seen):
     assert told["shown"]["PreviewImage"] == [[128, 128]]
 
 
+def test_what_a_node_gives_is_shown_once(seen):
+    """And not its last live picture beside it."""
+    assert [len(shown) for shown in seen["given"]] == [1] * (2 if seen["modern"] else 1), seen["given"]
+
+
 @pytest.mark.parametrize("language", ["ko", "ja"])
 def test_another_language_names_nodes_inputs_and_outputs(seen, language):
     translated = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8"))
