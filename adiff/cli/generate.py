@@ -200,7 +200,7 @@ def generate(
     for reference in references.values():
         reference.eye.to(backbone.device)
     pairs = count or per_defect or PAIRS
-    plan = _Plan(pairs, settings, seed, _command(ctx, target), limits, guidance == AUTO, references or None)
+    plan = _Plan(pairs, settings, seed, _command(ctx, target), limits, references or None, guidance == AUTO)
     given = _checked(given, backbone, plan)
     for name, reason in given.lost.items():
         logger.warning("left out: %s: %s", name, reason)
@@ -228,8 +228,8 @@ class _Plan(NamedTuple):
     seed: int
     command: str
     limits: Limits
-    fit: bool
     references: References | None = None
+    fit: bool = False
 
 
 def _check_asked(
