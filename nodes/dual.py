@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from comfy.samplers import KSampler
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from .attentions import EditableComfyBackbone
 from .dual_host import PairSampler
 from .files import DUALS, dual_names, find_dual, found_or_why
 from .host import check_context, check_sampling, levels_of, mask_batch, to_batch
+from .sample import sampler_inputs
 from .search import found_by
 from .sockets import CATEGORY, DualSocket, LoadedDual, base_inputs, seed_input
 
@@ -91,13 +91,7 @@ class DualSampler(io.ComfyNode):
                     "cfg", default=2.5, min=1.0, max=30.0, step=0.1, round=0.01,
                     tooltip="Guidance against the empty prompt; 2 suits a model with bcm. 1 is none, and twice as fast",
                 ),
-                io.Combo.Input(
-                    "sampler_name", options=list(KSampler.SAMPLERS), default="euler", tooltip="The sampling method"
-                ),
-                io.Combo.Input(
-                    "scheduler", options=list(KSampler.SCHEDULERS), default="simple",
-                    tooltip="How the noise goes down over the steps",
-                ),
+                *sampler_inputs("simple"),
                 io.Image.Input(
                     "normal", optional=True,
                     tooltip="For a model with bcm: photos whose background the images get, in turn. Left open, those "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import comfy.samplers
 import numpy as np
 import torch
 from comfy_api.latest import io, ui
@@ -14,12 +13,9 @@ from .compare import Comparison
 from .finish import in_place
 from .host import GraphProgress, levels_of, mask_batch, masks_at, to_batch
 from .pictures import COLUMNS, TILE, as_image, titled
-from .sample import AnomalyKSampler
+from .sample import GUIDANCE, AnomalyKSampler, sampler_inputs
 from .search import found_by
 from .sockets import CATEGORY, DefectSocket, LearnedDefect, seed_input
-
-START = 2.0
-"""The guidance that is tried first: the default of Anomaly KSampler."""
 
 
 class FitGuidance(io.ComfyNode):
@@ -45,14 +41,7 @@ class FitGuidance(io.ComfyNode):
                 io.Mask.Input("mask", tooltip="Where to paint: one mask, or one for each image"),
                 seed_input("The same seed and inputs find the same cfg", renewed=False),
                 io.Int.Input("steps", default=10, min=1, max=1000, tooltip="Sampling steps of each image"),
-                io.Combo.Input(
-                    "sampler_name", options=list(comfy.samplers.KSampler.SAMPLERS), default="euler",
-                    tooltip="The sampling method",
-                ),
-                io.Combo.Input(
-                    "scheduler", options=list(comfy.samplers.KSampler.SCHEDULERS), default="normal",
-                    tooltip="How the noise goes down over the steps",
-                ),
+                *sampler_inputs("normal"),
             ],
             outputs=[
                 io.Float.Output("CFG", display_name="cfg", tooltip="For the cfg of Anomaly KSampler or KSampler"),
@@ -69,11 +58,10 @@ class FitGuidance(io.ComfyNode):
         from ..adiff.generation.guidance import LADDER, fit_guidance  # takes seconds to import
 
         comparison, images, mask = Comparison(defect, model, vae), images[..., :3], mask_batch(mask)
-        batch = max(len(images), len(mask))
+        batch, normal = max(len(images), len(mask)), {"samples": vae.encode(images)}  # before one becomes many alike
         images = to_batch(images, batch, "normal images")
         masks = to_batch(masks_at(mask, images.shape[1:3]), batch, "masks")
-        shown, normal = masks.cpu().numpy(), {"samples": vae.encode(images)}
-        tiles: dict[float, list] = {}
+        shown, tiles = masks.cpu().numpy(), {}
 
         def paint(cfg: float) -> Iterator[np.ndarray]:
             latent, _ = AnomalyKSampler.execute(
@@ -87,7 +75,7 @@ class FitGuidance(io.ComfyNode):
 
         progress = GraphProgress()
         fit = fit_guidance(
-            paint, shown, comparison.shots, comparison.eye, start=START, name=defect.entry.name, progress=progress
+            paint, shown, comparison.shots, comparison.eye, start=GUIDANCE, name=defect.entry.name, progress=progress
         )
         lines = {
             cfg: f"cfg {cfg:g}: {gap:.2f} from the shots{', chosen' * (cfg == fit.guidance)}"

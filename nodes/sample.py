@@ -21,7 +21,23 @@ from .search import found_by
 from .sockets import CATEGORY, seed_input
 
 log = logging.getLogger("adiff")
+GUIDANCE = 2.0
+"""Guidance, unless told otherwise."""
 BLENDING = tuple(f"{kind} noise" for kind in KINDS)
+
+
+def sampler_inputs(scheduler: str) -> list[io.Input]:
+    """The sampling method and its schedule, by default this one."""
+    return [
+        io.Combo.Input(
+            "sampler_name", options=list(comfy.samplers.KSampler.SAMPLERS), default="euler",
+            tooltip="The sampling method",
+        ),
+        io.Combo.Input(
+            "scheduler", options=list(comfy.samplers.KSampler.SCHEDULERS), default=scheduler,
+            tooltip="How the noise goes down over the steps",
+        ),
+    ]  # fmt: skip
 
 
 def _reweighting_inputs() -> list[io.Input]:
@@ -114,17 +130,10 @@ class AnomalyKSampler(io.ComfyNode):
                 seed_input("The same seed and inputs give the same image"),
                 io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps"),
                 io.Float.Input(
-                    "cfg", default=2.0, min=0.0, max=30.0, step=0.1, round=0.01,
+                    "cfg", default=GUIDANCE, min=0.0, max=30.0, step=0.1, round=0.01,
                     tooltip="Guidance against the negative; 1 is none, and twice as fast",
                 ),
-                io.Combo.Input(
-                    "sampler_name", options=list(comfy.samplers.KSampler.SAMPLERS), default="euler",
-                    tooltip="The sampling method",
-                ),
-                io.Combo.Input(
-                    "scheduler", options=list(comfy.samplers.KSampler.SCHEDULERS), default="normal",
-                    tooltip="How the noise goes down over the steps",
-                ),
+                *sampler_inputs("normal"),
                 io.Float.Input(
                     "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
                     tooltip="Less than 1 starts from the noised normal image: a weaker defect",

@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from adiff.backbone.diffusers_host import DiffusersBackbone
 from adiff.backbone.loading import Parts
+from adiff.datasets.images import write_png
 from adiff.progress import Cancelled
 from adiff.spatial_encoder import SpatialEncoder
 from adiff.training.views import VIEWS
@@ -148,3 +149,13 @@ class Stopper:
 @pytest.fixture
 def stopper():
     return Stopper
+
+
+@pytest.fixture
+def normals(tmp_path):
+    """Three files of noise."""
+    rng = np.random.default_rng(1)
+    paths = [tmp_path / "normals" / f"{i}.png" for i in range(3)]
+    for path in paths:
+        write_png(path, rng.integers(0, 255, (SIZE, SIZE, 3), np.uint8))
+    return paths

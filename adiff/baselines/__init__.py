@@ -19,12 +19,13 @@ import numpy as np
 from ..errors import InputError
 from ..generation.seeds import rng_for
 from ..geometry import mask_box, resize_mask
+from ..run_record import PASTING
 from .crop_paste import crop_paste
 from .cutpaste import cutpaste
 from .draem import draem
 from .pasting import Pasted, Sources, on_object
 
-METHODS = {"crop-paste": crop_paste, "cutpaste": cutpaste, "draem": draem}
+METHODS = dict(zip(PASTING, (crop_paste, cutpaste, draem), strict=True))
 
 __all__ = ["METHODS", "Pasted", "Sources", "paste_pairs"]
 

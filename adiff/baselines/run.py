@@ -68,7 +68,8 @@ def paste_run(
         )  # fmt: skip
         try:
             for place, (pair, number) in enumerate(zip(made, left, strict=True), len(done) + 1):
-                measures = measure_pair(pair.image, photos[pair.normal], photos[pair.normal], pair.mask)
+                normal = photos[pair.normal]
+                measures = measure_pair(pair.image, normal, normal, pair.mask)
                 write_pasted(out, number, key, method, pair, normals[pair.normal].name, seed, measures)
                 progress.update(place)
         except (Cancelled, KeyboardInterrupt):

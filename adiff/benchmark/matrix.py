@@ -36,8 +36,8 @@ class Recipe:
     for its steps and rate; its pairs take the steps of `generation`. varied: whether masks are the shots' own, varied,
     instead of learned ones. filtered: whether pairs must keep the limits that the shots set (`auto_filter`). fitted:
     whether the guidance is the one that suits the shots (`generation.guidance`), not that of `generation`. mixed: the
-    source of every other pair, None for that of the others. detect:
-    whether a detector is trained. whole: also what only a whole product has, the classifier of its defects.
+    source of every other pair, None for that of the others. detect: whether a detector is trained. whole: also what
+    only a whole product has, the classifier of its defects.
     """
 
     source: str | None = GENERATED

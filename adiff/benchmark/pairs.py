@@ -40,11 +40,11 @@ def make_runs(workshop: Workshop, unit: Unit, recipe: Recipe, seed: int, out: Pa
     if recipe.source is None:
         return []
     if recipe.mixed is not None:
-        sources = (replace(recipe, mixed=None), replace(recipe, mixed=None, source=recipe.mixed))
-        both = [make_runs(workshop, unit, one, seed, out, progress) for one in sources]
-        return [
-            replace(run, records=list(run.records)[place::2]) for place, runs in enumerate(both) for run in runs
-        ]  # fmt: skip
+        mixed = []
+        for place, source in enumerate((recipe.source, recipe.mixed)):
+            runs = make_runs(workshop, unit, replace(recipe, source=source, mixed=None), seed, out, progress)
+            mixed += [replace(run, records=list(run.records)[place::2]) for run in runs]
+        return mixed
     if recipe.source == DUAL:
         return make_dual_runs(workshop, unit, recipe, seed, out, progress)
     if recipe.source != GENERATED:

@@ -15,6 +15,7 @@ from .app import keeping
 from .begun import state_folder, what_is_left
 from .destination import clear_runs
 from .generate import PAIRS
+from .generated import counted
 from .normals import PLACES, normals_of
 from .options import (
     Base,
@@ -131,9 +132,7 @@ def train_dual(
     seed: Seed = 0,
 ) -> None:
     """Learn to make a defect's images together with its part, from a few photos; one model for one defect."""
-    from ..datasets.readers import read_dataset
     from ..dual.file import KIND
-    from ..learning import open_shots
     from ..tensor_files import check_replaced
     from ..training.validation import SHOTS
 
@@ -145,13 +144,7 @@ def train_dual(
         raise InputError("--bcm-form is for BCM; give --bcm with it, or leave it out")
     if not resume:
         check_replaced(out, KIND, "dual model")
-    opened = open_shots(read_dataset(data, [product] if product else (), [defect] if defect else ()), shots)
-    if len(opened) > 1:
-        names = ", ".join("/".join(key) for key in sorted(opened)[:5])
-        raise InputError(
-            f"a dual model is of one defect, and there are {len(opened)} ({names}); give --product and --defect"
-        )
-    (key, found), *_ = opened.items()
+    key, found = one_defect(data, product, defect, shots, "a dual model is of one defect")
     if early_stop and len(found.files) < SHOTS:
         raise InputError(f"--early-stop needs {SHOTS} shots or more, and there are {len(found.files)}; leave it out")
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
@@ -242,8 +235,23 @@ def generate_dual(
             raise KeyboardInterrupt
     if result.broken:
         typer.echo(f"pairs that were not made: {len(result.broken)}, each {result.broken[0].get('reason')}", err=True)
-    pairs = f"{len(result.pairs)} {'pair' if len(result.pairs) == 1 else 'pairs'}"
+    pairs = counted(len(result.pairs), "pair")
     typer.echo(f"{pairs} of {model.name} in {out}; no fill, leak and seam: they need a normal image")
+
+
+def one_defect(
+    data: Path, product: str | None, defect: str | None, shots: int | None, why: str
+) -> tuple[Key, Shots]:  # fmt: skip
+    """The one defect that is meant, and its shots; InputError, which begins with `why`, if there are several."""
+    from ..datasets.readers import read_dataset
+    from ..learning import open_shots
+
+    opened = open_shots(read_dataset(data, [product] if product else (), [defect] if defect else ()), shots)
+    if len(opened) > 1:
+        names = ", ".join("/".join(key) for key in sorted(opened)[:5])
+        raise InputError(f"{why}, and there are {len(opened)} ({names}); give --product and --defect")
+    ((key, found),) = opened.items()
+    return key, found
 
 
 def _learn(out: Path, resume: bool, backbone: EditableBackbone, key: Key, **given: Any) -> DualModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ..errors import InputError
-from ..run_record import BROKEN, NO_MASK, read_plan
 from ..workers import join_run
 from .app import keeping
 from .cluster import Incomplete, run_on_cluster
 from .command import given_command
 from .destination import Destination
+from .generated import tell_made, tell_missing
 from .jobs import Given, Job, mask_source, read_jobs
 from .limits import AutoFilter, Limits, MaxLikeness, MaxSeam, MinFill, MinNovelty, Refine, Tries, parse_limits
 from .normals import PLACES
@@ -53,7 +53,6 @@ logger = logging.getLogger("adiff")
 
 PAIRS = 16
 """Pairs of a run, unless told otherwise."""
-AUTO = "auto"
 
 Defects = Annotated[
     list[str] | None,
@@ -190,8 +189,9 @@ def generate(
     from ..generation import GenerationSettings
     from ..library import check_base
 
+    scale = _guidance(guidance)
     settings = GenerationSettings(
-        steps=steps, **_guidance(guidance), severity=severity, reweighting=reweighting.value, strength=strength,
+        steps=steps, **scale, severity=severity, reweighting=reweighting.value, strength=strength,
         level=level, distance=distance.value, blending=blending.value, crop=crop, batch=batch,
         preview_decoder=None if preview_decoder is None else str(preview_decoder), refine=refine,
     )  # fmt: skip
@@ -200,7 +200,7 @@ def generate(
     for reference in references.values():
         reference.eye.to(backbone.device)
     pairs = count or per_defect or PAIRS
-    plan = _Plan(pairs, settings, seed, _command(ctx, target), limits, references or None, guidance == AUTO)
+    plan = _Plan(pairs, settings, seed, _command(ctx, target), limits, references or None, not scale)
     given = _checked(given, backbone, plan)
     for name, reason in given.lost.items():
         logger.warning("left out: %s: %s", name, reason)
@@ -210,8 +210,9 @@ def generate(
         if ray is not None:
             _work_on_cluster(ctx, ray, workers, given, plan, target, progress)
         results, reports, failed = _run_all(given, backbone, plan, target, progress)
-    _tell([job for job in given.jobs if job.name not in failed], results, reports, out, every, plan.fit)
-    _tell_missing(results, plan, target.told_of)
+    names = [job.name for job in given.jobs if job.name not in failed]
+    tell_made(names, results, reports, out, every, plan.fit)
+    tell_missing(results, plan.count, target.told_of)
     if failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise Incomplete(f"runs that were not made: {len(failed)} of {given.runs}: {reasons}")
@@ -248,6 +249,8 @@ def _check_asked(
 
 def _guidance(text: str) -> dict[str, float]:
     """The setting that an option asks for, none for `auto`. Raises InputError for anything else."""
+    from ..pair_filter import AUTO
+
     try:
         return {} if text == AUTO else {"guidance": float(text)}
     except ValueError:
@@ -336,73 +339,3 @@ def _checked(given: Given, backbone: Backbone, plan: _Plan) -> Given:
         )  # fmt: skip
 
     return given.checked(check)
-
-
-def _tell(
-    jobs: Sequence[Job], results: Sequence[RunResult], reports: Sequence[Path], out: str, every: bool, fit: bool
-) -> None:  # fmt: skip
-    """Say what came out, and where to look at it: of one run in a line, of --all in a table.
-
-    fit: whether the guidance was found, which is told then.
-    """
-    from ..report import summarise
-
-    numbers = [summarise(result.pairs) for result in results]
-    fitted = [_fitted(result) for result in results] if fit else []
-    if not every:
-        (found,) = numbers
-        measures = "median fill {fill:.2f}, leak at most {leak:.0f} levels".format(**found) if found["pairs"] else ""
-        told = [f"{_number(found['pairs'], 'pair')} of {jobs[0].name} in {out}", measures]
-        told[1:1] = [f"guidance {one}" for one in fitted]
-        typer.echo(", ".join(filter(None, told)) + "".join(f"; report: {path}" for path in reports))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("defect")
-    for name in ("pairs", "median fill", *(["guidance"] if fit else [])):
-        table.add_column(name, justify="right")
-    for job, of_run, *guidance in zip(jobs, numbers, *([fitted] if fit else []), strict=True):
-        fill = f"{of_run['fill']:.2f}" if of_run["pairs"] else "-"
-        table.add_row(job.name, str(of_run["pairs"]), fill, *guidance)
-    Console().print(table)
-    pairs = _number(sum(of_run["pairs"] for of_run in numbers), "pair")
-    where = f"; reports: {reports[0]}{' and so on' * (len(reports) > 1)}" if reports else ""
-    typer.echo(f"{pairs} in {_number(len(jobs), 'run')} in {out}{where}")
-
-
-def _fitted(result: RunResult) -> str:
-    """The guidance that a run has found, of several defects in their order."""
-    found = read_plan(result.out)["settings"]["guidance"]
-    return " and ".join(f"{one:g}" for one in (found if isinstance(found, list) else [found]))
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
-
-
-def _tell_missing(results: Sequence[RunResult], plan: _Plan, name: Callable[[Path], str] = str) -> None:
-    """Say which pairs are missing, and why. Raises InputError for those whose normal image does not open.
-
-    name: what to call a run's folder.
-    """
-    for result in results:
-        run = name(result.out)
-        if result.rejected:
-            logger.warning(
-                "%d of %d pairs were rejected, in all their tries or by hand, and are missing; they are in %s/rejects, "
-                "`adiff run status %s` says why", len(result.rejected), plan.count, run, run,
-            )  # fmt: skip
-        lacking = [one for one in result.broken if one.get(NO_MASK)]
-        if lacking:
-            logger.warning(
-                "%d of %d pairs have no mask and are missing, the first as %s; %s/%s lists them",
-                len(lacking), plan.count, lacking[0].get("reason"), run, BROKEN,
-            )  # fmt: skip
-    broken = [one for result in results for one in result.broken if not one.get(NO_MASK)]
-    if broken:
-        raise Incomplete(
-            f"pairs that were not made: {len(broken)}, the first as {broken[0].get('reason')}; put its normal image "
-            "right, then give the same command again"
-        )

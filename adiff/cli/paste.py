@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,16 +13,13 @@ from . import options
 from .app import keeping
 from .command import given_command
 from .destination import clear_runs
-from .dual import DefectType, Product
+from .dual import DefectType, Product, one_defect
 from .generate import PAIRS
+from .generated import counted
 from .normals import PLACES, normals_of
 from .objects import Foreground, Found, OnObject, Place
 from .options import Data, Resume, Seed, of_masks
 from .progress import CliProgress
-
-if TYPE_CHECKING:
-    from ..learning import Shots
-    from ..library import Key
 
 
 class Method(str, Enum):
@@ -71,7 +68,7 @@ def paste(
     if textures is not None and method is not Method.draem:
         raise InputError("--textures goes with --method draem")
     on = OnObject(place, foreground, find)
-    key, opened = _shots(data, product, defect, shots)
+    key, opened = one_defect(data, product, defect, shots, "one defect is pasted")
     paths = normals_of(key[0], normals)
     given = list_images(textures) if textures is not None else ()
     objects = None if place is Place.stay else on.objects(key[0], paths)
@@ -89,18 +86,5 @@ def paste(
         if result.cancelled:
             raise KeyboardInterrupt
     report = report_of_run(out, normals=paths[0].parent)
-    number = len(result.pairs)
-    typer.echo(f"{number} {'pair' if number == 1 else 'pairs'} of {'/'.join(key)} in {out}; report: {report}")
+    typer.echo(f"{counted(len(result.pairs), 'pair')} of {'/'.join(key)} in {out}; report: {report}")
 
-
-def _shots(data: Path, product: str | None, defect: str | None, shots: int | None) -> tuple[Key, Shots]:
-    """The one defect that is meant, and its shots."""
-    from ..datasets.readers import read_dataset
-    from ..learning import open_shots
-
-    opened = open_shots(read_dataset(data, [product] if product else (), [defect] if defect else ()), shots)
-    if len(opened) > 1:
-        names = ", ".join("/".join(key) for key in sorted(opened)[:5])
-        raise InputError(f"one defect is pasted, and there are {len(opened)} ({names}); give --product and --defect")
-    ((key, found),) = opened.items()
-    return key, found

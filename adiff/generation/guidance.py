@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ GAIN = 0.05
 
 @dataclass(frozen=True, eq=False)
 class GuidanceFit:
-    """guidance: the best value; gaps: of each value that was tried; shots: how many the gaps are to."""
+    """guidance: the value that was chosen; gaps: of each value that was tried; shots: how many the gaps are to."""
 
     guidance: float
     gaps: Mapping[float, float]
@@ -60,12 +61,11 @@ def fit_guidance(
     """
     check_shots(shots, name)
     progress, known = progress or NullProgress(), shots.descriptors.mean(0)
-    tried: list[float] = []
+    tried = count(1)
 
     def gap(guidance: float) -> float:
         f = [shots.describe(eye, image, mask) for image, mask in zip(paint(guidance), masks, strict=True)]
-        tried.append(guidance)
-        progress.update(len(tried))
+        progress.update(next(tried))
         return float(np.linalg.norm(np.mean(f, axis=0) - known))
 
     progress.start(len(LADDER), f"guidance {name}")

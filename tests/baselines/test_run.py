@@ -8,7 +8,7 @@ import pytest
 
 from adiff.baselines import METHODS
 from adiff.baselines.run import paste_run
-from adiff.datasets.images import read_mask, read_photo, write_png
+from adiff.datasets.images import read_mask, read_photo
 from adiff.errors import InputError
 from adiff.evaluation.material import read_run
 from adiff.export import export_runs, read_runs
@@ -16,18 +16,8 @@ from adiff.learning import Shots
 from adiff.rejection import reject_pairs
 from adiff.report import report_of_run
 from adiff.report.run import rebuilt_command
-from adiff.run_record import PASTING
 
 KEY = ("metal", "scratch")
-
-
-@pytest.fixture
-def normals(tmp_path):
-    rng = np.random.default_rng(1)
-    paths = [tmp_path / "good" / f"{i}.png" for i in range(3)]
-    for path in paths:
-        write_png(path, rng.integers(0, 255, (64, 64, 3), np.uint8))
-    return paths
 
 
 @pytest.fixture
@@ -43,10 +33,6 @@ def start(normals, shots, tmp_path):
 
 def listing(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def test_names_of_methods_are_one():
-    assert tuple(METHODS) == PASTING
 
 
 @pytest.mark.parametrize("method", METHODS)

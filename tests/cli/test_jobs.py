@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from adiff.cli.generate import _Plan, _tell_missing
+from adiff.cli.generated import tell_missing
 from adiff.cli.jobs import of_their_names, placed_on
-from adiff.cli.limits import Limits
 from adiff.errors import InputError
-from adiff.generation import GenerationSettings
 from adiff.generation.run import RunResult
 
 FILES = [f"{number:03d}.png" for number in range(3)]
@@ -64,17 +62,15 @@ def test_a_damaged_or_unfinished_record_is_said(tmp_path):
 
 
 def test_pairs_that_were_rejected_by_hand_are_not_said_to_break_limits(caplog):
-    plan = _Plan(9, GenerationSettings(), 0, "adiff generate", Limits(None, False, 1))
     with caplog.at_level(logging.WARNING, "adiff"):
-        _tell_missing([RunResult(Path("run"), [], 0.0, rejected=[2])], plan)
+        tell_missing([RunResult(Path("run"), [], 0.0, rejected=[2])], 9)
     assert "1 of 9 pairs were rejected, " in caplog.text and "limits" not in caplog.text
 
 
 def test_pairs_without_a_mask_are_told_and_broken_normals_are_an_error(caplog):
-    plan = _Plan(9, GenerationSettings(), 0, "adiff generate", Limits(None, False, 1))
     lacking = {"id": "000003", "no_mask": True, "reason": "only 1 of 2 masks passed"}
     with caplog.at_level(logging.WARNING, "adiff"):
-        _tell_missing([RunResult(Path("run"), [], 0.0, broken=[lacking])], plan)
+        tell_missing([RunResult(Path("run"), [], 0.0, broken=[lacking])], 9)
     assert "1 of 9 pairs have no mask and are missing, the first as only 1 of 2 masks passed" in caplog.text
     with pytest.raises(InputError, match="pairs that were not made: 1, the first as cut short"):
-        _tell_missing([RunResult(Path("run"), [], 0.0, broken=[lacking, {"reason": "cut short"}])], plan)
+        tell_missing([RunResult(Path("run"), [], 0.0, broken=[lacking, {"reason": "cut short"}])], 9)

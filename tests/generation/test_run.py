@@ -25,15 +25,6 @@ SEVERAL = {"kind": "several"}
 
 
 @pytest.fixture
-def normals(tmp_path):
-    rng = np.random.default_rng(1)
-    paths = [tmp_path / "normals" / f"{i}.png" for i in range(3)]
-    for path in paths:
-        write_png(path, rng.integers(0, 255, (64, 64, 3), np.uint8))
-    return paths
-
-
-@pytest.fixture
 def masks(tmp_path, make_mask):
     paths = [tmp_path / "masks" / f"{i}.png" for i in range(2)]
     for i, path in enumerate(paths):
