@@ -18,6 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from .backbone import is_small
 from .datasets.readers import Dataset, Shot, few_shot_split, read_shots
 from .errors import InputError
 from .geometry import context_box, crop_resize, resize_mask
@@ -111,6 +112,12 @@ def new_defect(key: Key, shots: Shots, backbone: Backbone) -> Defect:
         shot_masks=np.stack(masks),
         likeness=torch.from_numpy(describe(backbone, [image for image, _ in shots.pairs], shots.masks)),
     )
+
+
+def new_encoder(backbone: Backbone, seed: int, **tokens: int) -> SpatialEncoder:
+    """A spatial encoder for a base model, to be learned from the start; tokens: of each mask, unless the paper's."""
+    variant = "small" if is_small(backbone) else "base"
+    return SpatialEncoder(variant, dim=backbone.context_dim, seed=seed, **tokens)
 
 
 def with_shots(entry: Defect | None, key: Key, shots: Shots, backbone: Backbone) -> Defect:

@@ -86,11 +86,12 @@ def photo_cases(root: Path, names: Sequence[str], seed: int) -> dict[Key, Case]:
         shots = [shot for turn in zip_longest(*taught) for shot in turn if shot is not None][:SHOTS]
         if len(unseen) < HELD_OUT or len(shots) < SHOTS:
             raise SystemExit(f"{product}/{defect} has {len(groups)} groups: too few for {SHOTS} + {HELD_OUT} shots")
-        found[product, defect] = Case(*([_read(shot) for shot in part] for part in (shots, unseen)))
+        found[product, defect] = Case(*([read_shot(shot) for shot in part] for part in (shots, unseen)))
     return found
 
 
-def _read(shot: Shot) -> tuple[np.ndarray, np.ndarray]:
+def read_shot(shot: Shot) -> tuple[np.ndarray, np.ndarray]:
+    """The image (H, W, 3) uint8 and mask (H, W) bool."""
     image = read_photo(shot.image).rgb
     return image, read_mask(shot.mask, image.shape[:2]).mask
 

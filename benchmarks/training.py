@@ -8,6 +8,7 @@
 |---|---|---|
 | speed | seconds a step beside diffusers' textual-inversion example as published (`--reference`) | textual_inversion |
 | quality | held-out masked loss against steps and time: the release's settings, ours, one change | time_to_quality |
+| length | held-out loss, gap and fill of what is painted, by training steps (`--photos`) | training_length |
 | defect | seconds to the early stop of one new defect from 5 shots with the demo's frozen encoder | time_to_quality |
 | disentangling | share of the generated change inside masks where no shot had its defect | disentangling |
 | types | joint training of every type of `--data` (MVTec layout): time and memory against few types | many_types |
@@ -24,10 +25,10 @@ import argparse
 import logging
 from pathlib import Path
 
-from . import disentangling, many_types, textual_inversion, time_to_quality
+from . import disentangling, many_types, textual_inversion, time_to_quality, training_length
 from .record import Record
 
-PARTS = ("speed", "quality", "defect", "disentangling", "types", "type-masks")
+PARTS = ("speed", "quality", "length", "defect", "disentangling", "types", "type-masks")
 
 
 def parse() -> argparse.Namespace:
@@ -49,12 +50,15 @@ def parse() -> argparse.Namespace:
     quality.add_argument("--release-steps", type=int, default=2000)
     quality.add_argument("--steps", type=int, default=100, help="of ours, and of the runs with one change")
     quality.add_argument("--every", type=int, default=20, help="steps between two measures of the held-out loss")
-    quality.add_argument("--photos", type=Path, help="folder of photos, instead of drawn surfaces")
+    quality.add_argument("--photos", type=Path, help="folder of photos, instead of drawn surfaces; also of `length`")
     quality.add_argument("--defects", nargs="+", metavar="PRODUCT/DEFECT", default=[], help="of the photos")
     quality.add_argument("--learn-encoder", action="store_true", help="from a random start, instead of the demo's")
     changes = [name for name in time_to_quality.CHANGES if name != time_to_quality.OURS]
     quality.add_argument("--runs", nargs="*", metavar="CHANGE", choices=changes, default=changes,
                          help=f"changes in our settings, of: {', '.join(changes)}  (default: all)")  # fmt: skip
+    length = options.add_argument_group("length")
+    length.add_argument("--lengths", nargs="+", type=int, default=[100, 300, 1000], help="training steps")
+    length.add_argument("--early-stop", action="store_true", help="by a shot of each defect that is held out")
     parts = options.add_argument_group("disentangling and types")
     parts.add_argument("--inversion-steps", type=int, default=100, help="of each run of `disentangling`")
     parts.add_argument("--masks", type=int, default=6, help="of `disentangling`, for each combination and seed")
@@ -65,7 +69,7 @@ def parse() -> argparse.Namespace:
     parts.add_argument("--mask-steps", type=int, help="of all types together  (default: the method's)")
     parts.add_argument("--drawn", type=int, default=6, help="masks drawn of each type in `type-masks`")
     chosen = options.parse_args()
-    for part, name in (("speed", "reference"), ("types", "data"), ("type-masks", "data")):
+    for part, name in (("speed", "reference"), ("length", "photos"), ("types", "data"), ("type-masks", "data")):
         given = getattr(chosen, name)
         if part in chosen.only and (given is None or not given.exists()):
             options.error(f"{part} needs --{name}, and it has to be there")
@@ -89,6 +93,8 @@ def measure(part: str, chosen: argparse.Namespace, record: Record) -> str:
             record, chosen.runs, chosen.seeds, chosen.release_steps, chosen.steps, chosen.every, chosen.learn_encoder,
             chosen.photos, chosen.defects,
         )  # fmt: skip
+    if part == "length":
+        return training_length.measure(record, chosen.photos, chosen.defects, chosen.lengths, chosen.seeds, chosen.early_stop)
     if part == "defect":
         return time_to_quality.measure_defect(record, chosen.seeds)
     if part == "disentangling":

@@ -19,7 +19,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..adiff.errors import InputError
-from ..adiff.learning import Shots, changed_shots, learn_anomalies, learn_masks, new_defect, with_shots
+from ..adiff.learning import Shots, changed_shots, learn_anomalies, learn_masks, new_defect, new_encoder, with_shots
 from ..adiff.library import Defect, Key, Library
 from ..adiff.spatial_encoder import SpatialEncoder, fingerprint
 from .gradients import LearningProgress, TrainableBackbone, normal_tensors
@@ -43,17 +43,19 @@ from .upstream import identity_of, model_name
 
 STATES = "adiff_training"
 """Folder under ComfyUI's output folder that holds the states of interrupted trainings."""
-SMALL = 256
-"""Pixels of a base model's native size from which on it gets the `base` encoder."""
 
 
-def _learning_inputs(steps: int, learning_rate: float) -> list[io.Input]:
+def _learning_inputs(steps: int) -> list[io.Input]:
     return [
-        io.Int.Input("steps", default=steps, min=1, max=100_000, tooltip="Training steps, at most"),
+        io.Int.Input(
+            "steps", default=0, min=0, max=100_000,
+            tooltip=f"Training steps, at most. 0: {steps} on the demo model, 1000 on one of full size such as SD 1.5; "
+            "more for more than 4 defects",
+        ),
         io.Int.Input("batch", default=8, min=1, max=256, tooltip="Samples a step, over all defects"),
         io.Float.Input(
-            "learning_rate", default=learning_rate, min=1e-5, max=1.0, step=1e-5, round=False,
-            tooltip="Peak learning rate of the embeddings",
+            "learning_rate", default=0.0, min=0.0, max=1.0, step=1e-5, round=False,
+            tooltip="Peak learning rate of the embeddings. 0: what suits the steps",
         ),
         training_seed(),
         io.Boolean.Input(
@@ -87,7 +89,7 @@ class TrainDefects(io.ComfyNode):
             inputs=[
                 DatasetSocket.Input("dataset", tooltip="From Load Defect Dataset or Add Shots"),
                 *base_inputs("to learn on; LoRAs on it count", "the preview's guidance"),
-                *_learning_inputs(100, 0.05),
+                *_learning_inputs(100),
                 EncoderSocket.Input(
                     "encoder", optional=True,
                     tooltip="A spatial encoder to learn with, which stays as it is: quickest, and the defects fit its "
@@ -112,9 +114,9 @@ class TrainDefects(io.ComfyNode):
         from ..adiff.training import AnomalySettings  # takes a second to import
 
         began, shots = time.monotonic(), dataset.shots
-        settings = AnomalySettings(steps=steps, batch=batch, lr=learning_rate, early_stop=early_stop)
         with normal_tensors():
             backbone = TrainableBackbone(model, vae, empty, batch, model_name(cls.hidden, model))
+            settings = _settings(AnomalySettings, backbone, shots, steps, learning_rate, batch, early_stop)
             network, progress = _network(backbone, encoder, seed), LearningProgress()
             marks = [asdict(settings), seed, encoder and encoder.fingerprint]
             with training_state(cls.hidden, backbone, "anomaly", shots, marks) as state:
@@ -153,7 +155,7 @@ class TrainMasks(io.ComfyNode):
             "library. The model stays as it is; a cancelled training goes on where it was.",
             inputs=[
                 *base_inputs("to learn on", "the preview's guidance"),
-                *_learning_inputs(150, 0.03),
+                *_learning_inputs(150),
                 LibrarySocket.Input(
                     "library", optional=True,
                     tooltip="The library to add to. Without a dataset: learn from the masks that its defects carry, "
@@ -180,9 +182,9 @@ class TrainMasks(io.ComfyNode):
 
         began = time.monotonic()
         shots = _stored_shots(library) if dataset is None else dataset.shots
-        settings = MaskSettings(steps=steps, batch=batch, lr=learning_rate, early_stop=early_stop)
         with normal_tensors():
             backbone = TrainableBackbone(model, vae, empty, batch, model_name(cls.hidden, model))
+            settings = _settings(MaskSettings, backbone, shots, steps, learning_rate, batch, early_stop)
             known, progress = _begun(library, backbone), LearningProgress()
             with training_state(cls.hidden, backbone, "mask", shots, [asdict(settings), seed]) as state:
                 entries = {key: _entry(known, key, one, backbone, dataset is not None) for key, one in shots.items()}
@@ -196,12 +198,17 @@ class TrainMasks(io.ComfyNode):
         return io.NodeOutput(LoadedLibrary(IN_GRAPH, made), curve, report, ui=ui.PreviewImage(curve, cls=cls))
 
 
+def _settings(kind, backbone: TrainableBackbone, shots: Mapping, steps: int, lr: float, batch: int, early_stop: bool):
+    """The settings of a training; of steps and learning rate 0 is the method's own."""
+    given = {name: value for name, value in {"steps": steps, "lr": lr}.items() if value}
+    return kind.for_base(backbone, len(shots), **given, batch=batch, early_stop=early_stop)
+
+
 def _network(backbone: TrainableBackbone, encoder: LoadedEncoder | None, seed: int) -> SpatialEncoder:
     """A copy of the encoder given, as it is shared with other nodes, or a new one."""
     if encoder is not None:
         return copy.deepcopy(encoder.network)
-    variant = "small" if backbone.native_size < SMALL else "base"
-    return SpatialEncoder(variant, dim=backbone.context_dim, seed=seed)
+    return new_encoder(backbone, seed)
 
 
 def _begun(library: LoadedLibrary | None, backbone: TrainableBackbone) -> Library:

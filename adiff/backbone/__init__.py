@@ -18,6 +18,8 @@ from .precision import dtype_of
 
 DEMO = "demo"
 """Name of the model shipped with the package."""
+SMALL = 256
+"""Native size in pixels below which a base model is small, as the shipped one is."""
 
 
 class Backbone(Protocol):
@@ -54,6 +56,11 @@ class Backbone(Protocol):
 
         attention_edit(q, k, v, *, heads, grid) takes the place of every cross-attention (Eq. 8).
         """
+
+
+def is_small(base: Backbone) -> bool:
+    """Whether a base model is of the shipped one's kind, with a small spatial encoder and few training steps."""
+    return base.native_size < SMALL
 
 
 def demo_folder() -> Path:

@@ -17,7 +17,7 @@ from ..generation import GenerationSettings, LearnedMasks, MaskSource, ShotMasks
 from ..generation.batch import Task
 from ..generation.placing import Objects, PlacedMasks, find_objects, given_objects
 from ..generation.sources import Batch, Chosen, NoMask
-from ..learning import Shots, check_finite, learn_anomalies, learn_masks, new_defect
+from ..learning import Shots, check_finite, learn_anomalies, learn_masks, new_defect, new_encoder
 from ..library import Defect, Key, Library, load_library, save_library
 from ..masks import MaskRules
 from ..progress import Progress
@@ -141,12 +141,13 @@ class Workshop:
         shots, encoder = self.shots(unit, recipe), self._fixed_encoder(recipe)
         fixed, state = encoder is not None, folder / ".state.safetensors"
         if recipe.spatial and encoder is None:
-            variant = "small" if self.backbone.name == "demo" else "base"
             tokens = {} if recipe.spatial_tokens is None else {"tokens": recipe.spatial_tokens}
-            encoder = SpatialEncoder(variant, dim=self.backbone.context_dim, seed=seed, **tokens)
+            encoder = new_encoder(self.backbone, seed, **tokens)
         entries = {key: new_defect(key, of_key, self.backbone) for key, of_key in shots.items()}
-        steps = _steps(self.budget.learn_steps, len(entries))
-        settings = AnomalySettings(steps=steps, tokens=recipe.tokens, early_stop=False, masked=recipe.masked)
+        settings = AnomalySettings.for_base(
+            self.backbone, len(entries), steps=_steps(self.budget.learn_steps, len(entries)), tokens=recipe.tokens,
+            early_stop=False, masked=recipe.masked,
+        )  # fmt: skip
         entries, encoder = learn_anomalies(
             self.backbone, entries, shots, encoder, freeze_encoder=fixed, settings=settings, seed=seed,
             progress=progress, state=state,
@@ -163,8 +164,10 @@ class Workshop:
         if recipe.varied:  # there is nothing to learn
             self._save(folder, entries, None)
             return
-        steps = _steps(self.budget.mask_steps, len(entries))
-        settings = MaskSettings(steps=steps, tokens=recipe.mask_tokens, early_stop=False)
+        settings = MaskSettings.for_base(
+            self.backbone, len(entries), steps=_steps(self.budget.mask_steps, len(entries)), tokens=recipe.mask_tokens,
+            early_stop=False,
+        )  # fmt: skip
         entries = learn_masks(
             self.backbone, entries, shots, settings=settings, seed=seed, progress=progress, state=state
         )  # fmt: skip
@@ -179,7 +182,7 @@ class Workshop:
 
 
 def _steps(steps: int, defects: int) -> int:
-    """Steps of an inversion of that many defects together, as `InversionSettings.for_types` has them by default."""
+    """Steps of an inversion of that many defects together, as `InversionSettings.for_base` has them by default."""
     return round(steps * max(1, defects / TYPES))
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ..backbone import Backbone, is_small
 from ..dual import DualSettings
 from ..embedding import K_ANOMALY, K_MASK
 from ..errors import InputError
 from ..evaluation.localizer import LocalizerSettings
 from ..generation import GenerationSettings
 from ..generation.placing import STAY
+from ..training.settings import FULL_STEPS
 
 if TYPE_CHECKING:
     from .target import Unit
@@ -137,6 +139,10 @@ class Budget:
         """The budget as JSON holds it, without what older benchmarks did not know and this one does not use."""
         about = asdict(self)
         return {name: value for name, value in about.items() if (name, value) != ("place", STAY)}
+
+    def on(self, base: Backbone) -> Budget:
+        """The budget with the method's steps for a base model, if that is not small."""
+        return self if is_small(base) else replace(self, learn_steps=FULL_STEPS, mask_steps=FULL_STEPS)
 
     def places(self) -> list[str]:
         """What of it decides where masks lie."""

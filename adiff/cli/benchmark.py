@@ -184,6 +184,7 @@ def benchmark(
     backbone = load_backbone(base, precision=precision.value)
     encoder = demo_encoder_path() if base == "demo" else None
     cells = cells_of(units, seeds or (1 if quick else 3), wanted)
+    budget = budget if quick else budget.on(backbone)
     bench = Bench(backbone, encoder, budget, out, weights, foreground)
     root, told = cells[0].unit.split.root, given_command(ctx, out=out.resolve().name or out, resume=None)
     places = dict.fromkeys(cell.unit.name for cell in cells)

@@ -92,8 +92,8 @@ def train(
     freeze_encoder: Annotated[bool, of_model("--freeze-encoder", help="Read ENC and leave it as it is.")] = False,
     steps: Annotated[
         int | None,
-        of_training("--steps", min=1, help="Training steps of each kind.  [dim]default: the method's; more of them "
-                    "for more than 4 defects together[/dim]"),
+        of_training("--steps", min=1, help="Training steps of each kind, at most.  [dim]default: 1000; on the demo's "
+                    "model 100, for masks 150; more for more than 4 defects together[/dim]"),
     ] = None,
     batch: Annotated[
         int | None,
@@ -180,7 +180,7 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool) -> tuple[
         return library, todo
     of_encoder = _encoder(task, library, encoder, freeze) if todo.anomalies else None
     for settings, keys in zip((AnomalySettings, MaskSettings), todo, strict=True):
-        settings.for_types(len(keys), **task.chosen)  # refuses what is too few for so many
+        settings.for_base(task.backbone, len(keys), **task.chosen)  # refuses what is too few for so many
     wait_for_all()  # until all have read what the first one replaces now
     if is_first():
         _make_ready(task, of_encoder)
@@ -321,7 +321,7 @@ def _learn(task: _Task, library: Library, todo: Todo, encoder: _Encoder | None) 
         entries |= {key: library.defects[key] for key in todo.anomalies}
         learned = learn_masks(
             task.backbone, {key: entries[key] for key in todo.masks}, task.shots,
-            settings=MaskSettings.for_types(len(todo.masks), **task.chosen),
+            settings=MaskSettings.for_base(task.backbone, len(todo.masks), **task.chosen),
             seed=task.seed, progress=task.progress, state=state_folder(task.out) / MASKS,
         )  # fmt: skip
         library = _saved(task, library, learned, "mask")
@@ -337,7 +337,9 @@ def _learn_anomalies(task: _Task, library: Library, entries: dict[Key, Defect], 
 
     learned, network = learn_anomalies(
         task.backbone, entries, task.shots, encoder.network, freeze_encoder=encoder.frozen,
-        settings=AnomalySettings.for_types(len(entries), **task.chosen, normalisation=task.normalisation),
+        settings=AnomalySettings.for_base(
+            task.backbone, len(entries), **task.chosen, normalisation=task.normalisation
+        ),
         seed=task.seed, progress=task.progress, state=state_folder(task.out) / ANOMALIES,
     )  # fmt: skip
     if not encoder.frozen and is_first():
@@ -373,17 +375,18 @@ def _saved(task: _Task, library: Library, learned: dict[Key, Defect], part: str)
 
 def _encoder(task: _Task, library: Library, path: Path | None, freeze: bool) -> _Encoder:
     """The encoder to learn with. InputError if what else the library holds needs another, or a file would be lost."""
-    from ..backbone import demo_encoder_path
-    from ..spatial_encoder import SpatialEncoder, fingerprint, load_encoder
+    from ..backbone import DEMO, demo_encoder_path
+    from ..learning import new_encoder
+    from ..spatial_encoder import fingerprint, load_encoder
 
-    named, is_demo = path is not None, task.backbone.name == "demo"
-    if path is None and is_demo:
+    named = path is not None
+    if path is None and task.backbone.name == DEMO:
         path, freeze = demo_encoder_path(), True
     path = path or encoder_beside(task.out)
     if freeze:
         network, _ = load_encoder(path)
     else:
-        network = SpatialEncoder("small" if is_demo else "base", dim=task.backbone.context_dim, seed=task.seed)
+        network = new_encoder(task.backbone, task.seed)
     belongs = library.encoder_fingerprint
     if belongs is not None and (not freeze or fingerprint(network) != belongs):
         there = [entry.name for entry in library.defects.values() if entry.anomaly is not None]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from ..backbone import Backbone, is_small
 from ..errors import InputError
 from .loop import Schedule
 from .timesteps import LAWS
@@ -14,6 +15,8 @@ from .validation import PATIENCE, Validation, steps_between
 
 TYPES = 4
 """Defects learned together that the method's steps are for; each of more of them gets as many samples."""
+FULL_STEPS = 1000
+"""The method's steps on a base model that is not small: those that the settings say were found on the shipped one."""
 Settings = TypeVar("Settings", bound="InversionSettings")
 
 
@@ -50,14 +53,19 @@ class InversionSettings:
         self.schedule()
 
     @classmethod
-    def for_types(cls: type[Settings], types: int, **given: Any) -> Settings:
-        """Settings for that many defects learned together: unless `steps` are given, more of them for more types.
+    def for_base(cls: type[Settings], base: Backbone, types: int, **given: Any) -> Settings:
+        """The method's settings for that many defects learned together on a base model, but for those that are `given`.
 
+        Unless `steps` are given, more of them for a model that is not small, and for more types. Unless `lr` is, it
+        falls with the root of the steps that a defect gets, as the drift of Adam's noisy steps grows with it.
         Raises InputError as `check_turns`.
         """
-        settings = cls(**given)
-        more = 1 if "steps" in given else max(1, types / TYPES)
-        settings = replace(settings, steps=round(settings.steps * more))
+        settings, share = cls(**given), max(1, types / TYPES)
+        if "steps" not in given:
+            steps = cls.steps if is_small(base) else FULL_STEPS
+            settings = replace(settings, steps=round(steps * share))
+        if "lr" not in given:
+            settings = replace(settings, lr=cls.lr * min(1, math.sqrt(cls.steps * share / settings.steps)))
         settings.check_turns(types)
         return settings
 

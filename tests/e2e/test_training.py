@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from adiff.library import load_library
 from adiff.spatial_encoder import load_encoder
 from adiff.training import AnomalySettings, MaskSettings
+from adiff.training.settings import FULL_STEPS
 from tests.e2e.comfyui import RUN_LIMIT, Graph, GraphError
 from tests.e2e.scenes import masks
 
@@ -351,8 +352,9 @@ def test_libraries_are_merged(server):
 def test_the_defaults_are_the_methods(server):
     for node, settings in (("ADiffTrainDefects", AnomalySettings()), ("ADiffTrainMasks", MaskSettings())):
         inputs = server.object_info()[node]["input"]["required"]
-        for name, value in (("steps", settings.steps), ("batch", settings.batch), ("learning_rate", settings.lr)):
+        for name, value in (("steps", 0), ("batch", settings.batch), ("learning_rate", 0)):
             assert inputs[name][1]["default"] == value, (node, name)
+        assert f"0: {settings.steps} on the demo model, {FULL_STEPS} on" in inputs["steps"][1]["tooltip"]
 
 
 def trained(graph):

@@ -238,7 +238,7 @@ put *Load Image* with a normal photo in the place of *Draw Surface*.
 
 **Your own model:** put *Load Checkpoint* (any SD 1.5 checkpoint) in the place of *Load Demo Model*, a *CLIP Text
 Encode* with an empty text in the place of its `empty`, and remove *Load Spatial Encoder*: a new encoder is then
-learned. Raise `steps` to 500 or more. Photos should be 512 pixels or more.
+learned, in up to 1000 steps, as `steps` is 0. Photos should be 512 pixels or more.
 """,
     )
     graph.stage("1. Load")
@@ -249,9 +249,9 @@ learned. Raise `steps` to 500 or more. Photos should be 512 pixels or more.
     normal = photos(graph, "metal", seed=4, count=4)
     graph.stage("3. Learn")
     given = {"model": model, "vae": vae, "empty": empty, "seed": 0, "preview_every": 20}
-    learned = graph.node("ADiffTrainDefects", dataset=dataset["dataset"], encoder=encoder, steps=100, **given)
+    learned = graph.node("ADiffTrainDefects", dataset=dataset["dataset"], encoder=encoder, **given)
     graph.column()
-    both = graph.node("ADiffTrainMasks", library=learned["library"], steps=80, **given)
+    both = graph.node("ADiffTrainMasks", library=learned["library"], **given)
     library, encoder = both["library"], learned["encoder"]
     graph.column()
     # what is true of a user's own photos too: no licence is given in their name
