@@ -94,7 +94,9 @@ def measure(part: str, chosen: argparse.Namespace, record: Record) -> str:
             chosen.photos, chosen.defects,
         )  # fmt: skip
     if part == "length":
-        return training_length.measure(record, chosen.photos, chosen.defects, chosen.lengths, chosen.seeds, chosen.early_stop)
+        return training_length.measure(
+            record, chosen.photos, chosen.defects, chosen.lengths, chosen.seeds, chosen.early_stop
+        )
     if part == "defect":
         return time_to_quality.measure_defect(record, chosen.seeds)
     if part == "disentangling":

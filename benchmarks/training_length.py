@@ -50,8 +50,9 @@ def measure(record: Record, root: Path, names: Sequence[str], lengths: Sequence[
     for seed in range(seeds):
         for steps in lengths:
             row = record.row(
-                part, f"{steps} steps, seed {seed}", lambda n=steps, number=seed: _run(backbone, chosen, n, early, number)
-            )
+                part, f"{steps} steps, seed {seed}",
+                lambda n=steps, number=seed: _run(backbone, chosen, n, early, number),
+            )  # fmt: skip
             found.setdefault(steps, []).append(row)
     return f"{part}, {seeds} seeds\n\n{table(found, names)}"
 
