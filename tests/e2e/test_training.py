@@ -357,6 +357,15 @@ def test_the_defaults_are_the_methods(server):
         assert f"0: {settings.steps} on the demo model, {FULL_STEPS} on" in inputs["steps"][1]["tooltip"]
 
 
+def test_steps_and_rate_of_zero_are_those_of_the_model(server):
+    graph = Graph()
+    learned = train(graph, demo(graph), drawn(graph, shots=1), steps=0, learning_rate=0, batch=1)
+    save(graph, learned, "of the model")
+    server.run(graph)
+    (entry,) = stored(server, "of the model").defects.values()
+    assert entry.info["anomaly"]["steps"] == AnomalySettings().steps
+
+
 def trained(graph):
     return train(graph, demo(graph), drawn(graph), steps=1)
 
