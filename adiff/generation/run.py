@@ -124,7 +124,7 @@ def generate_run(
         open_run(out, identity, backbone, told, name)
         if shared is not None and shared.publish():
             open_run(out, identity, backbone, told, name)
-        check_files(out, task, name)
+        check_files(out, count, task.tries, task.files_of, name)
         reopen_broken(out, task)
         if shared is not None:
             shared.forget_broken()
