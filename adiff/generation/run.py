@@ -225,7 +225,7 @@ def _fitted_by_another(
         progress.update(0)
         time.sleep(POLL)
     if is_told:
-        progress.update(1)
+        progress.update(1 if found else 0)
         progress.finish()
     return found
 
