@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 from array import array
@@ -202,6 +203,24 @@ def tries_of(plan: dict[str, Any]) -> int:
     limits = plan.get("filter")
     tries = limits.get("tries") if isinstance(limits, dict) else None
     return tries if isinstance(tries, int) and not isinstance(tries, bool) and tries > 0 else 1
+
+
+def fits_of(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a run keeps of the guidance that it has found, for each defect that its images show, in their order.
+
+    `value`, and what else `GuidanceFit.record` tells; nothing for a run that was given one. plan: its run.json.
+    """
+    told = plan.get("guidance")
+    found = told if isinstance(told, list) else [told]
+    values = [one.get("value") if isinstance(one, dict) else None for one in found]
+    sound = all(type(value) in (int, float) and 0 <= value < math.inf for value in values)
+    return found if sound and len(found) == len(defects_of(plan)) else []
+
+
+def defects_of(plan: dict[str, Any]) -> list[Any]:
+    """The defects that each image of a run shows; most often one. plan: its run.json."""
+    several = plan.get("defects")
+    return several if isinstance(several, list) else [plan.get("defect")]
 
 
 def _names(folder: Path, form: re.Pattern[str]) -> Iterator[re.Match[str]]:

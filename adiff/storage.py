@@ -228,13 +228,20 @@ def filled_folder(out: Path, record: str, about: dict[str, Any], settings: dict[
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, {"adiff": __version__, **about, **settings})
+    with filling(out):
+        yield
+
+
+@contextlib.contextmanager
+def filling(out: Path) -> Iterator[None]:
+    """Have UNFINISHED in a folder until it is filled; it stays if that ends early."""
     write_text(out / UNFINISHED, FILLING)
     yield
     (out / UNFINISHED).unlink(missing_ok=True)
 
 
 def check_finished(folder: Path) -> None:
-    """Raise InputError for a folder that a command has not filled yet (`filled_folder`), or one anywhere in it."""
+    """Raise InputError for a folder that a command has not filled yet (`filling`), or one anywhere in it."""
     for place in (folder, *folder.resolve().parents):
         if is_unfinished(place):
             raise InputError(f"{place} is not complete: the command that fills it is at work, or was stopped; give the "
@@ -242,7 +249,7 @@ def check_finished(folder: Path) -> None:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a folder is one that a command has not filled yet (`filled_folder`)."""
+    """Whether a folder is one that a command has not filled yet (`filling`)."""
     mark = folder / UNFINISHED
     return mark.is_file() and mark.read_bytes() == FILLING.encode()
 

@@ -7,7 +7,7 @@ import logging
 import torch
 from comfy_api.latest import io
 
-from ..adiff.embedding import join_condition
+from ..adiff.embedding import embedding_fingerprint, join_condition
 from ..adiff.errors import InputError
 from .host import mask_batch
 from .search import found_by
@@ -69,7 +69,7 @@ class AnomalyConditioning(io.ComfyNode):
                 raise InputError(f"the prompt has {text.shape[0]} rows for {batch} masks; give one, or one a mask")
             condition = join_condition(e_a, e_s, text)
             start, stop = condition.span
-            remember(condition.context[:, start:stop])
+            remember(condition.context[:, start:stop], embedding_fingerprint(entry.anomaly), entry.name)
             out.append([condition.context, dict(extra)])
         return io.NodeOutput(out)
 

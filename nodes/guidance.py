@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io, ui
 
 from ..adiff.contact_sheet import shot_tile
+from ..adiff.embedding import embedding_fingerprint
+from ..adiff.errors import InputError
 from .compare import Comparison
 from .finish import in_place
 from .host import GraphProgress, levels_of, mask_batch, masks_at, to_batch
@@ -16,6 +19,10 @@ from .pictures import COLUMNS, TILE, as_image, titled
 from .sample import GUIDANCE, AnomalyKSampler, sampler_inputs
 from .search import found_by
 from .sockets import CATEGORY, DefectSocket, LearnedDefect, seed_input
+from .spans import defects_in
+
+KEY = "adiff bar"
+"""Name of the wrapper that takes the sampler's bar."""
 
 
 class FitGuidance(io.ComfyNode):
@@ -55,13 +62,15 @@ class FitGuidance(io.ComfyNode):
         cls, defect: LearnedDefect, model, positive, negative, vae, images, mask, seed, steps, sampler_name, scheduler
     ) -> io.NodeOutput:
         """Sample with Anomaly KSampler, value by value."""
-        from ..adiff.generation.guidance import LADDER, fit_guidance  # takes seconds to import
+        from ..adiff.generation.guidance import fit_guidance  # takes seconds to import
 
+        _check_painted(positive, defect)
         comparison, images, mask = Comparison(defect, model, vae), images[..., :3], mask_batch(mask)
         batch, normal = max(len(images), len(mask)), {"samples": vae.encode(images)}  # before one becomes many alike
         images = to_batch(images, batch, "normal images")
         masks = to_batch(masks_at(mask, images.shape[1:3]), batch, "masks")
-        shown, tiles = masks.cpu().numpy(), {}
+        shown, tiles, progress = masks.cpu().numpy(), {}, _Bar(steps)
+        model = progress.over(model)
 
         def paint(cfg: float) -> Iterator[np.ndarray]:
             latent, _ = AnomalyKSampler.execute(
@@ -71,9 +80,9 @@ class FitGuidance(io.ComfyNode):
             inside = masks[..., None].to(images.device)
             painted = levels_of(torch.where(inside, in_place(vae.decode(latent["samples"]), images), images))
             tiles[cfg] = [shot_tile(image, one, TILE) for image, one in zip(painted[:COLUMNS], shown, strict=False)]
+            progress.show(titled([(f"cfg {cfg:g}", tiles[cfg])]))
             yield from painted
 
-        progress = GraphProgress()
         fit = fit_guidance(
             paint, shown, comparison.shots, comparison.eye, start=GUIDANCE, name=defect.entry.name, progress=progress
         )
@@ -82,7 +91,52 @@ class FitGuidance(io.ComfyNode):
             for cfg, gap in sorted(fit.gaps.items())
         }
         picture = titled([(line, tiles[cfg]) for cfg, line in lines.items()])
-        progress.put(len(LADDER), picture)  # in the place of the sampler's last live one
+        progress.show(picture)  # in the place of the last value's
         sheet = as_image(picture)
         report = "\n".join([f"{defect.entry.name}: cfg {fit.guidance:g}", *lines.values()])
         return io.NodeOutput(fit.guidance, sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
+
+
+class _Bar(GraphProgress):
+    """One bar for all values that are tried, which moves with each of their sampling steps. steps: of each value."""
+
+    def __init__(self, steps: int):
+        self._steps, self._before, self._now = steps, 0, 0
+
+    def start(self, total: int, what: str) -> None:
+        """Begin a bar for so many values."""
+        super().start(total * self._steps, what)
+
+    def update(self, done: int, **info: float) -> None:
+        """So many values are done."""
+        self._before = self._now = done * self._steps
+        super().update(self._now, **info)
+
+    def show(self, picture) -> None:
+        """Show a PIL picture beside the bar."""
+        self.put(self._now, picture)
+
+    def over(self, model):
+        """Return a clone of a MODEL whose samplers move this bar in the place of one of their own."""
+
+        def step(number: int, x0, x, total: int) -> None:
+            self._now = self._before + min(number + 1, self._steps)
+            super(_Bar, self).update(self._now)
+
+        def outer(executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, *args, **kwargs):
+            return executor(noise, latent_image, sampler, sigmas, denoise_mask, step, *args, **kwargs)
+
+        moved = model.clone()
+        moved.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer)
+        return moved
+
+
+def _check_painted(positive: list, defect: LearnedDefect) -> None:
+    """Raise InputError if the conditioning paints defects, and none is the one whose shots are compared with."""
+    painted = {one: name for context, _ in positive for one, name in defects_in(context).items()}
+    own = None if defect.entry.anomaly is None else embedding_fingerprint(defect.entry.anomaly)
+    if painted and own not in painted:
+        raise InputError(
+            f"the positive conditioning paints {' and '.join(painted.values())}, not {defect.entry.name} as in "
+            f"{defect.source}, whose shots it would be compared with; give both nodes the same defect"
+        )

@@ -119,18 +119,24 @@ def _planned(photos: Sequence[Annotated], labels: Sequence[str], as_one: str | N
     wanted = [label for label in every if label in labels] if labels else every
     places = _places(wanted, as_one)
     stems = _stems([photo.image for photo in photos])
-    shots, bare = [], []
+    shots, bare, flagged = [], [], []
     for photo, stem in zip(photos, stems, strict=True):
         of_place: dict[tuple[str, str], list[Mark]] = defaultdict(list)
         for mark in photo.marks:
             if mark.label in places and mark.draw is not None:
                 of_place[places[mark.label]].append(mark)
         shots += [_Shot(photo, stem, *place, tuple(marks)) for place, marks in of_place.items()]
-        if not photo.marks:
+        others = [flag for flag in photo.flags if not _is_good(flag)]
+        if not photo.marks and others:
+            flagged.append(others[0])
+        elif not photo.marks:
             bare.append((photo, stem))
     if not shots:
         raise InputError(f"none of {len(photos)} photos has a mark with an area; expected polygons, masks or boxes")
     _warn_of_marks([mark for photo in photos for mark in photo.marks if mark.label in places])
+    if flagged:
+        logger.warning("photos without marks that are flagged %s: %d; they are left out: outline what is there, or "
+                       "flag them good alone", labels_listed(flagged), len(flagged))  # fmt: skip
     folders = {shot.folder for shot in shots}
     if bare and good and len(folders) > 1:
         products = listed(folder[:-1] for folder in sorted(folders))

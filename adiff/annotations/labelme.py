@@ -35,7 +35,7 @@ def is_labelme(content: object) -> bool:
 
 
 def read_labelme(paths: Sequence[Path], images: Path | None, bare: bool = True) -> list[Annotated]:
-    """Read the photos of files with their marks: polygons, rectangles, circles and masks.
+    """Read the photos of files with their marks: polygons, rectangles, circles and masks; and the flags that are set.
 
     images: the folder of the photos; None takes the file's own. bare: with the photos that have no file, as such
     without marks. Raises InputError, naming the file, for what is not labelme's and for photos that are not there.
@@ -64,7 +64,9 @@ def _read(path: Path, folders: list[Path]) -> Annotated:
             raise InputError(f"{where} is damaged")
         marks.append(Mark(text_of(shape.get("label"), where), _draw(shape, where)))
     size = size_of(content.get("imageHeight"), content.get("imageWidth"))
-    return Annotated(find_image(name, folders, path), tuple(marks), size)
+    flags = content.get("flags")
+    set_ = tuple(flag for flag, is_set in flags.items() if is_set is True) if isinstance(flags, dict) else ()
+    return Annotated(find_image(name, folders, path), tuple(marks), size, set_)
 
 
 def _draw(shape: dict[str, Any], where: str) -> Callable[[Size], np.ndarray] | None:

@@ -49,11 +49,15 @@ class Mark:
 
 @dataclass(frozen=True)
 class Annotated:
-    """A photo with all that is marked in it. size: (H, W) that its annotation tells, if it does."""
+    """A photo with all that is marked in it.
+
+    size: (H, W) that its annotation tells, if it does. flags: what its annotation calls it as a whole.
+    """
 
     image: Path
     marks: tuple[Mark, ...]
     size: Size | None = None
+    flags: tuple[str, ...] = ()
 
 
 def polygon(points: Points) -> Callable[[Size], np.ndarray] | None:

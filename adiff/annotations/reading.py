@@ -44,7 +44,7 @@ def read_annotations(paths: Sequence[Path], images: Path | None = None) -> list[
 def _joined(one: Annotated, other: Annotated) -> Annotated:
     if one.size and other.size and one.size != other.size:
         raise InputError(f"{one.image} has two sizes in its annotations: {one.size} and {other.size} (height, width)")
-    return Annotated(one.image, one.marks + other.marks, one.size or other.size)
+    return Annotated(one.image, one.marks + other.marks, one.size or other.size, one.flags + other.flags)
 
 
 def _read(path: Path, images: Path | None) -> list[Annotated]:

@@ -27,7 +27,7 @@ from .pasting import Pasted, Sources, on_object
 
 METHODS = dict(zip(PASTING, (crop_paste, cutpaste, draem), strict=True))
 
-__all__ = ["METHODS", "Pasted", "Sources", "paste_pairs"]
+__all__ = ["METHODS", "Pasted", "Sources", "normal_of", "paste_pairs"]
 
 
 def paste_pairs(
@@ -61,9 +61,19 @@ def paste_pairs(
     for number in range(count):
         if number in skip:
             continue
-        rng = rng_for(seed, method, number)
-        index = int(rng.integers(len(normals)))
+        rng, index = _begun(method, number, len(normals), seed)
         normal = normals[index]
         mask = resize_mask(masks[number % len(masks)], *normal.shape[:2]) if len(masks) else None
         draw = partial(METHODS[method], normal, mask, sources, rng)
         yield Pasted(*(on_object(draw, normal, objects(index), method != "draem") if objects else draw()), index)
+
+
+def normal_of(method: str, number: int, normals: int, seed: int) -> int:
+    """Which of so many normal images `paste_pairs` makes a pair of."""
+    return _begun(method, number, normals, seed)[1]
+
+
+def _begun(method: str, number: int, normals: int, seed: int) -> tuple[np.random.Generator, int]:
+    """A pair's own generator, and the normal image that it has drawn first."""
+    rng = rng_for(seed, method, number)
+    return rng, int(rng.integers(normals))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.images import StoredImages, read_photo, write_png
+from ..generation.files import check_files
 from ..generation.placing import Objects
 from ..generation.run import RunResult, open_run
 from ..learning import Shots
@@ -19,9 +20,9 @@ from ..library import Key
 from ..progress import Cancelled, NullProgress, Progress
 from ..run_record import FORMAT, Records, is_settled, record_path
 from ..scoring import measure_pair
-from ..storage import run_lock, write_json
+from ..storage import run_lock, short_digest, write_json
 from ..training.shots import digest_of
-from . import paste_pairs
+from . import normal_of, paste_pairs
 from .pasting import Pasted
 
 
@@ -44,7 +45,7 @@ def paste_run(
     method, shots, textures, objects: as `paste_pairs` takes them, opened one by one. command: what makes the run again,
     for run.json. Images are written with 8 bits and three channels. Ctrl-C or Cancelled ends the run with the pairs
     done so far. Raises InputError as `paste_pairs` does, for a photo that does not open, and when `out` holds something
-    else or a run of other settings or files (saying which).
+    else or a run of other settings or files (saying which); textures count by their names.
     """
     progress = progress or NullProgress()
     identity = {
@@ -55,8 +56,14 @@ def paste_run(
     }  # fmt: skip
     photos = StoredImages(normals)
     places = None if objects is None else lambda index: objects.find(read_photo(normals[index]))
+
+    def files_of(number: int) -> list[Path]:
+        normal = normals[normal_of(method, number, len(normals), seed)]
+        return [normal, *(objects.files(normal) if objects else ())]
+
     with run_lock(out):
         open_run(out, identity, None, {} if command is None else {"command": command})
+        check_files(out, count, 1, files_of, out)
         began, cancelled = time.monotonic(), False
         done = {number for number in range(count) if is_settled(out, number, 1)}
         left = (number for number in range(count) if number not in done)
@@ -70,7 +77,8 @@ def paste_run(
             for place, (pair, number) in enumerate(zip(made, left, strict=True), len(done) + 1):
                 normal = photos[pair.normal]
                 measures = measure_pair(pair.image, normal, normal, pair.mask)
-                write_pasted(out, number, key, method, pair, normals[pair.normal].name, seed, measures)
+                about = {"files": [short_digest(path) for path in files_of(number)], **measures}
+                write_pasted(out, number, key, method, pair, normals[pair.normal].name, seed, about)
                 progress.update(place)
         except (Cancelled, KeyboardInterrupt):
             cancelled = True
@@ -79,11 +87,14 @@ def paste_run(
 
 
 def write_pasted(
-    out: Path, number: int, key: Key, kind: str, pair: Pasted, normal: str, seed: int, measures: Mapping[str, Any]
+    out: Path, number: int, key: Key, kind: str, pair: Pasted, normal: str, seed: int, about: Mapping[str, Any]
 ) -> None:
-    """Write a pair into a run's folder, its record last; kind: of its mask; normal: the name of its normal image."""
+    """Write a pair into a run's folder, its record last.
+
+    kind: of its mask; normal: the name of its normal image; about: what else is known of it, its measures.
+    """
     name = f"{number:06d}"
     write_png(out / "image" / f"{name}.png", pair.image)
     write_png(out / "mask" / f"{name}_mask.png", pair.mask)
     record = {"id": name, "product": key[0], "defect": key[1], "normal": normal, "seed": seed, "mask": {"kind": kind}}
-    write_json(record_path(out, number), {**record, **measures})
+    write_json(record_path(out, number), {**record, **about})

@@ -96,7 +96,9 @@ def localization(
 @evaluate.command(epilog="Example:  adiff evaluate uplift surfaces run --shots 3 --seeds 3 --out up")
 def uplift(
     data: Data,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Finished runs of one product; their pairs are mixed.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; given again, it goes on.")],
     shots: Shots = None,
     library: LibraryOption = None,
@@ -130,7 +132,7 @@ def uplift(
 
     settings = LocalizerSettings(network.value, size, steps=steps)
     files = () if textures is None else list_images(textures)
-    (opened,), split = _open(data, [run], shots, library, group)
+    opened, split = _open(data, runs, shots, library, group)
     painter = None
     if set(rows or ()) & set(PAINTED):
         from ..backbone import load_backbone
@@ -142,7 +144,7 @@ def uplift(
             painter=painter, progress=progress,
         )  # fmt: skip
     table = summarise_rows(found, REAL)
-    _write(out, "report", {"rows": table, "seconds": sum(row["seconds"] for row in found)}, [opened], split, settings,
+    _write(out, "report", {"rows": table, "seconds": sum(row["seconds"] for row in found)}, opened, split, settings,
            markdown(table, REAL))  # fmt: skip
 
 

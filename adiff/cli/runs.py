@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -179,7 +179,10 @@ def _pairs(numbers: Collection[int]) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """What run.json asks for. base: None for pasted pairs, of which `method` tells how."""
+    """What run.json asks for.
+
+    base: None for pasted pairs, of which `method` tells how. guidance: of each defect, where the run has found it.
+    """
 
     product: str
     defect: str
@@ -190,6 +193,7 @@ class Plan:
     settings: dict[str, Any]
     tries: int = 1
     method: str | None = None
+    guidance: dict[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -211,7 +215,10 @@ def plan_of(folder: Path) -> Plan:
         value = values[name]
         if not isinstance(value, kind) or isinstance(value, bool) or (name in ("count", "batch") and value < 1):
             raise InputError(f"{record} is damaged: {name} is {str(value)[:40]!r}")
-    return Plan(settings=settings, tries=run_record.tries_of(content), method=method if pasted else None, **values)
+    fits = zip(run_record.defects_of(content), run_record.fits_of(content), strict=False)
+    guidance = {str(defect): fit["value"] for defect, fit in fits}
+    return Plan(settings=settings, tries=run_record.tries_of(content), method=method if pasted else None,
+                guidance=guidance, **values)  # fmt: skip
 
 
 def progress_of(folder: Path, plan: Plan) -> dict[str, Any]:
@@ -234,7 +241,7 @@ def progress_of(folder: Path, plan: Plan) -> dict[str, Any]:
         "pairs_per_second": rate, "seconds_left": None if not rate else round(left / rate, 1),
         "workers": workers_of(folder), "rejects": {"tries": len(rejects), "reasons": reasons_of(rejects)},
         "broken": [{name: str(one.get(name)) for name in ("id", "normal", "reason")} for one in broken],
-        "settings": plan.settings,
+        "settings": plan.settings, "guidance": plan.guidance or None,
     }  # fmt: skip
 
 
@@ -279,5 +286,8 @@ def told_of(folder: str, plan: Plan, about: dict[str, Any]) -> dict[str, str]:
     if about["broken"]:
         first = about["broken"][0]
         lines["broken"] = f"{len(about['broken'])}, the first is {first['id']}: {first['reason']}"
+    if plan.guidance:
+        found = ", ".join(f"{value:g} for {defect}" for defect, value in plan.guidance.items())
+        lines["guidance"] = f"found: {found}"
     settings = ", ".join(f"{name} {value}" for name, value in about["settings"].items() if value is not None)
     return lines | {"settings": settings}

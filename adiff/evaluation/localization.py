@@ -77,7 +77,7 @@ def measure_localization(
     The record has the metrics over all test images, and of each defect beside the same normal images.
     """
     settings = settings or LocalizerSettings()
-    pairs, names = _pairs_of(runs, split, settings.size)
+    pairs, names = pairs_of(runs, split, settings.size)
     test, normals = open_examples(split.test), StoredImages(split.test_normals)  # before the work: one may be damaged
     trained, aside = train_on_pairs(
         pairs, StoredImages(split.train_normals), names=names, settings=settings, seed=seed, progress=progress
@@ -119,7 +119,7 @@ def train_on_pairs(
     return trained, len(aside)
 
 
-def _pairs_of(runs: Sequence[Run], split: Split, size: int) -> tuple[list[Example], list[str]]:
+def pairs_of(runs: Sequence[Run], split: Split, size: int) -> tuple[list[Example], list[str]]:
     """Open the pairs of runs of one product, with the names of their normal images; InputError for several products."""
     products = sorted({run.key[0] for run in runs})
     if len(products) != 1:

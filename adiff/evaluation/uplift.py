@@ -2,7 +2,7 @@
 
 A row is one choice of training pairs and one seed. All rows share the real shots, the normal images, the number of
 synthetic pairs, the steps and the test images; the seed sets the network's start, the batches, the pasted pairs and
-which of a run's pairs are taken. A share of the synthetic pairs, whole normal images, chooses the state that is kept;
+which of the runs' pairs are taken. A share of the synthetic pairs, whole normal images, chooses the state that is kept;
 without synthetic pairs the last state is. The baselines that paint do so on the run's own base model, with tokens that
 are learned from the real shots once and kept beside the rows.
 """
@@ -36,9 +36,9 @@ from ..storage import LOCK, read_json_object, run_lock, write_json, write_whole
 from ..tensor_files import open_safetensors, tensors_of
 from ..training import AnomalySettings
 from ..versions import versions
-from .localization import VALIDATION, Measured, measure
+from .localization import VALIDATION, Measured, measure, pairs_of
 from .localizer import Example, LocalizerSettings, score, train_localizer
-from .material import Run, open_examples, open_pairs
+from .material import Run, open_examples
 from .splits import Split, split_by_group
 
 REAL, GENERATED = "real", "generated"
@@ -62,7 +62,7 @@ class Painter:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Everything opened. pairs: a run's, with the names of their normal images; textures: for DRAEM, may be none.
+    """Everything opened. pairs: the runs', with the names of their normal images; textures: for DRAEM, may be none.
 
     painter: of rows of PAINTED, with e_a; None without such a row.
     """
@@ -77,9 +77,9 @@ class Material:
     painter: tuple[Painter, Tensor] | None = None
 
 
-def open_material(run: Run, split: Split, size: int, textures: Sequence[Path] = ()) -> Material:
-    """Open the files of a split, the pairs of a run that may teach (at size x size pixels), and textures."""
-    pairs, names = open_pairs(run, split, size)
+def open_material(runs: Sequence[Run], split: Split, size: int, textures: Sequence[Path] = ()) -> Material:
+    """Open the files of a split, the pairs of runs that may teach (at size x size pixels), and textures."""
+    pairs, names = pairs_of(runs, split, size)
     return Material(
         open_examples(split.train), StoredImages(split.train_normals), pairs, names, open_examples(split.test),
         StoredImages(split.test_normals), StoredImages(textures),
@@ -87,7 +87,7 @@ def open_material(run: Run, split: Split, size: int, textures: Sequence[Path] = 
 
 
 def measure_uplift(
-    run: Run,
+    runs: Sequence[Run],
     split: Split,
     out: Path,
     *,
@@ -101,29 +101,35 @@ def measure_uplift(
 ) -> list[dict[str, Any]]:
     """Measure every row for every seed; those that `out` holds already are kept. Returns the rows' records.
 
-    count: synthetic pairs of each row; None: as many as the run has. painter: for rows of PAINTED, on the base model
-    that the run was painted with. Raises InputError when `out` holds another evaluation (saying what differs) or fewer
-    pairs than `count` may teach. Cancelled goes through; whole rows are kept.
+    runs: of one product; their pairs are mixed. count: synthetic pairs of each row; None: as many as the runs have.
+    painter: for rows of PAINTED, on the base model that the runs were painted with. Raises InputError when `out` holds
+    another evaluation (saying what differs) or fewer pairs than `count` may teach. Cancelled goes through; whole rows
+    are kept.
     """
     settings, progress = settings or LocalizerSettings(), progress or NullProgress()
     if unknown := [row for row in rows if row not in (*ROWS, *PAINTED)]:
         raise InputError(f"there is no row {unknown[0]!r}; choose from {', '.join((*ROWS, *PAINTED))}")
     painted = [row for row in rows if row in PAINTED]
     if painted:
-        _check_base(run, painter, painted[0])
-    material = open_material(run, split, settings.size, textures)
+        for run in runs:
+            _check_base(run, painter, painted[0])
+    material = open_material(runs, split, settings.size, textures)
     count = len(material.pairs) if count is None else count
     if count > len(material.pairs):
-        raise InputError(f"{count} synthetic pairs asked for; {len(material.pairs)} pairs of {run.folder} may teach")
+        there = " and ".join(str(run.folder) for run in runs)
+        raise InputError(f"{count} synthetic pairs asked for; {len(material.pairs)} pairs of {there} may teach")
+    records = [run.record() for run in runs]
     identity = {
-        "format": FORMAT, "count": count, "settings": asdict(settings), "validation": VALIDATION, "run": run.record(),
-        "split": split.record(), "shots": split.digest(), "textures": [path.name for path in textures],
+        "format": FORMAT, "count": count, "settings": asdict(settings), "validation": VALIDATION,
+        "run": records[0] if len(records) == 1 else records, "split": split.record(), "shots": split.digest(),
+        "textures": [path.name for path in textures],
     }  # fmt: skip
     with run_lock(out):
         _open(out, identity)
         if painted:
             material = replace(material, painter=(painter, _tokens(out, painter, material.real, progress)))
-        of = "/".join(run.key)  # said once: all rows are tested on the same images
+        # said once: all rows are tested on the same images
+        of = " and ".join(dict.fromkeys("/".join(run.key) for run in runs))
         for number, (seed, row) in enumerate(product(range(seeds), rows), 1):
             path = _row_path(out, row, seed)
             if not path.exists():

@@ -14,7 +14,7 @@ from typing import Any
 from .. import __version__
 from ..errors import InputError
 from ..progress import NullProgress, Progress
-from ..storage import LOCK, read_json_object, remove_leftovers, run_lock, write_json
+from ..storage import LOCK, filling, read_json_object, remove_leftovers, run_lock, write_json
 from .coco import CocoWriter
 from .folders import FolderWriter, MvtecWriter
 from .layout import Target, Writer, is_deep
@@ -79,10 +79,11 @@ def export_runs(
     normals: product -> normal images to add. validation: share of the normal photos that are for validation, with all
     pairs painted into them (`Splits`); which ones follows from the seed. polygons: COCO with polygons instead of run
     lengths. Images keep their names if there is one run, else the run's stands before them. Files are written whole,
-    what lists them last; the same export again completes what is missing, and, with `extend`, adds the pairs that the
-    runs have got since: none moves to another split. Raises InputError, nothing written, for a folder that lies in a
-    run, for options that do not fit and for normal images that do not open, TakenError for one that holds something
-    else; InputError, naming the pair, for a damaged one.
+    what lists them last; until then the folder says that it is a part (`storage.filling`). The same export again
+    completes what is missing, and, with `extend`, adds the pairs that the runs have got since: none moves to another
+    split. Raises InputError, nothing written, for a folder that lies in a run, for options that do not fit and for
+    normal images that do not open, TakenError for one that holds something else; InputError, naming the pair, for a
+    damaged one.
     """
     normals, progress = normals or {}, progress or NullProgress()
     _check_options(runs, out, format, polygons, validation, normals)
@@ -119,7 +120,8 @@ def export_runs(
     with run_lock(out):
         _claim(out, settings, origin, extend)
         samples = chain(pairs_of(runs, of_pairs), normals_of_products(normals, splits))
-        _write_all(writer, samples, sum(pairs.values()) + sum(good.values()), progress)
+        with filling(out):
+            _write_all(writer, samples, sum(pairs.values()) + sum(good.values()), progress)
     return Exported(out, format, pairs, good, categories)
 
 

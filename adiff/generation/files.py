@@ -69,17 +69,20 @@ def _is_mended(out: Path, task: Task, number: int, can_open: Callable[[Path], bo
     return about.get("files") not in (None, task.digests_of(number))  # older runs do not tell them
 
 
-def check_files(out: Path, task: Task, name: Path | str) -> None:
-    """Raise InputError, naming the file, if one that pairs were made from is another now; `name`: of the run.
+def check_files(
+    out: Path, count: int, tries: int, files_of: Callable[[int], Sequence[Path]], name: Path | str
+) -> None:  # fmt: skip
+    """Raise InputError, naming the file, if one that pairs were made from is another now.
 
-    One pair of each file is looked at. A file that cannot be read changes no pair that is made; older runs tell none.
+    count, tries: of the run; files_of: the files that a pair is made from; name: of the run. One pair of each file is
+    looked at. A file that cannot be read changes no pair that is made; older runs tell none.
     """
     seen: set[Path] = set()
-    for number in sorted(made_ids(out) | given_up(out, task.tries)):
-        if number >= task.count or seen.issuperset(files := task.files_of(number)):
+    for number in sorted(made_ids(out) | given_up(out, tries)):
+        if number >= count or seen.issuperset(files := files_of(number)):
             continue
         made = record_path(out, number)
-        told = read_json_object(made if made.exists() else reject_path(out, number, task.tries - 1), AGAIN).get("files")
+        told = read_json_object(made if made.exists() else reject_path(out, number, tries - 1), AGAIN).get("files")
         if not isinstance(told, list) or len(told) != len(files):
             continue
         for path, then in zip(files, told, strict=True):

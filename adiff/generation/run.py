@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from ..library import Key, Library, taught_by
 from ..object_storage import ObjectRun
 from ..pair_filter import AUTO, PairFilter
 from ..progress import Cancelled, NullProgress, Progress
-from ..run_record import FORMAT, Records, given_up, read_broken, read_plan
+from ..run_record import FORMAT, Records, fits_of, given_up, read_broken, read_plan
 from ..scoring import ShotReference
 from ..spatial_encoder import SpatialEncoder
 from ..spatial_encoder import fingerprint as encoder_fingerprint
@@ -39,13 +38,15 @@ from .guidance import check_shots
 from .layers import Layer, check_folders
 from .settings import GenerationSettings
 from .sources import FolderMasks, MaskSource
-from .worker import Worker
+from .worker import POLL, Worker
 
 logger = logging.getLogger("adiff")
 
 References = Mapping[Key, ShotReference]
 BEFORE = {"denoise": 1.0}
 """Settings that run.json of older versions does not tell, as they were then."""
+FIT = "guidance"
+"""Name of the claim on finding a run's guidance."""
 TRIES = 4
 """Paintings of a pair that breaks a limit, unless told otherwise."""
 
@@ -114,17 +115,12 @@ def generate_run(
         if shared is not None:
             shared.open()
         name = out if shared is None else shared.folder.url
-        if fit:
-            try:
-                task, told["guidance"] = _fitted(task, out, shared, progress, name)
-            except (Cancelled, KeyboardInterrupt):
-                progress.finish()
-                return RunResult(out, Records(out), time.monotonic() - began, True)
-        identity = _identity(task)
-        open_run(out, identity, backbone, told, name)
-        if shared is not None and shared.publish():
-            open_run(out, identity, backbone, told, name)
-        check_files(out, task, name)
+        try:
+            task = _begin(task, fit, out, shared, told, progress, name)
+        except (Cancelled, KeyboardInterrupt):
+            progress.finish()
+            return RunResult(out, Records(out), time.monotonic() - began, True)
+        check_files(out, count, task.tries, task.files_of, name)
         reopen_broken(out, task)
         if shared is not None:
             shared.forget_broken()
@@ -132,7 +128,7 @@ def generate_run(
         cancelled = False
         progress.start(count, "pairs {product}/{defect}".format(**kind_of(layers)))
         try:
-            with Claims(out) if shared is None else shared.claims() as claims:
+            with _claims(out, shared) as claims:
                 Worker(out, task, claims, progress, shared).work()
         except (Cancelled, KeyboardInterrupt):
             cancelled = True
@@ -164,31 +160,80 @@ def _guidance(task: Task) -> dict[str, Any]:
     return {} if None in own else {"guidance": _alone(own)}
 
 
-def _fitted(task: Task, out: Path, shared: ObjectRun | None, progress: Progress, name: Path | str) -> tuple[Task, Any]:
+def _claims(out: Path, shared: ObjectRun | None) -> Claims:
+    """This process's claims on a run's work."""
+    return Claims(out) if shared is None else shared.claims()
+
+
+def _begin(
+    task: Task, fit: bool, out: Path, shared: ObjectRun | None, told: dict[str, Any], progress: Progress,
+    name: Path | str,
+) -> Task:  # fmt: skip
+    """Write run.json, or check that the one there is of this run; the task, with the guidance found if it is to `fit`.
+
+    Raises InputError as `_fitted` and `open_run` do.
+    """
+    with _claims(out, shared) as claims:  # on the fit, until run.json tells what was found
+        if fit:
+            task, told["guidance"] = _fitted(task, out, shared, claims, progress, name)
+        identity = _identity(task)
+        open_run(out, identity, task.backbone, told, name)
+        if shared is not None and shared.publish():
+            open_run(out, identity, task.backbone, told, name)
+    return task
+
+
+def _fitted(
+    task: Task, out: Path, shared: ObjectRun | None, claims: Claims, progress: Progress, name: Path | str
+) -> tuple[Task, Any]:
     """The task with the guidance that suits each layer's shots, and what run.json keeps of it.
 
-    A run that was begun with one goes on with it. Raises InputError, before anything is fitted, for a folder that holds
-    something else, or a run with a guidance that was given.
+    A run that was begun with one goes on with it. Of the processes that begin it one finds it, the others wait. Raises
+    InputError, before anything is fitted, for a folder that holds something else, or a run with a guidance that was
+    given.
     """
-    found = _fitted_before(out, len(task.layers))
-    if found is None:
+    found = _fitted_before(out, task) or _fitted_by_another(task, out, shared, claims, progress)
+    if not found:
         asked = _identity(task)
         _check_place(out, asked | {"settings": asked["settings"] | {"guidance": AUTO}}, name)
         found = [one.record() for one in task.fits(progress)]
         if shared is not None:
             shared.open()
-        found = _fitted_before(out, len(task.layers)) or found  # another process may have begun the run meanwhile
+        found = _fitted_before(out, task) or found  # its claim was taken over: the machine was asleep
     layers = [replace(layer, guidance=one["value"]) for layer, one in zip(task.layers, found, strict=True)]
     return replace(task, layers=layers), _alone(found)
 
 
-def _fitted_before(out: Path, layers: int) -> list[dict[str, Any]] | None:
-    """What run.json says of the fit, None before the run and for one without."""
-    told = read_plan(out).get("guidance") if (out / "run.json").exists() else None
-    found = told if isinstance(told, list) else [told]
-    values = [one.get("value") if isinstance(one, dict) else None for one in found]
-    sound = all(type(value) in (int, float) and 0 <= value < math.inf for value in values)
-    return found if sound and len(found) == layers else None
+def _fitted_by_another(
+    task: Task, out: Path, shared: ObjectRun | None, claims: Claims, progress: Progress
+) -> list[dict[str, Any]]:
+    """Wait for the process that is fitting, if one is: what it has found, nothing if this one is to fit, by its claim.
+
+    That one may have ended without a result, or been killed.
+    """
+    is_told = False
+    while True:
+        is_mine = claims.take(FIT)
+        if shared is not None:
+            shared.open()
+        found = _fitted_before(out, task)
+        if is_mine or found:
+            break
+        if not is_told:
+            progress.start(1, "guidance {product}/{defect}, in another process".format(**kind_of(task.layers)))
+            is_told = True
+        progress.update(0)
+        time.sleep(POLL)
+    if is_told:
+        progress.update(1 if found else 0)
+        progress.finish()
+    return found
+
+
+def _fitted_before(out: Path, task: Task) -> list[dict[str, Any]]:
+    """What run.json says of the fit; nothing before the run, and for one without, or with other defects."""
+    found = fits_of(read_plan(out)) if (out / "run.json").exists() else []
+    return found if len(found) == len(task.layers) else []
 
 
 def check_run(

@@ -18,6 +18,7 @@ from ..run_record import (
     PASTING,
     REJECTS,
     Records,
+    defects_of,
     given_up,
     made_ids,
     read_broken,
@@ -152,23 +153,17 @@ def _lead(told: Told) -> str:
 def settings_of(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what run.json says as sections of name -> value, the empty ones left out."""
     base = _table(plan.get("base"))
-    facts = _flat({name: value for name, value in plan.items() if name not in APART}, _defects(plan))
+    facts = _flat({name: value for name, value in plan.items() if name not in APART}, defects_of(plan))
     sections = {
         "run": facts | {f"base {name}" if name != "name" else "base": _short(value) for name, value in base.items()},
         "generation": _flat(_table(plan.get("settings"))),
         **{
             "masks" if one is plan.get("masks") else f"masks of {defect}": _flat(_table(one))
-            for defect, one in zip(_defects(plan), _listed(plan.get("masks")), strict=False)
+            for defect, one in zip(defects_of(plan), _listed(plan.get("masks")), strict=False)
         },
         "environment": _flat(_table(plan.get("environment"))),
     }
     return {name: values for name, values in sections.items() if values}
-
-
-def _defects(plan: Mapping[str, Any]) -> list[Any]:
-    """The defects that each image shows; most often one."""
-    several = plan.get("defects")
-    return several if isinstance(several, list) else [plan.get("defect")]
 
 
 def _listed(value: Any) -> list[Any]:
@@ -212,7 +207,7 @@ def rebuilt_command(plan: Mapping[str, Any]) -> str:
         named = ["--product", str(plan.get("product")), "--defect", str(plan.get("defect"))]
         how = ["--method", str(plan["method"]), "--normals", "NORMALS"]
         return shlex.join(["adiff", "paste", "DATA", *named, *how, *end])
-    names = [f"{plan.get('product')}/{defect}" for defect in _defects(plan)]
+    names = [f"{plan.get('product')}/{defect}" for defect in defects_of(plan)]
     parts = ["adiff", "generate", "LIB", *names, "--base", base, "--normals", "NORMALS"]
     for masks in _listed(plan.get("masks")):
         placed = _table(masks) if _table(masks).get("kind") == "placed" else {}

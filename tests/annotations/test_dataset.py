@@ -103,6 +103,24 @@ def test_what_is_marked_as_good_is_normal(make, caplog, label):
         make((0, label, DENT))
 
 
+def test_flags_of_photos_without_marks(labelme, photos, tmp_path, caplog):
+    """What labelme calls the photo as a whole."""
+    square = ("dent", "polygon", [[2, 3], [5, 3], [5, 6], [2, 6]])
+    labelme(0, square, flags={"good": False, "dent": True, "blurred": True})
+    labelme(1, flags={"Good": True, "dent": False})
+    labelme(2, flags={"good": False, "dent": True})
+    with caplog.at_level(logging.WARNING, "adiff"):
+        made = write_dataset(read_annotations([photos]), tmp_path / "out")
+    assert made.shots == {"dent": 1} and made.normals == 2
+    assert sorted(path.name for path in (made.out / "train" / "good").iterdir()) == ["1.png", "3.png"]  # 3: no file
+    assert caplog.messages == ["photos without marks that are flagged dent: 1; they are left out: outline what is "
+                               "there, or flag them good alone"]  # fmt: skip
+    for flags in (None, {}, [], {"a/b\n": True, "good": True}, {"x" * 99: 1}):
+        labelme(2, flags=flags)
+        found = next(one for one in read_annotations([photos]) if one.image.name == "2.png")
+        assert found.flags == (("a/b\n", "good") if flags and "good" in flags else ())
+
+
 @pytest.mark.parametrize("label", ["a/b/c", "../x", "con", "a\x00b", "x" * 70])
 def test_labels_that_are_no_folders(make, tmp_path, label):
     if label == "a/b/c":

@@ -8,7 +8,7 @@ import pytest
 
 from adiff.baselines import METHODS
 from adiff.baselines.run import paste_run
-from adiff.datasets.images import read_mask, read_photo
+from adiff.datasets.images import read_mask, read_photo, write_png
 from adiff.errors import InputError
 from adiff.evaluation.material import read_run
 from adiff.export import export_runs, read_runs
@@ -75,6 +75,41 @@ def test_another_run_is_refused_by_what_differs(start, shots, normals, tmp_path)
     with pytest.raises(InputError, match=r"another run \(digests"):
         paste_run("crop-paste", KEY, Shots([(image + 1, mask)], ("a.png",), (), ()), normals, count=6,
                   out=tmp_path / "run", seed=3)  # fmt: skip
+
+
+class Drawn:
+    """Objects told by files; they fill their photos."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def find(self, photo):
+        return np.ones(photo.size, bool)
+
+    def files(self, normal):
+        return [self.folder / normal.name]
+
+    def record(self):
+        return {"kind": "files"}
+
+
+def test_files_that_changed_under_their_names_are_another_run(start, normals, tmp_path):
+    drawn = Drawn(tmp_path / "objects")
+    for place, options in ((tmp_path / "plain", {}), (tmp_path / "placed", {"objects": drawn})):
+        for normal in normals:
+            write_png(drawn.folder / normal.name, np.ones((4, 4), bool))
+        whole = start(out=place, **options).out
+        before = listing(whole)
+        start(out=place, **options)
+        changed = drawn.folder / normals[1].name if options else normals[1]
+        then = changed.read_bytes()
+        write_png(changed, np.zeros((64, 64, 3), np.uint8))
+        (whole / "pairs" / "000005.json").unlink()
+        with pytest.raises(InputError, match=rf"another run \(.*{changed.name} has changed since pair 00000\d"):
+            start(out=place, **options)
+        changed.write_bytes(then)
+        start(out=place, **options)
+        assert listing(whole) == before
 
 
 def test_readers_of_runs_take_it(start, normals, tmp_path):

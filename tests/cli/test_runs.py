@@ -130,6 +130,21 @@ def test_status_in_words(run, tmp_path):
     assert (lines["last pair"], lines["settings"]) == ("none yet", "steps 30, batch 2")
 
 
+@pytest.mark.parametrize("changes, told, words", [
+    ({}, None, None),
+    ({"guidance": {"value": 3.0, "gaps": {"2": 0.5, "3": 0.4}, "shots": 5}}, {"rust": 3.0}, "found: 3 for rust"),
+    ({"guidance": [{"value": 1.5}, {"value": 4}], "defects": ["rust", "dent"]}, {"rust": 1.5, "dent": 4},
+     "found: 1.5 for rust, 4 for dent"),
+    ({"guidance": [{"value": 1.5}]}, {"rust": 1.5}, "found: 1.5 for rust"),
+    ({"guidance": [{"value": "much"}, 3]}, None, None),
+])  # fmt: skip
+def test_status_tells_the_guidance_that_a_run_has_found(run, tmp_path, changes, told, words):
+    folder = write_run(tmp_path / "run", **changes)
+    assert json.loads(run("run", "status", folder, "--json").stdout)["guidance"] == told
+    lines = dict(line.split(maxsplit=1) for line in run("run", "status", folder).stdout.splitlines())
+    assert lines.get("guidance") == words
+
+
 def test_status_tells_rate_and_time_left(run, tmp_path):
     """Batches of 2 written 10 s apart: 2 pairs in 10 s after the first batch, so 1 left takes 5 s; old ones are out."""
     folder, now = write_run(tmp_path / "run", done=range(4)), time.time()

@@ -13,6 +13,7 @@ from adiff.library import load_library
 from adiff.scoring import describe
 from tests.e2e.comfyui import GraphError
 from tests.e2e.scenes import make_scene
+from tests.e2e.test_training import Listener
 
 BOXES = [[20, 30, 60, 90], [50, 20, 100, 60]]
 """Left, top, right, bottom of the masks, pixels."""
@@ -41,7 +42,10 @@ def test_the_best_value_is_what_the_sampler_paints_most_like_the_shots(server, g
                  refine=False)  # fmt: skip
     shown, told = graph("SaveImage", images=pair, filename_prefix="fit"), graph("PreviewAny", source=fit[2])
     sheet = graph("SaveImage", images=fit[1], filename_prefix="sheet")
-    result = server.run(graph)
+    with Listener(server.url) as events:
+        result = server.run(graph)
+        moved = [data for kind, data in events.seen if kind == "progress" and data["node"] == fit.node]
+        pictures = [data for kind, data in events.seen if kind == "preview"]
     head, *lines = result.text(told).splitlines()
     best = float(re.fullmatch(r"wood/hole: cfg ([\d.]+)", head)[1])
     gaps = dict(map(float, re.match(r"cfg ([\d.]+): ([\d.]+) from the shots", line).groups()) for line in lines)
@@ -50,6 +54,9 @@ def test_the_best_value_is_what_the_sampler_paints_most_like_the_shots(server, g
     masks = np.zeros((2, 128, 128), bool)
     for mask, (left, top, right, bottom) in zip(masks, BOXES, strict=True):
         mask[top:bottom, left:right] = True
+    values = [data["value"] for data in moved]
+    assert {data["max"] for data in moved} == {len(LADDER) * SAMPLING["steps"]} and values == sorted(values)
+    assert values[-1] == len(LADDER) * SAMPLING["steps"] and len(pictures) >= len(gaps)
     seen = describe(load_backbone("demo", "cpu"), list(result.images(shown)), list(masks))
     known = load_library(demo_library_path()).get("wood/hole").likeness.numpy()
     assert np.linalg.norm(seen.mean(0) - known.mean(0)) == pytest.approx(gaps[best], abs=0.02)
@@ -64,4 +71,14 @@ def test_a_defect_whose_shots_are_not_described_is_told(server, graph):
                 negative=scene.negative, vae=scene.vae, images=image, mask=scene.mask, **SAMPLING)  # fmt: skip
     graph("PreviewAny", source=fit[2])
     with pytest.raises(GraphError, match="a guidance cannot be fitted to metal/scratch"):
+        server.run(graph)
+
+
+def test_a_conditioning_of_another_defect_is_told(server, graph):
+    *_, fit = fitted(server, graph)
+    label = server.option("ADiffLoadDefect", "defect", "demo (built in) / metal / scratch")
+    other = graph("ADiffLoadDefect", defect=label)
+    graph.nodes[fit.node]["inputs"]["defect"] = [other.node, other.slot]
+    graph("PreviewAny", source=fit[2])
+    with pytest.raises(GraphError, match="the positive conditioning paints wood/hole, not metal/scratch as in "):
         server.run(graph)

@@ -7,6 +7,9 @@ import torch
 
 from tests.e2e.comfyui import ROOT
 
+HOLE, STAIN = ("0a", "wood/hole"), ("0b", "wood/stain")
+"""Fingerprints and names of defects."""
+
 
 @pytest.fixture
 def spans():
@@ -24,7 +27,7 @@ def tokens(count, seed, batch=1):
 @pytest.mark.parametrize(("before", "behind"), [(0, 0), (5, 0), (0, 5), (3, 4)])
 def test_ours_are_found_among_others(spans, before, behind):
     ours = tokens(4, 1, batch=2)
-    spans.remember(ours)
+    spans.remember(ours, *HOLE)
     context = torch.cat([tokens(before, 2, 2), ours, tokens(behind, 3, 2)], dim=1)
     assert spans.find_span(context) == (before, before + 4)
     assert spans.find_span(context[1:]) == (before, before + 4)
@@ -32,13 +35,22 @@ def test_ours_are_found_among_others(spans, before, behind):
 
 def test_two_of_ours_side_by_side_are_one(spans):
     first, second = tokens(4, 1), tokens(3, 2)
-    spans.remember(first)
-    spans.remember(second)
+    spans.remember(first, *HOLE)
+    spans.remember(second, *HOLE)
     assert spans.find_span(torch.cat([tokens(2, 3), first, second, tokens(2, 4)], dim=1)) == (2, 9)
 
 
+def test_whose_tokens_they_are_is_told(spans):
+    first, second, prompt = tokens(4, 1), tokens(3, 2), tokens(5, 3)
+    spans.remember(first, *HOLE)
+    spans.remember(second, *STAIN)
+    assert spans.defects_in(torch.cat([prompt, second], dim=1)) == dict([STAIN])
+    assert spans.defects_in(torch.cat([second, prompt, first, prompt], dim=1)) == dict([STAIN, HOLE])
+    assert spans.defects_in(prompt) == spans.defects_in(first + 1e-3) == {}
+
+
 def test_others_hold_none(spans):
-    spans.remember(tokens(4, 1))
+    spans.remember(tokens(4, 1), *HOLE)
     assert spans.find_span(tokens(9, 2)) is None
 
 
@@ -48,12 +60,12 @@ def test_one_defect_with_and_without_its_place(spans):
     prompt = tokens(5, 3)
     for order in ((short, long), (long, short)):
         for one in order:
-            spans.remember(one)
+            spans.remember(one, *HOLE)
         assert spans.find_span(torch.cat([short, prompt], dim=1)) == (0, 4)
         assert spans.find_span(torch.cat([prompt, long], dim=1)) == (5, 11)
 
 
 def test_half_precision_is_recognised(spans):
     ours = tokens(4, 1).half()
-    spans.remember(ours)
+    spans.remember(ours, *HOLE)
     assert spans.find_span(torch.cat([tokens(2, 2).half(), ours], dim=1)) == (2, 6)

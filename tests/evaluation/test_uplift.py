@@ -20,9 +20,10 @@ from adiff.training import AnomalySettings
 TINY = LocalizerSettings(size=16, width=8, steps=2, batch=2, check_every=1)
 
 
-def go(work, out, **options):
-    split = read_split(work.data, "metal", {"scratch": 2})
-    return measure_uplift(read_run(work.run), split, out, **{"settings": TINY, "seeds": 1, "count": 5, **options})
+def go(work, out, runs=None, **options):
+    runs = [read_run(folder) for folder in runs or [work.run]]
+    split = read_split(work.data, "metal", {run.key[1]: 2 for run in runs})
+    return measure_uplift(runs, split, out, **{"settings": TINY, "seeds": 1, "count": 5, **options})
 
 
 def test_every_row_has_its_pairs_and_the_same_budget(work, tmp_path):
@@ -36,6 +37,28 @@ def test_every_row_has_its_pairs_and_the_same_budget(work, tmp_path):
         assert row["metrics"]["pixel_auroc"] is not None and len(row["per_image"]) == 3
     record = json.loads((tmp_path / "out" / "uplift.json").read_text())
     assert len(record["split"]["test"]) == 3 and not set(record["split"]["test"]) & set(record["split"]["train"])
+
+
+def test_the_pairs_of_several_runs_are_mixed(work, tmp_path, monkeypatch):
+    taken, synthetic = [], module._synthetic
+
+    def noted(*given):
+        found = synthetic(*given)
+        taken.append({example.image.tobytes() for example in found[0]})
+        return found
+
+    monkeypatch.setattr(module, "_synthetic", noted)
+    both, options = [work.run, work.holes], {"rows": ["real + generated"]}
+    (row,) = go(work, tmp_path / "out", both, **options, count=None)
+    assert row["pairs"]["real"] == 4 and row["pairs"]["synthetic"] + row["pairs"]["validation"] == 16
+    for number, alone in enumerate(both):
+        go(work, tmp_path / str(number), [alone], **options, count=None)
+    mixed, scratches, holes = taken
+    assert mixed == scratches | holes and len(scratches) == len(holes) == 8
+    assert json.loads((tmp_path / "out" / "uplift.json").read_text())["run"] == [read_run(one).record() for one in both]
+    assert json.loads((tmp_path / "0" / "uplift.json").read_text())["run"] == read_run(work.run).record()
+    with pytest.raises(InputError, match="holds another evaluation .*run"):
+        go(work, tmp_path / "out", [work.run, work.run], **options, count=16)
 
 
 def test_what_is_undefined_is_said_once(work, tmp_path, caplog, monkeypatch):

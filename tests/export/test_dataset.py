@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from adiff.datasets.images import write_png
+from adiff.datasets.readers import read_dataset
 from adiff.errors import InputError
 from adiff.export import export_runs, read_runs
 from adiff.export.dataset import FORMATS
 from adiff.export.splits import Splits
 from adiff.progress import Cancelled
 from adiff.rejection import reject_pairs
-from adiff.storage import run_lock, write_json
+from adiff.storage import is_unfinished, run_lock, write_json
 
 OPTIONS = {"voc": {"validation": 0.4}, "coco": {"validation": 0.4, "polygons": True}}
 
@@ -175,11 +176,25 @@ def test_a_stopped_export_lists_nothing_and_is_completed(make_run, tmp_path, sto
         export_runs(runs, tmp_path / "out", format, progress=stopper(after=2), **options)
     lists = ("annotations/*.json", "data.yaml", "ImageSets/*", "metadata.jsonl", "provenance.json")
     assert not [path for pattern in lists for path in (tmp_path / "out").glob(pattern)]
+    with pytest.raises(InputError, match="out is not complete: .* which removes unfinished.txt at its end"):
+        read_dataset(tmp_path / "out")
     leftover = next(path for path in (tmp_path / "out").rglob("*.png")).with_name(f".{'0' * 16}.{'1' * 16}.tmp")
     leftover.write_bytes(b"half")
     export_runs(runs, tmp_path / "out", format, **options)
     export_runs(runs, tmp_path / "new", format, **options)
-    assert listing(tmp_path / "out") == listing(tmp_path / "new")
+    assert listing(tmp_path / "out") == listing(tmp_path / "new") and not is_unfinished(tmp_path / "out")
+
+
+def test_an_export_that_is_stopped_while_it_grows_is_not_complete(make_run, tmp_path, stopper):
+    folder = make_run()
+    (folder / "pairs" / "000003.json").rename(tmp_path / "later.json")
+    export_runs(read_runs([folder]), tmp_path / "out", "mvtec")
+    (tmp_path / "later.json").rename(folder / "pairs" / "000003.json")
+    with pytest.raises(Cancelled):
+        export_runs(read_runs([folder]), tmp_path / "out", "mvtec", extend=True, progress=stopper(after=2))
+    assert is_unfinished(tmp_path / "out")
+    export_runs(read_runs([folder]), tmp_path / "out", "mvtec", extend=True)
+    assert not is_unfinished(tmp_path / "out")
 
 
 def test_the_runs_stay_as_they_are(make_run, tmp_path):

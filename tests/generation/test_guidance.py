@@ -1,5 +1,8 @@
 import json
+import os
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +17,11 @@ from adiff.generation.batch import Task
 from adiff.generation.guidance import GAIN, LADDER, PAIRS, descend
 from adiff.generation.seeds import generator_for
 from adiff.library import Defect, Library
+from adiff.object_storage import ObjectFolder, ObjectRun
 from adiff.progress import Cancelled, NullProgress
 from adiff.scoring import ShotReference, describe
+from adiff.storage import host_name
+from adiff.workers import CLAIMS
 
 HOLE, DENT = ("metal", "hole"), ("metal", "dent")
 FEW = GenerationSettings(steps=2, reweighting="off", batch=2)
@@ -153,6 +159,65 @@ def test_a_run_that_another_process_has_begun_meanwhile_has_its_guidance(start, 
     assert plan_of(start())["settings"]["guidance"] == 6.0
 
 
+class Waiting(NullProgress):
+    """Tells, by an event, that a process waits for what another one finds."""
+
+    def __init__(self):
+        self.waits = threading.Event()
+
+    def start(self, total, what):
+        if what == "guidance metal/hole, in another process":
+            self.waits.set()
+
+
+@pytest.mark.parametrize(("is_stored", "fails"), [(False, False), (True, False), (False, True)])
+def test_of_two_processes_that_begin_a_run_one_finds_its_guidance(start, monkeypatch, tmp_path, is_stored, fails):
+    began, fits, progress, fit = threading.Event(), [], Waiting(), Task.fits
+
+    def slow(task, listener):
+        fits.append(task)
+        began.set()
+        assert progress.waits.wait(60)
+        if fails and len(fits) == 1:
+            raise InputError("a full disk")
+        return fit(task, listener)
+
+    def work(number, listener):
+        local = tmp_path / f"here{number}"
+        stored = {"out": local, "shared": ObjectRun(ObjectFolder(f"memory://bucket/{tmp_path.name}", local))}
+        return start(progress=listener, **(stored if is_stored else {}))
+
+    monkeypatch.setattr(Task, "fits", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(work, 1, NullProgress())
+        assert began.wait(60)
+        second = pool.submit(work, 2, progress).result()
+        assert isinstance(first.exception(), InputError) is fails
+    assert len(fits) == 1 + fails and len(second.pairs) == 3
+    assert fails or plan_of(second) == plan_of(first.result())
+    assert not list(second.out.glob(f"{CLAIMS}/*"))
+
+
+def test_a_process_that_was_killed_while_it_was_fitting_holds_nobody_up(start, tmp_path):
+    claim = tmp_path / "run" / CLAIMS / "guidance.json"
+    claim.parent.mkdir(parents=True)
+    claim.write_text(json.dumps({"pid": os.getpid(), "host": host_name(), "worker": "of another life"}))
+    progress = Waiting()
+    assert len(start(progress=progress).pairs) == 3 and not progress.waits.is_set() and not claim.exists()
+
+
+def test_who_waits_for_the_guidance_can_stop(start, tmp_path):
+    class Stopped(Waiting):
+        def update(self, done, **info):
+            assert self.waits.is_set()
+            raise Cancelled
+
+    claim = tmp_path / "run" / CLAIMS / "guidance.json"
+    claim.parent.mkdir(parents=True)
+    claim.write_text(json.dumps({"pid": os.getppid(), "host": host_name(), "worker": "x"}))
+    assert start(progress=Stopped()).cancelled and claim.exists()
+
+
 def test_a_place_that_is_taken_is_told_before_anything_is_fitted(start, monkeypatch, tmp_path):
     monkeypatch.setattr(Task, "fits", None)
     start(fit=False, settings=replace(FEW, guidance=1.25))
@@ -188,6 +253,8 @@ def test_each_of_two_defects_of_an_image_has_its_own(start, tmp_path, make_mask)
     assert len(plan["guidance"]) == 2
     told = plan_of(start(also=[(DENT, far)], count=2, fit=False, out=tmp_path / "told"))
     assert told["settings"]["guidance"] == FEW.guidance and "guidance" not in told
+    with pytest.raises(InputError, match=r"run holds another run \(defect hole\+dent, now hole; settings.guidance"):
+        start(count=2)
 
 
 def test_a_library_without_descriptors_leaves_no_folder(start, backbone, embedding, tmp_path):
