@@ -60,9 +60,9 @@ def read_pictures(root: Path, images: Path | None = None) -> list[Annotated]:
     photo, or that may be of several, and for photos in the place of masks.
     """
     if images is None:
-        photos, masks = _told_apart(_placed(root))
+        photos, masks = told_apart(_placed(root))
     else:
-        photos, masks = _told_apart([*_placed(images, "images"), *_placed(root, "masks")])
+        photos, masks = told_apart([*_placed(images, "images"), *_placed(root, "masks")])
     of_photo = _matched(photos, masks)
     if not of_photo:
         return []
@@ -95,8 +95,8 @@ def _placed(folder: Path, *before: str) -> list[tuple[Place, Path]]:
     return [((*before, *map(composed, parts)), path) for parts, path in found]
 
 
-def _told_apart(pictures: Sequence[tuple[Place, Path]]) -> tuple[Files, list[tuple[Place, Path]]]:
-    """The photos, and the masks; InputError for pictures that differ in their suffix alone and may be either."""
+def told_apart(pictures: Sequence[tuple[Place, Path]]) -> tuple[Files, list[tuple[Place, Path]]]:
+    """Return the photos, and the masks; InputError for pictures that differ in their suffix alone and may be either."""
     of_place: dict[Place, list[Path]] = defaultdict(list)
     photos, masks = {}, []
     for place, path in pictures:
