@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import InputError
+from .errors import InputError, listed
 from .storage import read_json_object
 from .workers import CLAIMS
 
@@ -236,6 +236,9 @@ def read_plan(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no run at {folder}")
     if not record.is_file():
+        if inside := sorted(path.parent.name for path in folder.glob("*/run.json")):  # of generate --all
+            raise InputError(f"{folder} holds no run.json, but runs have folders in it ({listed(inside)}); give one of "
+                             f"them, or where several are taken {folder / '*'}")  # fmt: skip
         raise InputError(f"{folder} holds no run.json; give the folder that `adiff generate --out` wrote")
     plan = read_json_object(record)
     version = plan.get("format")

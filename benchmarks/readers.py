@@ -191,6 +191,32 @@ def _annotated(folder: Path) -> None:
     (folder / "voc" / "labelmap.txt").write_text("background:0,0,0::\ndent:128,0,0::\n")
 
 
+def _in_xml(folder: Path) -> None:
+    """CVAT's file, with a mark of each kind, and VOC's of a photo."""
+    _data(folder)
+    shapes = (
+        '<polygon label="dent" points="2,3;5,3;5,6;2,6"/><box label="dent" xtl="1" ytl="1" xbr="4" ybr="3"/>'
+        '<ellipse label="scratch" cx="5" cy="5" rx="3" ry="2" rotation="9"/><polyline label="line" points="1,2;3,4"/>'
+        '<mask label="scratch" rle="1,2,1" left="1" top="2" width="2" height="2"/>'
+    )
+    image = f'<image id="0" name="a.png" width="10" height="12">{shapes}</image>'
+    (folder / "data" / "cvat.xml").write_text(
+        f'<annotations>{image}<image name="b.png" width="10" height="12"/></annotations>'
+    )
+    box = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>6</xmax><ymax>7</ymax></bndbox>"
+    size = "<size><width>10</width><height>12</height></size>"
+    (folder / "data" / "images" / "a.xml").write_text(
+        f"<annotation>{size}<object><name>dent</name>{box}</object></annotation>"
+    )
+
+
+def _masked(folder: Path) -> None:
+    """Photos with masks under other names than a data set's."""
+    _mask(folder / "label")
+    (folder / "label" / "m.png").rename(folder / "label" / "a.png")
+    write_png(folder / "photos" / "a.png", np.full((12, 10, 3), 90, np.uint8))
+
+
 def _imported(given: Callable[[Path], Path] = lambda path: path, photos: str = "") -> Read:
     """Import what annotations tell; nothing but the data set may be written."""
 
@@ -332,6 +358,9 @@ def all_readers() -> list[Reader]:
         Reader("annotations: YOLO's classes", "yolo/data.yaml", _annotated, _imported()),
         Reader("annotations: VOC", "voc/SegmentationClass/a.png", _annotated, _imported(lambda path: path.parents[1])),
         Reader("annotations: VOC's classes", "voc/labelmap.txt", _annotated, _imported(lambda path: path.parent)),
+        Reader("annotations: CVAT", "data/cvat.xml", _in_xml, _imported()),
+        Reader("annotations: VOC's boxes", "data/images/a.xml", _in_xml, _imported()),
+        Reader("annotations: a mask", "label/a.png", _masked, _imported(lambda path: path.parents[1])),
         *_workflow(),
     ]
 

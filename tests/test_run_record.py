@@ -78,6 +78,10 @@ def test_a_folder_without_run_json_and_a_newer_one_are_refused(tmp_path):
         read_plan(tmp_path / "none")
     with pytest.raises(InputError, match="holds no run.json; give the folder"):
         read_plan(tmp_path)
+    (tmp_path / "all" / "metal-dent").mkdir(parents=True)
+    (tmp_path / "all" / "metal-dent" / "run.json").write_text("{}")
+    with pytest.raises(InputError, match=r"runs have folders in it \(metal-dent\); give one of them, or .*all/\*"):
+        read_plan(tmp_path / "all")
     for content, said in (("[]", "no JSON object"), ("[" * 99999, "no JSON: "), ('{"format": 2}', f"up to {FORMAT}")):
         (tmp_path / "run.json").write_text(content)
         with pytest.raises(InputError, match=said):

@@ -6,7 +6,10 @@
 | labelme | a folder of S.json, beside the photos | polygons, rectangles, circles, masks |
 | Supervisely | a project's folder, or a data set's | polygons, masks, rectangles |
 | YOLO | data.yaml, or its folder | polygons, boxes |
+| CVAT | annotations.xml, or its folder | polygons, masks, ellipses, boxes |
 | Pascal VOC | a folder with SegmentationClass | class numbers or colours as pixels |
+| Pascal VOC, boxes | a folder of S.xml | boxes, polygons |
+| masks | a folder with the photos | pictures |
 """
 
 from .dataset import Imported, write_dataset

@@ -20,6 +20,7 @@ from .marks import (
     circle,
     find_image,
     images_in,
+    of_png,
     pasted,
     points_of,
     polygon,
@@ -76,7 +77,7 @@ def _draw(shape: dict[str, Any], where: str) -> Callable[[Size], np.ndarray] | N
     if kind == "circle" and len(points) == 2:
         return circle(points[0], math.dist(*points))
     if kind == "mask" and len(points) == 2:
-        return pasted(partial(_png, shape.get("mask")), points[0], where)
+        return pasted(partial(of_png, partial(_png, shape.get("mask")), where), points[0])
     return polygon(points) if kind in ("polygon", "rectangle", "oriented_rectangle", "rotation") else None
 
 

@@ -12,11 +12,14 @@ import functools
 import io
 import math
 import os
+import re
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -31,6 +34,8 @@ Points = list[tuple[float, float]]
 """(x, y) in pixels, from the upper left corner of the photo."""
 SLACK = 0.04
 """Pixels that rounded shares of a side may take from a whole number; less than what an exported outline lies inside."""
+UPLOADED = re.compile("[0-9a-f]{8}-(.+)")
+"""Name of a photo in Label Studio, and in it that of the file which was uploaded."""
 FARTHEST = 2**20
 """Pixels from the photo's corner; what lies farther away is a damaged number."""
 
@@ -84,27 +89,30 @@ def circle(centre: tuple[float, float], radius: float) -> Callable[[Size], np.nd
     return draw
 
 
-def pasted(png: Callable[[], bytes], corner: tuple[float, float], where: str) -> Callable[[Size], np.ndarray]:
-    """Return what draws a mask that is told by the PNG of its box, and by the box's corner.
+def pasted(part: Callable[[], np.ndarray], corner: tuple[float, float]) -> Callable[[Size], np.ndarray]:
+    """Return what draws a mask that is told by the pixels of its box, and by the box's corner.
 
-    png: decodes it, only when it is drawn, as the masks of all are many.
+    part: gives them, (H, W) bool, only when the mask is drawn, as the masks of all are many.
     """
     left, top = (round(value) for value in corner)
 
     def draw(size: Size) -> np.ndarray:
-        mask, part = np.zeros(size, bool), _opened(png, where)
+        mask, pixels = np.zeros(size, bool), part()
         rows, columns = (
-            slice(max(0, start), max(0, start + side)) for start, side in zip((top, left), part.shape, strict=True)
+            slice(max(0, start), max(0, start + side)) for start, side in zip((top, left), pixels.shape, strict=True)
         )
         target = mask[rows, columns]
-        target |= part[max(0, -top) :, max(0, -left) :][: target.shape[0], : target.shape[1]]
+        target |= pixels[max(0, -top) :, max(0, -left) :][: target.shape[0], : target.shape[1]]
         return mask
 
     return draw
 
 
-def _opened(png: Callable[[], bytes], where: str) -> np.ndarray:
-    """What is not black in a PNG, or not transparent in one that can be."""
+def of_png(png: Callable[[], bytes], where: str) -> np.ndarray:
+    """Return what is not black in a PNG, or not transparent in one that can be, (H, W) bool.
+
+    Raises InputError, which begins with `where`, for what is no PNG.
+    """
     try:
         with Image.open(io.BytesIO(png()), formats=("PNG",)) as image:
             if image.width * image.height > LARGEST:
@@ -143,6 +151,17 @@ def points_of(values: object, where: str) -> Points:
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
+def numbers_of(texts: Sequence[str | None], where: str) -> list[float]:
+    """Read the numbers of a text format; raises InputError, which begins with `where`, for others, and for none."""
+    try:
+        found = [float(text or "") for text in texts]
+    except ValueError:
+        found = []
+    if len(found) < len(texts) or not all(abs(number) <= FARTHEST for number in found):
+        raise InputError(f"{where} has {str(list(texts))[:60]}; expected pixels from the photo's corner")
+    return found
+
+
 def is_number(value: object) -> bool:
     """Whether a value out of JSON is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
@@ -169,14 +188,17 @@ def size_of(height: object, width: object) -> Size | None:
 def find_image(name: str, folders: Sequence[Path], source: Path) -> Path:
     """Return the image of a name that an annotation tells, in the first folder that has it, below its own or directly.
 
+    A file whose name Label Studio has put its own letters before is found by its own.
     Raises InputError if there is none, naming `source`, and for one that a link takes out of its folder.
     """
     parts = PurePosixPath(name.replace("\\", "/")).parts
     inside = [part for part in parts if part not in ("/", "..") and not part.endswith(":")]
     told = "/".join(inside)
     spelt = dict.fromkeys([told, *(unicodedata.normalize(form, told) for form in ("NFC", "NFD"))]) if inside else ()
+    tried = [place for name in spelt for place in (name, name.rpartition("/")[2])]
+    tried += [own[1] for name in tried if (own := UPLOADED.fullmatch(name))]
     for folder in folders:
-        for path in (folder / place for name in spelt for place in (name, name.rpartition("/")[2])):
+        for path in (folder / place for place in tried):
             if os.path.isfile(path):  # false for what no system takes for a name
                 if path.suffix.lower() not in SUFFIXES:
                     raise InputError(f"{source}: its image {path} is no PNG, JPEG, BMP, TIFF or WebP; convert it")
@@ -217,6 +239,14 @@ def read_lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except ValueError:
         raise InputError(f"{path} is no text in UTF-8") from None
+
+
+def read_xml(path: Path, remedy: str = "") -> Element:
+    """Read an XML file's root. Raises InputError, with what to do if that is given, for what is none."""
+    try:
+        return ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that is not known
+        raise InputError(f"{path} is damaged (no XML: {str(error)[:80]})" + (f"; {remedy}" if remedy else "")) from None
 
 
 def labels_listed(labels: Sequence[str]) -> str:

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import InputError
 from ..storage import read_json
 from .coco import is_coco, read_coco
+from .cvat import is_cvat, read_cvat
 from .labelme import is_labelme, read_labelme
-from .marks import Annotated, files_in
+from .marks import Annotated, files_in, read_xml
+from .pictures import read_pictures
 from .supervisely import is_supervisely, read_supervisely
 from .voc import CLASSES, read_voc
+from .voc_boxes import is_voc, read_voc_boxes
 from .yolo import label_folders, read_yolo
 
 EXPECTED = (
     "expected COCO's .json, a folder of labelme's .json, Supervisely's project, YOLO's data.yaml with labels/ and "
-    f"images/, or a folder with {CLASSES}/"
+    f"images/, CVAT's or Pascal VOC's .xml, a folder with {CLASSES}/, or photos with their masks"
 )
 OF_BOXES = "obj.names"
 """File that names the classes of Darknet's YOLO, which CVAT calls YOLO 1.1."""
-KINDS = {"COCO": is_coco, "labelme": is_labelme, "Supervisely": is_supervisely}
-"""What a JSON file's content may be."""
+KINDS = {"COCO": is_coco, "labelme": is_labelme, "Supervisely": is_supervisely, "CVAT": is_cvat, "Pascal VOC": is_voc}
+"""What a file's content may be."""
+FOREIGN = {
+    "Label Studio's own": lambda content: isinstance(content, list) and _tells(content, "data", "annotations"),
+    "Label Studio's JSON-MIN": lambda content: isinstance(content, list) and _tells(content, "image", "annotation_id"),
+    "VIA's": lambda content: isinstance(content, dict) and _tells(_via(content), "filename", "regions"),
+    "VoTT's": lambda content: _tells([content], "assets", "name"),
+    "Datumaro's": lambda content: _tells([content], "items", "categories"),
+}
+"""What it may be besides, which is not read but named."""
 LARGEST = 2**30
-"""Bytes of a JSON file that is opened."""
+"""Bytes of a JSON or an XML file that is opened."""
 
 
 def read_annotations(paths: Sequence[Path], images: Path | None = None) -> list[Annotated]:
@@ -51,39 +62,80 @@ def _read(path: Path, images: Path | None) -> list[Annotated]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; {EXPECTED}")
     if path.suffix != ".json" and _tells_boxes_only(path if path.is_dir() else path.parent):
-        raise InputError(f"{path} is YOLO 1.1 ({OF_BOXES}), which holds boxes only: photos whose defects were outlined "
-                         "would pass as such without marks; export COCO 1.0 instead, from CVAT as from others")
+        raise InputError(
+            f"{path} is YOLO 1.1 ({OF_BOXES}), which holds boxes only: photos whose defects were outlined "
+            "would pass as such without marks; export COCO 1.0 instead, from CVAT as from others"
+        )
     if path.is_file():
         if path.suffix.lower() in (".yaml", ".yml", ".txt"):
             return _yolo(path.parent, images, path)
-        content = _content(path, EXPECTED)
-        if is_labelme(content):
-            return read_labelme([path], images, bare=False)
-        if is_supervisely(content):
-            return read_supervisely([path], images)
-        return read_coco(path, images)
+        kind = _kind_of(_content(path, EXPECTED))
+        if kind is None and path.suffix.lower() == ".xml":
+            raise InputError(f"no annotations in {path}; {EXPECTED}")
+        return _of_kind(kind or "COCO", [path], images, None)  # whose reader says what is missing
     if (path / CLASSES).is_dir():
         return read_voc(path, images)
     if label_folders(path):
         return _yolo(path, images)
     found: dict[str, list[Path]] = {}
-    for file, content in _json_files(path):
-        if (kind := _kind_of(content)) is not None:
-            found.setdefault(kind, []).append(file)
-    if len(found) > 1:
-        told = " and of ".join(f"{kind} ({files[0].name})" for kind, files in found.items())
+    for file, kind in _kinds(path):
+        found.setdefault(kind, []).append(file)
+    known = found.keys() & KINDS.keys()
+    if len(known) > 1:
+        told = " and of ".join(f"{kind} ({found[kind][0].name})" for kind in found if kind in known)
         raise InputError(f"{path} holds files of {told}; give one kind")
-    if files := found.get("labelme"):
-        return read_labelme(files, images)
-    if files := found.get("Supervisely"):
-        return read_supervisely(files, images)
-    if files := found.get("COCO"):
-        return [one for file in files for one in read_coco(file, images, path)]
+    if not known and (pictures := read_pictures(path, images)):
+        return pictures
+    for kind in (*known, *found):
+        return _of_kind(kind, found[kind], images, path)
     raise InputError(f"no annotations in {path}; {EXPECTED}")
 
 
+def _of_kind(kind: str, files: Sequence[Path], images: Path | None, root: Path | None) -> list[Annotated]:
+    """Read files of one kind; root: the folder that was given, None for a single file."""
+    if kind == "labelme":
+        return read_labelme(files, images, bare=root is not None)
+    if kind == "Supervisely":
+        return read_supervisely(files, images)
+    if kind == "COCO":
+        return [one for file in files for one in read_coco(file, images, root)]
+    if kind == "CVAT":
+        return [one for file in files for one in read_cvat(file, images)]
+    if kind == "Pascal VOC":
+        return read_voc_boxes(files, images or root or files[0].parent)
+    raise InputError(f"{files[0]} is in {kind} format, which is not read; export COCO from that program instead")
+
+
+def _kinds(folder: Path) -> Iterator[tuple[Path, str]]:
+    """The files in a folder, and below it, with their kinds, one after the other, as labelme's hold their photos often.
+
+    XML files, of which many a program leaves some, count where no JSON does. Raises InputError for a damaged one, whose
+    photos would pass as such without marks.
+    """
+    for suffix in ("json", "xml"):
+        some = False
+        for path in files_in(folder, f"**/*.{suffix}"):
+            if kind := _kind_of(_content(path, "mend it, or take it out")):
+                some = True
+                yield path, kind
+        if some:
+            return
+
+
 def _kind_of(content: object) -> str | None:
-    return next((kind for kind, is_it in KINDS.items() if is_it(content)), None)
+    return next((kind for kind, is_it in {**KINDS, **FOREIGN}.items() if is_it(content)), None)
+
+
+def _tells(values: Iterable[object], *keys: str) -> bool:
+    """Whether the first of some values is an object with all keys."""
+    first = next(iter(values), None)
+    return isinstance(first, dict) and all(key in first for key in keys)
+
+
+def _via(content: dict[str, object]) -> Iterable[object]:
+    """What VIA tells of each photo; a project has it among its settings."""
+    of_photos = content.get("_via_img_metadata", content)
+    return of_photos.values() if isinstance(of_photos, dict) else ()
 
 
 def _tells_boxes_only(folder: Path) -> bool:
@@ -96,17 +148,8 @@ def is_annotated(folder: Path) -> bool:
         (folder / CLASSES).is_dir()
         or bool(label_folders(folder))
         or _tells_boxes_only(folder)
-        or any(_kind_of(content) for _, content in _json_files(folder))
+        or any(True for _ in _kinds(folder))
     )
-
-
-def _json_files(folder: Path) -> Iterator[tuple[Path, object]]:
-    """The JSON files in a folder and those below it, one after the other: labelme's hold their photos, often.
-
-    Raises InputError for a damaged one, whose photos would pass as such without marks.
-    """
-    for path in files_in(folder, "**/*.json"):
-        yield path, _content(path, "mend it, or take it out")
 
 
 def _yolo(root: Path, images: Path | None, names: Path | None = None) -> list[Annotated]:
@@ -118,4 +161,4 @@ def _yolo(root: Path, images: Path | None, names: Path | None = None) -> list[An
 def _content(path: Path, remedy: str) -> object:
     if path.stat().st_size > LARGEST:
         raise InputError(f"{path} has {path.stat().st_size >> 20} MB; at most {LARGEST >> 20} are opened")
-    return read_json(path, remedy)
+    return read_xml(path, remedy) if path.suffix.lower() == ".xml" else read_json(path, remedy)

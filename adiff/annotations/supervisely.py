@@ -14,7 +14,7 @@ import numpy as np
 from ..datasets.images import LARGEST
 from ..errors import InputError
 from ..storage import read_json_object
-from .marks import Annotated, Mark, Size, find_image, pasted, points_of, polygon, rectangle, size_of, text_of
+from .marks import Annotated, Mark, Size, find_image, of_png, pasted, points_of, polygon, rectangle, size_of, text_of
 
 IMAGES = "img"
 """The folder of a data set's photos, beside ann."""
@@ -60,7 +60,7 @@ def _draw(kind: object, one: dict[str, Any], where: str) -> Callable[[Size], np.
     if kind == "bitmap":
         told = _table(one.get("bitmap"), where)
         (corner,) = points_of([told.get("origin")], where)
-        return pasted(partial(_png, told.get("data")), corner, where)
+        return pasted(partial(of_png, partial(_png, told.get("data")), where), corner)
     if kind not in ("polygon", "rectangle"):
         return None
     told = _table(one.get("points"), where)

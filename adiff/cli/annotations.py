@@ -16,8 +16,8 @@ def import_(
     annotations: Annotated[
         list[Path],
         typer.Argument(metavar="ANNOTATIONS...", help="COCO's .json, a folder of labelme's .json, Supervisely's "
-                       "project, YOLO's data.yaml or its folder, or a folder in Pascal VOC's layout; several become "
-                       "one set."),
+                       "project, YOLO's data.yaml or its folder, CVAT's .xml, a folder in Pascal VOC's layout, or one "
+                       "with photos and masks; several become one set."),
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder to write; new, empty, or of the same import.")
@@ -39,7 +39,7 @@ def import_(
         bool, typer.Option("--good/--no-good", help="Take photos without any mark as normal images, or leave them out.")
     ] = True,
 ) -> None:  # fmt: skip
-    """Make a data set with masks of photos that are annotated in COCO, labelme, Supervisely, YOLO or Pascal VOC."""
+    """Make a data set of photos annotated in COCO, labelme, Supervisely, YOLO, CVAT or Pascal VOC, or with masks."""
     from ..annotations import read_annotations, write_dataset
 
     for place in (*annotations, *filter(None, (images,))):

@@ -207,7 +207,30 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None, of: str = 
     records, that greys were cut.
     Raises InputError if the file cannot be read, its size differs, or it marks no pixel, or all of them.
     """
-    path, photo = Path(path), read_photo(path)
+    path = Path(path)
+    values, full, turned = mask_levels(path, shape)
+    height, width = values.shape
+    mask = values >= (full + 1) // 2
+    if not mask.any():
+        most = int(values.max())
+        hint = f": its largest value is {most} of {full}, marks start at {(full + 1) // 2}" if most else ""
+        if most == 1:
+            hint += f"; if it counts in 0 and 1, multiply it by {full}, or let `adiff import` do it"
+        raise InputError(f"the mask {path} ({width}x{height}) is empty{hint}; mark the {of} in white on black")
+    if mask.all():
+        raise InputError(f"the mask {path} ({width}x{height}) marks the whole image; mark the {of} only")
+    if path.suffix.lower() not in LOSSY:
+        _refuse_labels(values, mask, full, path)
+    return MaskFile(mask, bool(((values != 0) & (values != full)).any()), turned)
+
+
+def mask_levels(path: Path, shape: tuple[int, int] | None = None) -> tuple[np.ndarray, int, bool]:
+    """Read a mask's levels, (H, W) uint8 or uint16: of its strongest colour channel, times its opacity.
+
+    shape: (H, W) of the mask's photo, or None for any. Returns full scale too, and whether an EXIF tag turned it.
+    Raises InputError if the file cannot be read, or its size differs.
+    """
+    photo = read_photo(path)
     height, width = photo.size
     if shape is not None and (height, width) != tuple(shape):
         other = f"{shape[1]}x{shape[0]}"
@@ -220,18 +243,7 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None, of: str = 
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         opaque = values.astype(np.uint16) * pixels[:, :, 3]  # of 8 bits each; a large mask as floats takes gigabytes
         values = ((opaque + full // 2) // full).astype(np.uint8)
-    mask = values >= (full + 1) // 2
-    if not mask.any():
-        most = int(values.max())
-        hint = f": its largest value is {most} of {full}, marks start at {(full + 1) // 2}" if most else ""
-        if most == 1:
-            hint += f"; if it counts in 0 and 1, multiply it by {full}"
-        raise InputError(f"the mask {path} ({width}x{height}) is empty{hint}; mark the {of} in white on black")
-    if mask.all():
-        raise InputError(f"the mask {path} ({width}x{height}) marks the whole image; mark the {of} only")
-    if path.suffix.lower() not in LOSSY:
-        _refuse_labels(values, mask, full, path)
-    return MaskFile(mask, bool(((values != 0) & (values != full)).any()), photo.turned)
+    return values, full, photo.turned
 
 
 def _refuse_labels(values: np.ndarray, mask: np.ndarray, full: int, path: Path) -> None:

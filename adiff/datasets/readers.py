@@ -38,7 +38,10 @@ GROUPS = "groups.json"
 """The file that says which photos belong together (`evaluation.splits`)."""
 MOST = 0.75
 """Share of an image above which a mask is rather the other way round than a large defect's."""
-IMPORT = "`adiff import` makes a data set of annotations by COCO, labelme, Supervisely, YOLO or Pascal VOC"
+IMPORT = (
+    "`adiff import` makes a data set of annotations (COCO, labelme, Supervisely, YOLO, CVAT, Pascal VOC), and of masks "
+    "that lie otherwise"
+)
 """Where masks come from that are told by other means."""
 DEFECT = "defect"
 """Name of the defect of a plain folder that was given none."""

@@ -111,6 +111,15 @@ def test_names_that_are_told_and_spelt_otherwise(coco, photos, name):
     assert len(read_annotations([path], photos)[0].marks) == 1
 
 
+def test_names_that_label_studio_has_changed(coco, photos):
+    """Its export without images, beside the photos as they were uploaded."""
+    images = [{"id": n, "file_name": f"images\\\\{n:08x}-{n}.png", "height": 12, "width": 16} for n in (1, 2)]
+    path = coco((0, "dent", {"segmentation": [FLAT]}), images=images)
+    assert [one.image.name for one in read_annotations([path], photos)] == ["1.png", "2.png"]
+    (photos / "00000001-1.png").write_bytes((photos / "3.png").read_bytes())
+    assert read_annotations([path], photos)[0].image.name == "00000001-1.png"
+
+
 def test_two_sizes_of_one_photo(coco, photos, tmp_path):
     one = coco((0, "dent", {"segmentation": [FLAT]}), images=[{"id": 1, "file_name": "0.png"}])
     other = coco((0, "dent", {"segmentation": [FLAT]}), path=tmp_path / "other.json")

@@ -252,7 +252,7 @@ def test_what_does_not_fit_is_refused(refused, start, library, data, tmp_path, t
     assert "does not exist" in refused("generate", library, "metal/scratch", "--normals", tmp_path / "no", *out)
     (tmp_path / "none").mkdir()
     line = refused("generate", library, "metal/scratch", "--normals", tmp_path / "none", *out)
-    assert "no images" in line and "or in its metal/train/good, metal or train/good" in line
+    assert "no images" in line and "or in its metal/train/good, metal, train/good, normal or good" in line
     given = ("generate", library, "metal/scratch", *normals, *out)
     assert "no spatial encoder" in refused(*given, "--encoder", tmp_path / "none.safetensors")
     assert "a defect library" in refused(*given, "--encoder", library)

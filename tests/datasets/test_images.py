@@ -343,7 +343,7 @@ def test_masks_of_another_size_empty_or_full_are_refused(tmp_path):
     with pytest.raises(InputError, match="f.png \\(9x6\\) marks the whole image"):
         read_mask(tmp_path / "f.png")
     write_png(tmp_path / "one.png", square(1))
-    with pytest.raises(InputError, match="marks start at 128; if it counts in 0 and 1, multiply it by 255;"):
+    with pytest.raises(InputError, match="marks start at 128; if it counts in 0 and 1, multiply it by 255, or let"):
         read_mask(tmp_path / "one.png")
 
 

@@ -1,0 +1,32 @@
+"""Where normal images are looked for, and what is never taken for one."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adiff.cli.normals import normals_of
+from adiff.errors import InputError
+
+
+def save(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / name)
+    return [folder / name for name in names]
+
+
+@pytest.mark.parametrize("place", ["", "good", "normal", "train/good", "metal", "metal/train/good"])
+def test_places(tmp_path, place):
+    there = save(tmp_path / place, "1.png", "2.png")
+    assert normals_of("metal", tmp_path) == there
+
+
+@pytest.mark.parametrize("names", [("1.png", "1_mask.png"), ("1.jpg", "1_label.bmp"), ("1.jpg", "1.png")])
+def test_photos_with_masks_are_no_normal_images(tmp_path, names):
+    """The data folder that the photos were learned from: masks would be painted into, and photos of defects."""
+    save(tmp_path, *names)
+    with pytest.raises(InputError, match=r"holds masks beside its photos, which may show defects \(1") as told:
+        normals_of("metal", tmp_path)
+    assert names[1] in str(told.value) and str(told.value).endswith("give a folder of normal images alone")
+    there = save(tmp_path / "normal", "3.png")
+    assert normals_of("metal", tmp_path) == there
