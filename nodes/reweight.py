@@ -26,7 +26,7 @@ from torch import Tensor
 from ..adiff.blending import KINDS
 from ..adiff.errors import InputError
 from ..adiff.reweighting import Reweighter, latent_rgb
-from .host import cells_of, check_sd1, pixels_of, to_batch
+from .host import cells_of, check_sd1, pixels_of, to_batch, uncompile
 from .spans import find_span
 
 log = logging.getLogger("adiff")
@@ -147,6 +147,7 @@ def patch_reweighting(model, run: ReweightingRun):
     patched.remove_wrappers_with_key(WrappersMP.PREDICT_NOISE, KEY)
 
     def outer(executor, *args, **kwargs):
+        uncompile(executor.class_obj.model_options["transformer_options"]["wrappers"])
         run.start()
         try:
             return executor(*args, **kwargs)
