@@ -14,6 +14,7 @@ import torch
 from aiohttp import web
 from comfy.ldm.modules.attention import optimized_attention
 from comfy_api.torch_helpers import set_torch_compile_wrapper
+from comfy_execution.graph_utils import GraphBuilder
 from safetensors.torch import save_file
 from server import PromptServer
 
@@ -163,6 +164,21 @@ class Traced(torch.nn.Module):
         return self.unet(*args, transformer_options=unpatched, **kwargs)
 
 
+class Loop(Probe):
+    """Train Defects as a loop puts it into the graph: the MODEL by its link, the rest as it came."""
+
+    RETURN_TYPES = ("ADIFF_LIBRARY",)
+    required: ClassVar[dict] = {
+        "model": ("MODEL", {"rawLink": True}), "vae": "VAE", "empty": "CONDITIONING", "dataset": "ADIFF_DATASET",
+        "encoder": "ADIFF_ENCODER", "settings": "STRING",
+    }  # fmt: skip
+
+    def run(self, settings, **inputs):
+        graph = GraphBuilder()
+        learned = graph.node("ADiffTrainDefects", **inputs, **json.loads(settings))
+        return {"result": (learned.out(0),), "expand": graph.finalize()}
+
+
 class Swapped(Patch):
     """Positive and negative in the other order within the model's batch."""
 
@@ -280,7 +296,7 @@ class NoGradient(Probe):
 
 
 PROBES = (
-    Tokens, Normal, Masks, Listed, Words, OtherPack, Compiled, Swapped, LittleMemory, Inputs, Weights, Loads, Untold,
-    NoGradient,
+    Tokens, Normal, Masks, Listed, Words, OtherPack, Compiled, Loop, Swapped, LittleMemory, Inputs, Weights, Loads,
+    Untold, NoGradient,
 )  # fmt: skip
 NODE_CLASS_MAPPINGS = {f"Probe{kind.__name__}": kind for kind in PROBES}
