@@ -113,7 +113,12 @@ class ReweightingRun:
         reweighter = self.reweighter
         if reweighter is None or reweighter.weight_map is None or not self._whole_view(extra):
             return unedited(q, k, v, extra["n_heads"])
-        size = q.shape[0] // len(extra["uuids"])
+        size, images = q.shape[0] // len(extra["uuids"]), len(reweighter.mask)
+        if size % images:
+            raise InputError(
+                f"the model sees {size} of {images} images at a time; re-weighting needs them together: leave the node "
+                "out that takes them apart (Context Windows), or turn re-weighting off"
+            )
         told = {"heads": extra["n_heads"], "grid": tuple(extra["activations_shape"][-2:])}
         if self.mode != "release":
             rows = [size * i + j for i, uuid in enumerate(extra["uuids"]) if uuid in self.spans for j in range(size)]
