@@ -22,7 +22,7 @@ from torch import Tensor
 from ..adiff.backbone.attentions import AttentionShape, LayerEdit
 from ..adiff.backbone.checkpointing import checkpointed
 from .gradients import TrainableBackbone, normal_forward
-from .host import ComfyBackbone
+from .host import ComfyBackbone, uncompile
 
 SIDES = {"input_blocks": "input", "middle_block": "middle", "output_blocks": "output"}
 BLOCKS = ResBlock, BasicTransformerBlock
@@ -52,6 +52,7 @@ def route_attentions(model, edit_of: EditOf):
     cards (MultiGPU CFG Split) are left out.
     """
     routed = model.clone()
+    uncompile(routed.wrappers)
     routed.remove_additional_models("multigpu")
     names = _names(routed.model.diffusion_model)
     for kind in ("attn1", "attn2"):

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
@@ -19,7 +20,9 @@ import comfy.utils
 import numpy as np
 import torch
 import torch.nn.functional as F
+from comfy.patcher_extension import WrappersMP
 from comfy.samplers import KSampler
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from einops import rearrange
 from torch import Tensor
 
@@ -27,6 +30,7 @@ from ..adiff.errors import InputError
 from ..adiff.geometry import latent_mask, resize_mask
 from ..adiff.reweighting import AttentionEdit
 
+log = logging.getLogger("adiff")
 DOWNSCALE = 8
 ASPECT = 0.01
 """By how much the shapes of a mask and its image may differ."""
@@ -132,6 +136,15 @@ def check_sd1(model) -> None:
         raise InputError(f"the model takes {config.get('in_channels')} channels (an inpainting model?); use SD 1.x's 4")
     if inner.model_type != comfy.model_base.ModelType.EPS:
         raise InputError(f"the model predicts {inner.model_type.name}; this node works on noise prediction (EPS)")
+
+
+def uncompile(wrappers: dict) -> None:
+    """Take the compiled U-Net of TorchCompileModel out of a MODEL's wrappers, and say so.
+
+    It goes on as it was traced once, whatever the patches of its attentions do from step to step, or from run to run.
+    """
+    if wrappers.get(WrappersMP.APPLY_MODEL, {}).pop(COMPILE_KEY, None):
+        log.warning("TorchCompileModel is left out: a compiled model would not see how its attentions change")
 
 
 def check_context(conditioning: list, batch: int, what: str) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..adiff.blending import KINDS
 from ..adiff.errors import InputError
 from ..adiff.reweighting import Reweighter, latent_rgb
-from .host import cells_of, check_sd1, pixels_of, to_batch
+from .host import cells_of, check_sd1, pixels_of, to_batch, uncompile
 from .spans import find_span
 
 log = logging.getLogger("adiff")
@@ -113,7 +113,12 @@ class ReweightingRun:
         reweighter = self.reweighter
         if reweighter is None or reweighter.weight_map is None or not self._whole_view(extra):
             return unedited(q, k, v, extra["n_heads"])
-        size = q.shape[0] // len(extra["uuids"])
+        size, images = q.shape[0] // len(extra["uuids"]), len(reweighter.mask)
+        if size % images:
+            raise InputError(
+                f"the model sees {size} of {images} images at a time; re-weighting needs them together: leave the node "
+                "out that takes them apart (Context Windows), or turn re-weighting off"
+            )
         told = {"heads": extra["n_heads"], "grid": tuple(extra["activations_shape"][-2:])}
         if self.mode != "release":
             rows = [size * i + j for i, uuid in enumerate(extra["uuids"]) if uuid in self.spans for j in range(size)]
@@ -147,6 +152,7 @@ def patch_reweighting(model, run: ReweightingRun):
     patched.remove_wrappers_with_key(WrappersMP.PREDICT_NOISE, KEY)
 
     def outer(executor, *args, **kwargs):
+        uncompile(executor.class_obj.model_options["transformer_options"]["wrappers"])
         run.start()
         try:
             return executor(*args, **kwargs)

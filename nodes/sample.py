@@ -210,9 +210,11 @@ def _run(model, mask, normal, weights, distance, every, vae) -> ReweightingRun |
 
 
 def _dilation(steps: int):
-    """The release's mask of Eq. 1, as ComfyUI asks for it at each step."""
+    """The release's mask of Eq. 1, as ComfyUI asks for it at each step; at the last one the mask itself."""
 
     def dilated(sigma: torch.Tensor, mask: torch.Tensor, extra_options: dict) -> torch.Tensor:
+        if sigma.flatten()[0] <= extra_options["sigmas"][-2]:  # what is dilated early must be back to m at the end
+            return mask
         timestep = extra_options["model"].inner_model.model_sampling.timestep(sigma.flatten()[:1])
         return dilated_mask(mask, round(float(timestep[0])), steps)
 

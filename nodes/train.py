@@ -102,7 +102,6 @@ class TrainDefects(io.ComfyNode):
                 EncoderSocket.Output("ENCODER", display_name="encoder", tooltip="The encoder learned with; keep it"),
                 *_outputs(),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )  # fmt: skip
 
     @classmethod
@@ -115,11 +114,11 @@ class TrainDefects(io.ComfyNode):
 
         began, shots = time.monotonic(), dataset.shots
         with normal_tensors():
-            backbone = TrainableBackbone(model, vae, empty, batch, model_name(cls.hidden, model))
+            backbone = TrainableBackbone(model, vae, empty, batch, model_name(model))
             settings = _settings(AnomalySettings, backbone, shots, steps, learning_rate, batch, early_stop)
             network, progress = _network(backbone, encoder, seed), LearningProgress()
             marks = [asdict(settings), seed, encoder and encoder.fingerprint]
-            with training_state(cls.hidden, backbone, "anomaly", shots, marks) as state:
+            with training_state(backbone, "anomaly", shots, marks) as state:
                 entries = {key: new_defect(key, one, backbone) for key, one in shots.items()}
                 learned, network = learn_anomalies(
                     backbone, entries, shots, network, freeze_encoder=encoder is not None, settings=settings, seed=seed,
@@ -169,7 +168,6 @@ class TrainMasks(io.ComfyNode):
                 LibrarySocket.Output("LIBRARY", display_name="library", tooltip="The library with masks"),
                 *_outputs(),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )  # fmt: skip
 
     @classmethod
@@ -183,10 +181,10 @@ class TrainMasks(io.ComfyNode):
         began = time.monotonic()
         shots = _stored_shots(library) if dataset is None else dataset.shots
         with normal_tensors():
-            backbone = TrainableBackbone(model, vae, empty, batch, model_name(cls.hidden, model))
+            backbone = TrainableBackbone(model, vae, empty, batch, model_name(model))
             settings = _settings(MaskSettings, backbone, shots, steps, learning_rate, batch, early_stop)
             known, progress = _begun(library, backbone), LearningProgress()
-            with training_state(cls.hidden, backbone, "mask", shots, [asdict(settings), seed]) as state:
+            with training_state(backbone, "mask", shots, [asdict(settings), seed]) as state:
                 entries = {key: _entry(known, key, one, backbone, dataset is not None) for key, one in shots.items()}
                 learned = learn_masks(
                     backbone, entries, shots, settings=settings, seed=seed, progress=progress, state=state,
@@ -269,13 +267,13 @@ def _shots_of(entry: Defect) -> Shots:
 
 @contextmanager
 def training_state(
-    hidden, backbone: TrainableBackbone, kind: str, shots: Mapping[Key, Shots], marks: list
+    backbone: TrainableBackbone, kind: str, shots: Mapping[Key, Shots], marks: list
 ) -> Iterator[Path]:
     """Give the file of a training's state, named after all that decides its result; it goes once there is a result."""
     from ..adiff.training.shots import shot_digests
 
     digests = shot_digests({key: one.pairs for key, one in shots.items()})
-    known: list[Any] = [kind, backbone.fingerprint, identity_of(hidden, ("model", "vae")), digests, marks]
+    known: list[Any] = [kind, backbone.fingerprint, identity_of(("model", "vae")), digests, marks]
     name = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
     state = Path(folder_paths.get_output_directory()) / STATES / f"{name}.safetensors"
     yield state

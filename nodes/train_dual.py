@@ -80,7 +80,6 @@ class TrainDual(FileWriter):
                 io.Image.Output("CURVE", display_name="loss curve", tooltip="The loss over the steps"),
                 io.String.Output("REPORT", display_name="report", tooltip="What was learned from what, and how well"),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )  # fmt: skip
 
     @classmethod
@@ -102,11 +101,11 @@ class TrainDual(FileWriter):
         )  # fmt: skip
         with normal_tensors():
             prompts = prompts_of(empty, prompt, part_prompt)
-            called, progress = model_name(cls.hidden, model), LearningProgress()
+            called, progress = model_name(model), LearningProgress()
             backbone = EditableTrainableBackbone(model, vae, empty, 2 * batch, called)
             given = [*(objects or ()), *(() if prompts is None else prompts.cpu().numpy())]
             marks = [asdict(settings), seed, [digest_of(one) for one in given]]
-            with training_state(cls.hidden, backbone, "dual", {key: shots}, marks) as state:
+            with training_state(backbone, "dual", {key: shots}, marks) as state:
                 which = state.name, shots.files
                 learned = _learned.get(which) or learn_dual(
                     backbone, key, shots, foregrounds=objects, prompts=prompts, settings=settings, seed=seed,

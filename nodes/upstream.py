@@ -15,14 +15,14 @@ FILES = ("ckpt_name", "unet_name", "model_path")
 """Widgets that name the file of a model."""
 
 
-def identity_of(hidden, names: Sequence[str]) -> list[str | None]:
-    """Return a digest of all nodes, values and links that lead to each of a node's inputs; None outside a graph.
+def identity_of(names: Sequence[str]) -> list[str | None]:
+    """Return a digest of all nodes, values and links that lead to each of the running node's inputs; None for no input.
 
     Two runs agree in it exactly if the graph before these inputs is the same, LoRAs, patches and strengths included:
     a MODEL itself does not tell what was done to it. Names and places of nodes do not count.
     """
-    prompt, seen = hidden.prompt or {}, {}
-    inputs = prompt.get(hidden.unique_id, {}).get("inputs", {})
+    prompt, own = _graph()
+    inputs, seen = prompt[own]["inputs"], {}
     return [_digest(prompt, inputs[name], seen) if name in inputs else None for name in names]
 
 
@@ -31,19 +31,18 @@ def running_node() -> tuple[str, set[str]]:
 
     Beside it those of all nodes of its kind in the graph. Only within a run.
     """
-    graph, own = get_progress_state().dynprompt, get_executing_context().node_id
-    prompt, seen = {name: graph.get_node(name) for name in graph.all_node_ids()}, {}
+    (prompt, own), seen = _graph(), {}
     alike = [name for name, node in prompt.items() if node["class_type"] == prompt[own]["class_type"]]
     digests = {name: _digest(prompt, [name, 0], seen) for name in alike}
     return digests[own], set(digests.values())
 
 
-def model_name(hidden, model) -> str:
-    """Return what to call the MODEL that goes into a node: its file's name, as far as the graph tells."""
+def model_name(model) -> str:
+    """Return what to call the MODEL that goes into the running node: its file's name, as far as the graph tells."""
     if hasattr(model.model, "adiff_native_size"):
         return "demo"
-    prompt = hidden.prompt or {}
-    todo, seen = [prompt.get(hidden.unique_id, {}).get("inputs", {}).get("model")], set()
+    prompt, own = _graph()
+    todo, seen = [prompt[own]["inputs"].get("model")], set()
     while todo:
         link = todo.pop()
         if not _is_link(prompt, link) or link[0] in seen:
@@ -57,10 +56,19 @@ def model_name(hidden, model) -> str:
     return "the MODEL in the graph"
 
 
+def _graph() -> tuple[dict[str, Mapping[str, Any]], str]:
+    """Return all nodes of the graph in progress, those of loops too, and the running one's name."""
+    graph = get_progress_state().dynprompt
+    return {name: graph.get_node(name) for name in graph.all_node_ids()}, get_executing_context().node_id
+
+
 def _digest(prompt: Mapping[str, Any], value: Any, seen: dict[str, str]) -> str:
-    """Digest of a widget's value, or of the node that a link comes from with all that leads to it."""
+    """Digest of a widget's value, or of the node that a link comes from with all that leads to it.
+
+    What a loop puts in itself instead of a link to it is told from others by being itself.
+    """
     if not _is_link(prompt, value):
-        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(value, sort_keys=True, default=id).encode()).hexdigest()
     source, slot = value
     if source not in seen:
         node = prompt[source]

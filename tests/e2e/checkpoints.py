@@ -35,8 +35,10 @@ def running(comfyui: tuple[Path, str], *more: str, **options) -> Iterator[Server
         server = Server(*comfyui, Path(base), *more, **options)
         write_models(server.base / "models", server.elsewhere)
         server.start()
-        yield server
-        server.stop()
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 def write_models(folder: Path, elsewhere: Path) -> None:

@@ -6,12 +6,15 @@ import json
 import os
 import sys
 from typing import ClassVar
+from unittest.mock import patch
 
 import comfy.model_management
 import folder_paths
 import torch
 from aiohttp import web
 from comfy.ldm.modules.attention import optimized_attention
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from comfy_execution.graph_utils import GraphBuilder
 from safetensors.torch import save_file
 from server import PromptServer
 
@@ -132,6 +135,50 @@ class OtherPack(Probe):
         return (model,)
 
 
+class Compiled(Probe):
+    """A MODEL behind TorchCompileModel, whose U-Net goes on as it was traced: before any attention was patched."""
+
+    RETURN_TYPES = ("MODEL",)
+    required: ClassVar[dict] = {"model": "MODEL"}
+
+    def run(self, model):
+        model = model.clone()
+        with patch.object(torch, "compile", lambda model, **_: Traced(model)):
+            set_torch_compile_wrapper(model, backend="eager")
+        return (model,)
+
+
+class Traced(torch.nn.Module):
+    """A U-Net that sees no patches."""
+
+    def __init__(self, unet):
+        super().__init__()
+        self.unet = unet
+
+    def __getattr__(self, name):
+        own = super().__getattr__
+        return own(name) if name in self._modules else getattr(own("unet"), name)
+
+    def forward(self, *args, transformer_options, **kwargs):
+        unpatched = {**transformer_options, "patches": {}, "patches_replace": {}}
+        return self.unet(*args, transformer_options=unpatched, **kwargs)
+
+
+class Loop(Probe):
+    """Train Defects as a loop puts it into the graph: the MODEL by its link, the rest as it came."""
+
+    RETURN_TYPES = ("ADIFF_LIBRARY",)
+    required: ClassVar[dict] = {
+        "model": ("MODEL", {"rawLink": True}), "vae": "VAE", "empty": "CONDITIONING", "dataset": "ADIFF_DATASET",
+        "encoder": "ADIFF_ENCODER", "settings": "STRING",
+    }  # fmt: skip
+
+    def run(self, settings, **inputs):
+        graph = GraphBuilder()
+        learned = graph.node("ADiffTrainDefects", **inputs, **json.loads(settings))
+        return {"result": (learned.out(0),), "expand": graph.finalize()}
+
+
 class Swapped(Patch):
     """Positive and negative in the other order within the model's batch."""
 
@@ -249,6 +296,7 @@ class NoGradient(Probe):
 
 
 PROBES = (
-    Tokens, Normal, Masks, Listed, Words, OtherPack, Swapped, LittleMemory, Inputs, Weights, Loads, Untold, NoGradient,
+    Tokens, Normal, Masks, Listed, Words, OtherPack, Compiled, Loop, Swapped, LittleMemory, Inputs, Weights, Loads,
+    Untold, NoGradient,
 )  # fmt: skip
 NODE_CLASS_MAPPINGS = {f"Probe{kind.__name__}": kind for kind in PROBES}

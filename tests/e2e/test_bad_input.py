@@ -178,6 +178,16 @@ def schedule_of_fifty_levels(server, scene):
     return scene.ours(mask=made)
 
 
+def images_are_taken_apart(server, scene):
+    windows = {"context_length": 2, "context_overlap": 1, "context_schedule": "standard_static", "context_stride": 1}
+    how = windows | {"closed_loop": False, "fuse_method": "pyramid", "dim": 0}
+    newer = {"freenoise": False, "cond_retain_index_list": "", "split_conds_to_windows": False,
+             "latent_retain_index_list": "", "causal_window_fix": True}  # fmt: skip
+    mask = masks(scene.graph, [(1, 1, 3, 3)] * 3)
+    model = scene.graph("ContextWindowsManual", model=scene.model, **how, **newer)
+    return scene.ours(model=model, mask=mask, positive=scene.condition(mask))
+
+
 def sampler_of_another_pack(server, scene):
     return scene.ours(sampler_name="res_2s_of_elsewhere")
 
@@ -229,6 +239,7 @@ CASES = {
     two_foregrounds_for_one_mask: r"2 foregrounds for 1 masks; connect one for all or one for each",
     no_mask_is_found: r"only 0 of 1 masks passed in \d+ tries; .* or use the shots' own masks, varied, or drawn ones$",
     masks_from_a_library_of_another_width: r"the model is SD20",
+    images_are_taken_apart: r"the model sees 2 of 3 images at a time; .*leave the node out that takes them apart",
     schedule_of_fifty_levels: r"noise schedule has 50 levels, not 1000; connect the model from before the node",
 }
 

@@ -117,7 +117,7 @@ def test_both_hosts_make_the_same_pairs_of_the_same_seeds(server, headless, mode
     assert abs(found[0] - found[1]).max() > 20
 
 
-@pytest.mark.parametrize("changed", ["ProbeSwapped", "ProbeLittleMemory"])
+@pytest.mark.parametrize("changed", ["ProbeSwapped", "ProbeLittleMemory", "ProbeCompiled"])
 def test_rows_are_found_whatever_the_order_and_the_size_of_the_batch(server, models, changed):
     plain, _ = made_by(server, "release")
     other, _ = made_by(server, "release", changed)

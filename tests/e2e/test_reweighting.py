@@ -178,6 +178,17 @@ def test_another_pack_applied_after_ours_takes_ours_out(server, graph):
     assert torch.equal(result.latent(both), result.latent(alone))
 
 
+def test_a_compiled_model_is_reweighted_as_another(server, graph):
+    scene = make_scene(server, graph)
+    compiled = graph("ProbeCompiled", model=scene.model)
+    plain, ours = scene.save(scene.ours()), scene.save(scene.ours(model=compiled))
+    behind = scene.save(scene.stock(model=graph("ProbeCompiled", model=scene.reweighted())))
+    result = server.run(graph)
+    assert torch.equal(result.latent(ours), result.latent(plain))
+    assert torch.equal(result.latent(behind), result.latent(plain))
+    assert "TorchCompileModel is left out" in server.log
+
+
 def test_a_lora_stays_in(server, graph):
     scene = make_scene(server, graph)
     patched = graph("LoraLoaderModelOnly", model=scene.model, lora_name="random.safetensors", strength_model=0.7)

@@ -102,6 +102,17 @@ def test_around_the_mask_the_model_sees_the_normal_noised_anew_at_each_step(serv
             assert torch.equal(alike, inside == 0)
 
 
+@pytest.mark.parametrize("sampler", ["euler", "dpm_2", "heun"])
+def test_what_the_release_dilates_is_back_to_the_mask_at_the_end(server, graph, sampler):
+    """Two steps: at the last one the dilation would still reach a cell."""
+    scene = make_scene(server, graph)
+    ours, normal = scene.save(scene.ours(reweighting="release", sampler_name=sampler)), scene.save(scene.normal)
+    result = server.run(graph)
+    outside = torch.ones(8, 8, dtype=torch.bool)
+    outside[3:7, 2:6] = False
+    assert rounding(result.latent(ours)[..., outside], result.latent(normal)[..., outside]) < ROUNDING
+
+
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "heun"])
 def test_a_batch_is_its_images_one_by_one(server, graph, sampler):
     """But for float32: sums over another batch round otherwise, and the steps enlarge that, as in the stock sampler."""

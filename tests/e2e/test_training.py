@@ -228,6 +228,27 @@ def test_a_cancelled_training_goes_on_to_the_same_result(server):
     assert "broken.safetensors" in encoders and "unbroken.safetensors" not in encoders
 
 
+def test_a_training_in_a_loop_goes_on_from_a_state_of_its_own_model_alone(server):
+    """Its node is not in the graph that was queued; two rounds of a loop may differ in a LoRA's strength alone."""
+    settings = SETTINGS | {"steps": 1000, "batch": 1}
+    for others, strength in enumerate((0.0, 0.5)):
+        graph = Graph()
+        of = demo(graph)
+        model = graph("ADiffLoadDemoModel")
+        of["model"] = graph("RescaleCFG", model=model, multiplier=strength)
+        encoder = graph("ADiffLoadSpatialEncoder", encoder="demo (built in)")
+        loop = graph("ProbeLoop", **of, dataset=drawn(graph), encoder=encoder, settings=json.dumps(settings))
+        save(graph, loop, "loop")
+        with Listener(server.url) as events:
+            name = server.queue(graph)
+            events.wait_for(lambda kind, data: kind == "progress" and data["max"] == 1000 and data["value"] > 2)
+            server.interrupt()
+            server.wait(name)
+        assert len(states(server)) == others + 1
+    for state in states(server):
+        state.unlink()
+
+
 def test_a_library_saved_anew_leaves_the_encoder_that_others_need(server):
     for name, seed in (("first", 31), ("second", 31), ("first", 32)):
         graph = Graph()
