@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP
 from comfy.samplers import KSampler
-from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from einops import rearrange
 from torch import Tensor
 
@@ -31,6 +30,8 @@ from ..adiff.geometry import latent_mask, resize_mask
 from ..adiff.reweighting import AttentionEdit
 
 log = logging.getLogger("adiff")
+COMPILED = "torch.compile"
+"""ComfyUI's name of the wrapper that TorchCompileModel puts around a U-Net."""
 DOWNSCALE = 8
 ASPECT = 0.01
 """By how much the shapes of a mask and its image may differ."""
@@ -143,7 +144,7 @@ def uncompile(wrappers: dict) -> None:
 
     It goes on as it was traced once, whatever the patches of its attentions do from step to step, or from run to run.
     """
-    if wrappers.get(WrappersMP.APPLY_MODEL, {}).pop(COMPILE_KEY, None):
+    if wrappers.get(WrappersMP.APPLY_MODEL, {}).pop(COMPILED, None):
         log.warning("TorchCompileModel is left out: a compiled model would not see how its attentions change")
 
 
