@@ -20,9 +20,9 @@ from adiff.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 PACK = "pack_without_comfyui"
-HOST = ("comfy", "comfy.cli_args", "comfy.model_base", "comfy.model_management", "comfy.samplers", "comfy.utils",
-        "comfy_api", "comfy_api.latest", "comfy_execution", "comfy_execution.graph", "comfy_execution.progress",
-        "comfy_execution.utils")  # fmt: skip
+HOST = ("comfy", "comfy.cli_args", "comfy.model_base", "comfy.model_management", "comfy.patcher_extension",
+        "comfy.samplers", "comfy.utils", "comfy_api", "comfy_api.latest", "comfy_execution", "comfy_execution.graph",
+        "comfy_execution.progress", "comfy_execution.utils")  # fmt: skip
 SEEN = 1_700_000_000_000_000_000
 """Nanoseconds at which the panel's library was written: its state is told from them."""
 
