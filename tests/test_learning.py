@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from adiff.datasets.images import write_png
 from adiff.datasets.readers import read_dataset
 from adiff.errors import InputError
-from adiff.learning import _told, check_finite, new_defect, open_library, open_shots
+from adiff.learning import _told, check_finite, new_defect, new_encoder, open_library, open_shots
 from adiff.library import Defect, Library, save_library
 from adiff.progress import Cancelled
 from adiff.scoring import describe
@@ -124,3 +124,9 @@ def test_a_library_of_another_base_is_not_added_to(tmp_path):
 
 def test_versions_name_what_results_depend_on():
     assert {"adiff", "torch", "numpy"} <= set(versions())
+
+
+def test_a_base_of_full_size_gets_the_paper_s_encoder_and_a_small_one_the_small():
+    bases = [SimpleNamespace(native_size=size, context_dim=8) for size in (128, 512)]
+    assert [new_encoder(base, 0).variant for base in bases] == ["small", "base"]
+    assert new_encoder(bases[0], 0, tokens=8).tokens == 8

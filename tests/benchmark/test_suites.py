@@ -1,10 +1,12 @@
 """The suites: their variants, and what each is compared with."""
 
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from adiff.benchmark.matrix import Budget
 from adiff.benchmark.suites import SUITES, cells_of, variants_of
 from adiff.benchmark.target import open_units
 from adiff.cli.benchmark import DEFAULTS, Suites
@@ -12,6 +14,7 @@ from adiff.errors import InputError
 from adiff.evaluation.uplift import ROWS
 from adiff.generation import GenerationSettings
 from adiff.reweighting import balanced_weights, uniform_weights, with_strength
+from adiff.training import AnomalySettings, MaskSettings
 
 DEFAULT = GenerationSettings()
 
@@ -141,3 +144,11 @@ def test_the_whole_matrix_is_made_for_one_seed_before_the_next(data):
     cells = cells_of({"steps": units, "grid": units}, 2)
     assert len(cells) == 2 * 2 * (6 + 4) == len({cell.place for cell in cells})
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+
+
+@pytest.mark.parametrize("size", [128, 512])
+def test_a_budget_has_the_method_s_steps_for_the_base(size):
+    base = SimpleNamespace(native_size=size)
+    budget = Budget().on(base)
+    own = [kind.for_base(base, 1).steps for kind in (AnomalySettings, MaskSettings)]
+    assert [budget.learn_steps, budget.mask_steps] == own
