@@ -191,8 +191,8 @@ def table(found: dict[str, list[dict]]) -> str:
     for name, rows in found.items():
         lasts = [row["curve"][-1] for row in rows]
         gains = [ours["curve"][-1][3] - last[3] for last, ours in zip(lasts, found[OURS], strict=True)]
-        cells = [str(lasts[0][0]), f"{statistics.mean(last[2] for last in lasts):.0f}", _spread([p[3] for p in lasts]),
-                 _spread(gains)]  # fmt: skip
+        cells = [str(lasts[0][0]), f"{statistics.mean(last[2] for last in lasts):.0f}", spread([p[3] for p in lasts]),
+                 spread(gains)]  # fmt: skip
         for release in RELEASE:
             points = [reached(row["curve"], other["curve"][-1][3])
                       for row, other in zip(rows, found[release], strict=True)]  # fmt: skip
@@ -201,9 +201,10 @@ def table(found: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
-def _spread(values: list[float]) -> str:
+def spread(values: Sequence[float], digits: int = 4) -> str:
+    """Mean and standard deviation, as text."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.4f} ± {deviation:.4f}"
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
 
 
 def one_defect(backbone: Backbone, key: Key, seed: int) -> dict:

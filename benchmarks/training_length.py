@@ -30,12 +30,12 @@ from adiff.training import AnomalySettings, train_anomalies
 
 from .record import Record
 from .reweighting import SHOTS
-from .time_to_quality import Case, HeldOut, read_shot
+from .time_to_quality import Case, HeldOut, read_shot, spread
 
 UNSEEN, PAIRS, BATCH = 16, 24, 8
 """Photos at most that nothing is learned from, and pairs, of each defect; pairs at a time."""
 SETTINGS = GenerationSettings(steps=10)
-MEASURES = ("loss", "gap", "shots", "fill")
+MEASURES, DIGITS = ("loss", "gap", "shots", "fill"), 3
 
 
 def measure(record: Record, root: Path, names: Sequence[str], lengths: Sequence[int], seeds: int, early: bool) -> str:
@@ -100,11 +100,7 @@ def table(found: Mapping[int, Sequence[Mapping]], names: Sequence[str]) -> str:
              "|---" * (3 + len(MEASURES) + len(names)) + "|"]  # fmt: skip
     for steps, rows in found.items():
         cells = [f"{rows[0]['lr']:.3g}", f"{statistics.mean(row['cpu'] for row in rows):.0f}"]
-        cells += [_spread([statistics.mean(row[name][of] for name in names) for row in rows]) for of in MEASURES]
-        cells += [_spread([row[name]["gap"] for row in rows]) for name in names]
+        cells += [spread([statistics.mean(row[name][of] for name in names) for row in rows], DIGITS) for of in MEASURES]
+        cells += [spread([row[name]["gap"] for row in rows], DIGITS) for name in names]
         lines.append(f"| {steps} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
