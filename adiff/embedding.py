@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .backbone import Backbone, is_small
 from .errors import InputError
 
 K_ANOMALY = 8
@@ -24,6 +25,8 @@ N_SPATIAL = 4
 """n, tokens of a spatial embedding (same place)."""
 K_MASK = 4
 """k', tokens of a mask embedding (main text; the supplement says 2)."""
+OFF = 0.1
+"""Standard deviation of what sets the first tokens off from those of the empty prompt, whose own is about 1."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,21 @@ def random_embedding(tokens: int, dim: int, generator: torch.Generator) -> Tenso
     if tokens < 1 or dim < 1:
         raise InputError(f"an embedding of {tokens} tokens of width {dim} was asked for; both must be at least 1")
     return torch.randn(tokens, dim, generator=generator)
+
+
+def first_embedding(base: Backbone, tokens: int, generator: torch.Generator) -> Tensor:
+    """Start of an inversion on a base model: the first tokens of its empty prompt, each a little off.
+
+    SD 1.x has learned to rest most of every cross-attention, nine tenths and more, on the token that begins each text.
+    Without one the learned tokens would take its place, and would be all but overlooked next to a prompt, which brings
+    its own. A small base has no text encoder and no such token; there, tokens of `random_embedding`.
+    Returns (tokens, dim) float32 on the CPU.
+    """
+    noise = random_embedding(tokens, base.context_dim, generator)
+    if is_small(base):
+        return noise
+    empty = base.null_context[0].float().cpu()
+    return empty[torch.arange(tokens).clamp(max=len(empty) - 1)] + OFF * noise
 
 
 def embedding_fingerprint(embedding: Tensor) -> str:

@@ -273,7 +273,7 @@ def training_state(
     from ..adiff.training.shots import shot_digests
 
     digests = shot_digests({key: one.pairs for key, one in shots.items()})
-    known: list[Any] = [kind, backbone.fingerprint, identity_of(("model", "vae")), digests, marks]
+    known: list[Any] = [kind, backbone.fingerprint, identity_of(("model", "vae", "empty")), digests, marks]
     name = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
     state = Path(folder_paths.get_output_directory()) / STATES / f"{name}.safetensors"
     yield state

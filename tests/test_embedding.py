@@ -2,11 +2,21 @@
 
 import hashlib
 import struct
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from adiff.embedding import K_ANOMALY, K_MASK, N_SPATIAL, embedding_fingerprint, join_condition, random_embedding
+from adiff.embedding import (
+    K_ANOMALY,
+    K_MASK,
+    N_SPATIAL,
+    OFF,
+    embedding_fingerprint,
+    first_embedding,
+    join_condition,
+    random_embedding,
+)
 from adiff.errors import InputError
 
 
@@ -26,6 +36,25 @@ def test_random_embedding_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     random_embedding(2, 2, torch.Generator().manual_seed(0))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("tokens", [2, 3, 5])
+def test_an_inversion_starts_beside_the_empty_prompt_from_its_first_token_on(tokens):
+    empty = 30 * torch.randn(1, 3, 64, generator=torch.Generator().manual_seed(1))
+    base = SimpleNamespace(native_size=512, context_dim=64, null_context=empty)
+    found = first_embedding(base, tokens, torch.Generator().manual_seed(0))
+    off = found - torch.cat([empty[0], empty[0, -1:], empty[0, -1:]])[:tokens]
+    assert off.std() == pytest.approx(OFF, rel=0.2) and found.dtype == torch.float32
+    assert len(off.unique(dim=0)) == tokens  # none is another's copy
+
+
+def test_on_a_small_base_an_inversion_starts_at_random():
+    base = SimpleNamespace(native_size=128, context_dim=16, null_context=torch.ones(1, 12, 16))
+    first, again = (start(0) for start in (
+        lambda seed: first_embedding(base, 4, torch.Generator().manual_seed(seed)),
+        lambda seed: random_embedding(4, 16, torch.Generator().manual_seed(seed)),
+    ))  # fmt: skip
+    assert torch.equal(first, again)
 
 
 def test_condition_is_text_then_anomaly_then_spatial():

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..backbone.attentions import EditableBackbone
-from ..embedding import random_embedding
+from ..embedding import first_embedding
 from ..errors import InputError
 from ..geometry import Box, crop_resize, resize_mask
 from ..library import Key
@@ -251,7 +251,7 @@ class _Pairs:
         self.backbone, self.settings, self.seed = backbone, settings, seed
         start = torch.Generator().manual_seed(seed)
         lengths = {OBJECT: settings.tokens * (1 if settings.nested else 2), DEFECT: settings.tokens}
-        tokens = {name: random_embedding(length, backbone.context_dim, start) for name, length in lengths.items()}
+        tokens = {name: first_embedding(backbone, length, start) for name, length in lengths.items()}
         weights = new_weights(
             backbone.attentions, start, settings.rank, settings.saim, settings.saim_rank, settings.bcm
         )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..backbone import Backbone
-from ..embedding import K_ANOMALY, join_condition, random_embedding
+from ..embedding import K_ANOMALY, first_embedding, join_condition
 from ..errors import InputError
 from ..library import Key
 from ..memory import Parts
@@ -104,8 +104,8 @@ def train_anomalies(
 ) -> AnomalyResult:
     """Learn e_a of every defect, and E with them unless it is frozen or None; the backbone stays as it is.
 
-    e_a starts random. With `state`, an interrupted run of the same settings goes on where it was. names: the shots'
-    files, for messages. preview(steps done, e_a of each defect): called every `preview_every` steps.
+    Each starts as `first_embedding`. With `state`, an interrupted run of the same settings goes on where it was. names:
+    the shots' files, for messages. preview(steps done, e_a of each defect): called every `preview_every` steps.
     Raises InputError for a defect without shots or an encoder of another width.
     """
     settings = settings or AnomalySettings()
@@ -155,7 +155,7 @@ class _Inversion:
         self.encoder, self.learned = encoder, learned
         start = torch.Generator().manual_seed(seed)
         self.embeddings = {
-            key: random_embedding(settings.tokens, backbone.context_dim, start).to(backbone.device) for key in self.keys
+            key: first_embedding(backbone, settings.tokens, start).to(backbone.device) for key in self.keys
         }
         self.parameters = {f"anomaly {p}/{d}": e for (p, d), e in self.embeddings.items()}
         if encoder is not None and learned:

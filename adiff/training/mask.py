@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..backbone import Backbone
 from ..datasets.augmentation import augment_mask
-from ..embedding import K_MASK, join_condition, random_embedding
+from ..embedding import K_MASK, first_embedding, join_condition
 from ..library import Key
 from ..memory import Parts
 from ..pixels import masks_as_images
@@ -100,7 +100,7 @@ class _Inversion:
         self.backbone, self.keys, self.settings, self.seed = backbone, sorted(masks), settings, seed
         start = torch.Generator().manual_seed((seed + 1) % 2**64)
         self.embeddings = {
-            key: random_embedding(settings.tokens, backbone.context_dim, start).to(backbone.device) for key in self.keys
+            key: first_embedding(backbone, settings.tokens, start).to(backbone.device) for key in self.keys
         }
         self.parameters = {f"mask {p}/{d}": e for (p, d), e in self.embeddings.items()}
         self.banks = self._encode([masks[key] for key in self.keys], settings.draws, progress)
