@@ -8,8 +8,7 @@
 | .safetensors | emb_params: (k, D), metadata adiff_export | `write_embedding`: a library's own, back again |
 
 But for the last, these vectors stand in front of the text encoder, a library's behind it (METHOD 2, "e is appended ...
-after the text encoder"): they fit by width, but do not mean the same. A conversion is a start for experiments, and
-callers say so.
+after the text encoder"). `behind_text_encoder` takes them through it, as a prompt of them alone.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .backbone import Backbone, prompt_context
 from .errors import InputError
 from .library import Base, Defect, Key, Library
 from .library_edit import record_of
@@ -36,8 +36,8 @@ from .versions import versions
 KINDS = ("anomaly", "mask")
 """Embeddings of a defect."""
 PICKLED = (".pt", ".bin", ".pth")
-MAX_TOKENS = 75
-"""Tokens of an embedding: what CLIP's prompt holds between its start and its end."""
+MAX_TOKENS = 77
+"""Tokens of an embedding: those of a whole prompt."""
 MAX_WIDTH = 8192
 """D beyond that of any text encoder; a damaged file may claim any."""
 BERT_WIDTH = 1280
@@ -56,6 +56,7 @@ OTHER_SPACE = (
     "textual inversions stand in front of the text encoder, a library's embeddings behind it: they fit by width but do "
     "not look the same on both sides"
 )
+NO_ENCODER = f"the base model has no text encoder to take it through; {OTHER_SPACE}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,19 @@ def read_embedding(path: str | Path) -> Foreign:
     return Foreign(vectors, {"file": name, "format": layout, "sha256": digest.hexdigest()})
 
 
+def behind_text_encoder(foreign: Foreign, path: str, base: Backbone) -> Foreign:
+    """Return a foreign embedding as a library holds them: the context (77, D) of a prompt of it alone.
+
+    path: of the base model, whose text encoder it is taken through. A library's own stays as it is, and so does each
+    where the base has no text encoder. Raises InputError if its width is not the base's, or it is longer than a prompt.
+    """
+    _check_width(foreign, base)
+    context = None if foreign.source["format"] == OWN else prompt_context(path, foreign.vectors)
+    if context is None:
+        return foreign
+    return replace(foreign, vectors=context, source={**foreign.source, "words": len(foreign.vectors)})
+
+
 def add_foreign(library: Library, key: Key, what: str, foreign: Foreign, base: Base) -> Library:
     """Return the library with a foreign embedding as `what` (`anomaly`, `mask`) of the defect `key`, its source noted.
 
@@ -96,12 +110,7 @@ def add_foreign(library: Library, key: Key, what: str, foreign: Foreign, base: B
     """
     if what not in KINDS:
         raise InputError(f"{what!r} is no embedding; choose one of {', '.join(KINDS)}")
-    width = foreign.vectors.shape[1]
-    if width != base.context_dim:
-        raise InputError(
-            f"{foreign.source['file']} is {width} wide, the context of base {base.name!r} {base.context_dim}; "
-            "import embeddings of the same family as the base model"
-        )
+    _check_width(foreign, base)
     entry = library.defects.get(key) or Defect(*key, info={"versions": versions()})
     if getattr(entry, what) is not None:
         raise InputError(f"the library's {entry.name} has {_article(what)} already; choose another name or remove it")
@@ -128,6 +137,15 @@ def write_embedding(path: str | Path, library: Library, name: str, what: str) ->
     content = save(tensors, {EXPORT: json.dumps(about)})
     write_whole(path, lambda temporary: temporary.write_bytes(content))
     return tensors["emb_params"]
+
+
+def _check_width(foreign: Foreign, base: Base) -> None:
+    width = foreign.vectors.shape[1]
+    if width != base.context_dim:
+        raise InputError(
+            f"{foreign.source['file']} is {width} wide, the context of base {base.name!r} {base.context_dim}; "
+            "import embeddings of the same family as the base model"
+        )
 
 
 def _article(what: str) -> str:

@@ -117,14 +117,13 @@ def measure(checkpoint: Path, precision: str, device: str, steps: int) -> dict:
     import transformers  # noqa: F401  # so that no import counts as a load
 
     from adiff.backbone import diffusers_host, load_backbone  # noqa: F401
-    from adiff.backbone.loading import empty_prompt
-    from adiff.backbone.weights import open_weights
+    from adiff.backbone.loading import load_text_encoder
+    from adiff.backbone.text import context_of
     from adiff.pixels import as_images
     from adiff.spatial_encoder import SpatialEncoder
 
     phases = Phases(torch.device(device))
-    with open_weights(checkpoint) as weights:
-        null = empty_prompt(weights)
+    null = context_of(load_text_encoder(checkpoint))
     phases.end("null context alone", shape=list(null.shape), finite=bool(null.isfinite().all()))
     backbone = load_backbone(str(checkpoint), device, precision)
     phases.end("load", same_null_context=torch.equal(null.to(backbone.null_context), backbone.null_context))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from adiff.backbone.diffusers_host import DiffusersBackbone
 from adiff.backbone.loading import Parts
@@ -60,6 +61,25 @@ def logging_as_it_was():
 def tiny_parts():
     """A maker of new parts, for tests that change them: `tiny_parts(seed=0)`."""
     return build_parts
+
+
+@pytest.fixture(scope="session")
+def text_encoder():
+    """SD 1.x's text encoder with one layer of its twelve; nothing may change it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = CLIPTextConfig(vocab_size=49408, hidden_size=CONTEXT, intermediate_size=3072, num_hidden_layers=1,
+                                num_attention_heads=12, hidden_act="quick_gelu", projection_dim=CONTEXT)  # fmt: skip
+        return CLIPTextModel(config).eval()
+
+
+@pytest.fixture(scope="session")
+def diffusers_folder(text_encoder, tmp_path_factory):
+    """The tiny base model of seed 1 as a diffusers folder; nothing may change it."""
+    path, parts = tmp_path_factory.mktemp("saved"), build_parts(1)
+    for name, part in (("unet", parts.unet), ("vae", parts.vae), ("text_encoder", text_encoder)):
+        part.save_pretrained(path / name)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from adiff.backbone import prompt_context
 from adiff.errors import InputError
-from adiff.foreign import MAX_TOKENS, add_foreign, read_embedding, write_embedding
+from adiff.foreign import MAX_TOKENS, add_foreign, behind_text_encoder, read_embedding, write_embedding
 from adiff.library import Defect, Library
 
 D = 6
@@ -98,9 +99,9 @@ def test_one_vector_is_one_token_and_halves_become_floats(tmp_path):
         ({"<x>": torch.zeros(2, 3, D)}, r"shape \(2, 3, 6\)"),
         ({"<x>": torch.zeros(())}, "shape"),
         ({"<x>": torch.zeros(0, D)}, "shape"),
-        ({"<x>": torch.zeros(MAX_TOKENS + 1, D)}, "1 to 75 tokens"),
-        ({"<x>": torch.zeros(1, dtype=torch.float32).expand(10**12, 768)}, "1 to 75 tokens"),
-        ({"<x>": torch.zeros(1, dtype=torch.float32).expand(2, 10**14)}, "1 to 75 tokens"),
+        ({"<x>": torch.zeros(MAX_TOKENS + 1, D)}, "1 to 77 tokens"),
+        ({"<x>": torch.zeros(1, dtype=torch.float32).expand(10**12, 768)}, "1 to 77 tokens"),
+        ({"<x>": torch.zeros(1, dtype=torch.float32).expand(2, 10**14)}, "1 to 77 tokens"),
         ({"<x>": torch.zeros(2, D, dtype=torch.int64)}, "int64"),
         ({"<x>": torch.zeros(2, D, device="meta")}, "no plain tensor"),
         ({"<x>": torch.zeros(2, D).to_sparse()}, "no plain tensor"),
@@ -222,6 +223,21 @@ def test_an_import_that_does_not_fit_is_refused(tmp_path):
         add_foreign(library(), ("metal", "rust"), "anomaly", foreign(tmp_path), Base())
     with pytest.raises(InputError, match="'shape' is no embedding"):
         add_foreign(library(), ("metal", "rust"), "shape", foreign(tmp_path), Base())
+
+
+def test_an_import_is_the_prompt_of_it_alone_where_the_base_has_a_text_encoder(tmp_path, diffusers_folder):
+    mine, base = foreign(tmp_path, torch.randn(3, 768)), Base(context_dim=768)
+    placed = behind_text_encoder(mine, str(diffusers_folder), base)
+    assert torch.equal(placed.vectors, prompt_context(str(diffusers_folder), mine.vectors))
+    assert placed.source == {**mine.source, "words": 3}
+    assert behind_text_encoder(mine, "demo", base) is mine
+    with pytest.raises(InputError, match="x.safetensors is 768 wide, the context of base 'sd15' 6"):
+        behind_text_encoder(mine, str(diffusers_folder), Base())
+    width = {"base_fingerprint": "a" * 64, "base_name": "sd15", "context_dim": 768}
+    whole = add_foreign(Library({}, **width), ("metal", "rust"), "anomaly", placed, base)
+    write_embedding(tmp_path / "out.safetensors", whole, "metal/rust", "anomaly")
+    own = read_embedding(tmp_path / "out.safetensors")
+    assert behind_text_encoder(own, str(diffusers_folder), base) is own and len(own.vectors) == 77
 
 
 def test_an_export_is_what_a1111_and_diffusers_read_and_comes_back(tmp_path):

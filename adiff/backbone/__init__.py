@@ -99,11 +99,7 @@ def load_backbone(
 
     chosen = torch.device(device or best_device())
     dtype = dtype_of(precision, chosen)
-    path = demo_folder() / "demo.safetensors" if base == DEMO else Path(base).expanduser()
-    if not path.exists():
-        raise FileNotFoundError(
-            f"base model {base!r} is not there; give 'demo', a checkpoint file or a diffusers folder"
-        )
+    path = _path_of(base)
     parts = load_folder(path) if path.is_dir() else load_single_file(path)
     name = DEMO if base == DEMO else path.stem
     for file, weight in loras:
@@ -111,3 +107,25 @@ def load_backbone(
         merge_lora(parts.unet, lora, weight)
         name += f"+{lora.stem}" if weight == 1 else f"+{lora.stem}:{weight:g}"
     return DiffusersBackbone(name, parts, chosen, dtype, compiled)
+
+
+def prompt_context(base: str, words: Tensor) -> Tensor | None:
+    """Return what a base model's text encoder makes of learned words alone, (k, D) -> context (77, D).
+
+    base: as in `load_backbone`, with the same errors; InputError for words that are no prompt. None for a base without
+    a text encoder, as the shipped one.
+    """
+    from .loading import load_text_encoder
+    from .text import context_of
+
+    encoder = load_text_encoder(_path_of(base))
+    return None if encoder is None else context_of(encoder, words)[0]
+
+
+def _path_of(base: str) -> Path:
+    path = demo_folder() / "demo.safetensors" if base == DEMO else Path(base).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"base model {base!r} is not there; give 'demo', a checkpoint file or a diffusers folder"
+        )
+    return path

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -18,16 +17,18 @@ from torch import Tensor
 from ..errors import InputError
 from ..storage import write_whole
 from ..tensor_files import BROKEN, reason
-from .layout import METADATA, NULL_CONTEXT, SD15_SCALE, TEXT, UNET, VAE, unet_config, unet_names, vae_config, vae_names
+from .layout import METADATA, NULL_CONTEXT, SD15_SCALE, UNET, VAE, unet_config, unet_names, vae_config, vae_names
 from .recognition import SD1_WIDTH, check_file, check_folder, read_object
+from .text import context_of, has_text_encoder, read_text_encoder
 from .weights import Weights, fill, open_weights
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel
 
 WHOLE_NUMBERS = {"heads": 64, "vae_groups": 1024, "native_size": 4096}  # of our metadata, with the most of each
 MOST_SCALE = 1e4  # of latents; SD 1.5's is 0.18
 SD15_CELLS, MOST_CELLS = 64, 512  # of a side that a U-Net was trained at
 NOT_WEIGHTS = (f"{VAE}loss.", f"{VAE}model_ema.")  # what the autoencoder's own training leaves in some files
-EMPTY_PROMPT = [49406] + [49407] * 76  # CLIP's ids of the empty prompt: start, then padding (METHOD.md, 2)
-MOST_LAYERS, ACTIVATIONS = 24, ("quick_gelu", "gelu")  # of a text encoder of CLIP's width
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """diffusers' names in the autoencoder of the published SD 1.5 folder, and those of today."""
 
@@ -58,7 +59,7 @@ def load_single_file(path: Path) -> Parts:
         null = _stored_null(weights) if NULL_CONTEXT in weights.shapes else None
         fill(unet, unet_table, weights)
         fill(vae, vae_table, weights)
-        return Parts(unet, vae, empty_prompt(weights) if null is None else null)
+        return Parts(unet, vae, context_of(read_text_encoder(weights)) if null is None else null)
 
 
 def load_folder(path: Path) -> Parts:
@@ -66,9 +67,22 @@ def load_folder(path: Path) -> Parts:
     check_folder(path)
     unet, vae = _read_part(UNet2DConditionModel, path / "unet"), _read_part(AutoencoderKL, path / "vae")
     _check_latents(unet, vae, path)
+    return Parts(unet, vae, context_of(_of_folder(path)))
+
+
+def load_text_encoder(path: Path) -> CLIPTextModel | None:
+    """Read the text encoder of a single file or a diffusers folder; None for a file without one, as the shipped one."""
+    if path.is_dir():
+        check_folder(path)
+        return _of_folder(path)
+    with open_weights(path) as weights:
+        return read_text_encoder(weights) if has_text_encoder(weights) else None
+
+
+def _of_folder(path: Path) -> CLIPTextModel:
     config = read_object(path / "text_encoder" / "config.json")
     with _open_part(path / "text_encoder", "model") as weights:
-        return Parts(unet, vae, empty_prompt(weights, "", config.get("hidden_act", "quick_gelu")))
+        return read_text_encoder(weights, "", config.get("hidden_act", "quick_gelu"))
 
 
 def save_single_file(path: Path, parts: Parts, extra: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
@@ -199,25 +213,3 @@ def _stored_null(weights: Weights) -> Tensor:
     if null is None or not null.numel() or not null.isfinite().all():
         raise InputError(f"{weights.name}: {NULL_CONTEXT} is {shape}, expected finite (1, tokens, {SD1_WIDTH})")
     return null
-
-
-def empty_prompt(weights: Weights, prefix: str = TEXT, activation: str = "quick_gelu") -> Tensor:
-    """Return the output of a text encoder, stored under names with `prefix`, for the empty prompt, (1, 77, 768)."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    # some files, and transformers from version 5, leave out the "text_model." level of the names
-    short = {n.removeprefix(prefix).removeprefix("text_model."): n for n in weights.shapes if n.startswith(prefix)}
-    if not short:
-        raise InputError(f"{weights.name} has no text encoder ({prefix}...), so its unconditional context is not known")
-    layers = [int(m[1]) for name in short if (m := re.match(r"encoder\.layers\.(\d{1,3})\.", name))]
-    if max(layers, default=0) >= MOST_LAYERS or activation not in ACTIVATIONS:
-        raise InputError(f"{weights.name} is not the text encoder of SD 1.x (CLIP ViT-L/14)")
-    config = CLIPTextConfig(
-        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=1 + max(layers, default=0),
-        num_attention_heads=12, max_position_embeddings=77, hidden_act=activation, projection_dim=768,
-    )  # fmt: skip
-    encoder = CLIPTextModel(config)
-    names = {name: name.removeprefix("text_model.") for name in encoder.state_dict()}
-    fill(encoder, {n: short.get(s, f"{prefix}text_model.{s}") for n, s in names.items()}, weights)
-    with torch.no_grad():
-        return encoder.eval()(input_ids=torch.tensor([EMPTY_PROMPT])).last_hidden_state.float()

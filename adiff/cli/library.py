@@ -195,9 +195,9 @@ def import_(
     base: Base = "demo",
     what: Annotated[Kind, typer.Option("--what", help="What it is to be used as.")] = Kind.anomaly,
 ) -> None:
-    """Add a textual inversion of A1111's or diffusers' to a library; nothing in the file is run."""
+    """Add a textual inversion of A1111's or diffusers' to a library, as the prompt that it is; nothing in it is run."""
     from ..curation import edit_library
-    from ..foreign import OTHER_SPACE, OWN, add_foreign, read_embedding
+    from ..foreign import NO_ENCODER, OWN, add_foreign, behind_text_encoder, read_embedding
     from ..learning import open_library
     from ..library import load_library, parse_name, save_library
 
@@ -212,16 +212,17 @@ def import_(
 
     backbone = load_backbone(base, precision=AUTO)
     begun = open_library(to, backbone)
+    placed = behind_text_encoder(foreign, base, backbone)
 
     def added(opened: Library) -> Library:
-        return add_foreign(opened, key, what.value, foreign, backbone)
+        return add_foreign(opened, key, what.value, placed, backbone)
 
     if to.exists():
         edit_library(to, added)
     else:
         save_library(to, added(begun))
-    if foreign.source["format"] != OWN:
-        logging.getLogger("adiff").warning(OTHER_SPACE)
+    if placed is foreign and foreign.source["format"] != OWN:
+        logging.getLogger("adiff").warning(NO_ENCODER)
     count = foreign.vectors.shape[0]
     typer.echo(f"{to}: {name}, {count} {'token' if count == 1 else 'tokens'} from {source}")
 

@@ -261,9 +261,18 @@ def test_export_and_import_bring_it_back(run, refused, tiny, lib, tmp_path):
 def test_import_adds_to_a_library(run, tiny, lib, tmp_path):
     torch.save({"<dent>": torch.ones(DIM)}, tmp_path / "learned_embeds.bin")
     result = run("library", "import", tmp_path / "learned_embeds.bin", "metal/scratch", "--to", lib)
-    assert ok(result) and result.stderr.startswith("warning: textual inversions stand in front")
+    assert ok(result) and result.stderr.startswith("warning: the base model has no text encoder")
     assert names_in(lib) == ["metal/dent", "metal/rust", "metal/scratch"]
     assert load_library(lib).encoder_fingerprint == "e" * 64
+
+
+def test_import_takes_a_textual_inversion_through_the_base_models_text_encoder(run, diffusers_folder, tmp_path):
+    torch.save({"<dent>": torch.randn(2, 768)}, tmp_path / "learned_embeds.bin")
+    lib = tmp_path / "lib.safetensors"
+    result = run("library", "import", tmp_path / "learned_embeds.bin", "metal/dent", "--to", lib,
+                 "--base", diffusers_folder)  # fmt: skip
+    assert "2 tokens" in ok(result) and not result.stderr
+    assert load_library(lib).get("metal/dent").anomaly.shape == (77, 768)
 
 
 class Payload:
