@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from adiff.backbone import prompt_context
+from adiff.embedding import OFF
 from adiff.library import load_library
 from adiff.spatial_encoder import load_encoder
 from adiff.training import AnomalySettings, MaskSettings
@@ -385,6 +387,20 @@ def test_steps_and_rate_of_zero_are_those_of_the_model(server):
     server.run(graph)
     (entry,) = stored(server, "of the model").defects.values()
     assert entry.info["anomaly"]["steps"] == AnomalySettings().steps
+
+
+def test_on_a_checkpoint_tokens_start_beside_its_empty_prompt(server):
+    graph, name = Graph(), "sd15_text.safetensors"
+    loader = graph("CheckpointLoaderSimple", ckpt_name=name)
+    base = {"model": loader, "vae": loader[2], "empty": graph("CLIPTextEncode", clip=loader[1], text="")}
+    settings = {"steps": 1, "batch": 1, "learning_rate": 1e-5}
+    learned = train(graph, base, drawn(graph, shots=1), **settings)
+    save(graph, graph("ADiffTrainMasks", library=learned, **base, **SETTINGS | settings), "beside")
+    server.run(graph)
+    (entry,) = stored(server, "beside").defects.values()
+    empty = prompt_context(str(server.base / "models" / "checkpoints" / name), torch.zeros(0, 768))
+    for tokens in (entry.anomaly, entry.mask):
+        assert (tokens - empty[: len(tokens)]).std() == pytest.approx(OFF, rel=0.1)
 
 
 def trained(graph):
