@@ -1,4 +1,4 @@
-"""The text encoder of SD 1.x (CLIP ViT-L/14): the contexts of the empty prompt and of learned words, without words."""
+"""The text encoder of SD 1.x (CLIP ViT-L/14), and what it makes of the empty prompt and of learned words."""
 
 from __future__ import annotations
 
