@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -10,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..adiff.backbone import demo_encoder_path, demo_library_path
@@ -101,6 +103,16 @@ def find_defect(label: str) -> LearnedDefect:
         f"no library holds {product[:80]}/{defect[:80]}{f' with fingerprint {mark[:8]}' if mark else ''}; the graph "
         f"took it from {source[:80]!r}. Put that file into models/{LIBRARIES} and refresh (libraries there: {there})"
     )
+
+
+def learned_state(chosen: LearnedDefect) -> str:
+    """Return a digest of all that a graph takes from a defect: another one when any of it has changed."""
+    entry, library = chosen.entry, chosen.library
+    base = (library.base_name, library.base_fingerprint, library.context_dim)
+    digest = hashlib.sha256(repr((chosen.source, entry.key, base, library.encoder_fingerprint)).encode())
+    for part in (entry.anomaly, entry.mask, entry.likeness, entry.shot_masks):
+        digest.update(b"none" if part is None else repr(tuple(part.shape)).encode() + np.asarray(part).tobytes())
+    return digest.hexdigest()
 
 
 def label_of(source: str, entry: Defect) -> str:

@@ -132,7 +132,6 @@ class SavePairs(io.ComfyNode):
             description="Writes pairs as PNG in the layout of MVTec AD under ComfyUI's output folder, the graph "
             "embedded; nothing is ever overwritten.",
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Image.Input("images", tooltip="From Finish Pair"),
                 io.Mask.Input("masks", tooltip="From Finish Pair"),
@@ -165,7 +164,7 @@ class SavePairs(io.ComfyNode):
         root = output_folder(folder)
         masks = masks_of(images, masks)
         strip = _strip(images, masks, change)  # before anything is written: it refuses what does not belong together
-        records = _records(measures, len(images), made_from(cls.hidden))
+        records = _records(measures, len(images), made_from())
         text = _graph(cls.hidden)
         number, written = _next_number(root / product, defect), []
         for offset, (image, mask, record) in enumerate(zip(images, masks, records, strict=True)):

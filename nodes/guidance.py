@@ -87,7 +87,7 @@ class FitGuidance(io.ComfyNode):
             paint, shown, comparison.shots, comparison.eye, start=GUIDANCE, name=defect.entry.name, progress=progress
         )
         lines = {
-            cfg: f"cfg {cfg:g}: {gap:.2f} from the shots{', chosen' * (cfg == fit.guidance)}"
+            cfg: f"cfg {cfg:g}: {gap:.3g} from the shots{', chosen' * (cfg == fit.guidance)}"
             for cfg, gap in sorted(fit.gaps.items())
         }
         picture = titled([(line, tiles[cfg]) for cfg, line in lines.items()])

@@ -5,11 +5,22 @@ from __future__ import annotations
 import folder_paths
 from comfy_api.latest import io, ui
 
+from ..adiff.curation import state_of
 from ..adiff.errors import InputError
 from ..adiff.library import Library, save_library
 from ..adiff.library_edit import PREFER, merge, remove, revise
 from ..adiff.spatial_encoder import save_encoder
-from .files import ENCODERS, LIBRARIES, SUFFIX, encoder_holding, find_library, found_or_why, library_names, new_file
+from .files import (
+    ENCODERS,
+    LIBRARIES,
+    SUFFIX,
+    encoder_holding,
+    find_library,
+    found_or_why,
+    library_names,
+    library_path,
+    new_file,
+)
 from .search import found_by
 from .sockets import (
     CATEGORY,
@@ -54,7 +65,7 @@ class LoadLibrary(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, library: str) -> str:
         """Run again when the file has changed."""
-        return str(id(find_library(library).library))
+        return state_of(library_path(library))
 
     @classmethod
     def execute(cls, library: str) -> io.NodeOutput:

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..adiff.curation import state_of
 from ..adiff.spatial_encoder import load_encoder
-from .files import BUILT_IN, defect_labels, encoder_names, encoder_path, find_defect, found_or_why
+from .files import BUILT_IN, defect_labels, encoder_names, encoder_path, find_defect, found_or_why, learned_state
 from .search import found_by
 from .sockets import CATEGORY, DefectSocket, EncoderSocket, LoadedEncoder
 
@@ -39,9 +39,8 @@ class LoadDefect(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, defect: str) -> str:
-        """Run again when the library behind the name has changed."""
-        chosen = find_defect(defect)
-        return f"{chosen.source} {chosen.entry.name} {id(chosen.library)}"
+        """Run again when what was learned has changed, but not for a note or another defect of its library."""
+        return learned_state(find_defect(defect))
 
     @classmethod
     def execute(cls, defect: str) -> io.NodeOutput:

@@ -12,7 +12,7 @@ from einops import repeat
 
 import nodes
 
-from ..adiff.blending import KINDS
+from ..adiff.blending import KINDS, blend
 from ..adiff.errors import InputError
 from ..adiff.reweighting import DISTANCES, LEVEL, MODES, dilated_mask
 from .host import cells_of, check_choice, check_context, check_sampling, check_sd1, mask_batch, to_batch
@@ -188,6 +188,8 @@ class AnomalyKSampler(io.ComfyNode):
             patched, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise=denoise
         )
         out.pop("noise_mask")
+        if reweighting == "release":  # dpm_fast ends between two of the steps, with what is dilated there
+            out["samples"] = blend(out["samples"], samples, cells)
         return io.NodeOutput(out, _shown(run, cells))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -13,6 +13,8 @@ from comfy_execution.utils import get_executing_context
 
 FILES = ("ckpt_name", "unet_name", "model_path")
 """Widgets that name the file of a model."""
+PRIMITIVE = "PrimitiveInt"
+"""Node that gives what its widget "value" says."""
 
 
 def identity_of(names: Sequence[str]) -> list[str | None]:
@@ -56,6 +58,19 @@ def model_name(model) -> str:
     return "the MODEL in the graph"
 
 
+def nodes_before() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Kinds and inputs of all nodes that lead to the running one; a core primitive's value in the place of its link."""
+    prompt, own = _graph()
+    todo, seen = [own], {own}
+    while todo:
+        for link in prompt[todo.pop()]["inputs"].values():
+            if _is_link(prompt, link) and link[0] not in seen:
+                seen.add(link[0])
+                todo.append(link[0])
+                node = prompt[link[0]]
+                yield node["class_type"], {name: _told(prompt, value) for name, value in node["inputs"].items()}
+
+
 def _graph() -> tuple[dict[str, Mapping[str, Any]], str]:
     """Return all nodes of the graph in progress, those of loops too, and the running one's name."""
     graph = get_progress_state().dynprompt
@@ -75,6 +90,12 @@ def _digest(prompt: Mapping[str, Any], value: Any, seen: dict[str, str]) -> str:
         inputs = {name: _digest(prompt, one, seen) for name, one in sorted(node["inputs"].items())}
         seen[source] = hashlib.sha256(json.dumps([node["class_type"], inputs]).encode()).hexdigest()
     return f"{seen[source]} {slot}"
+
+
+def _told(prompt: Mapping[str, Any], value: Any) -> Any:
+    if _is_link(prompt, value) and prompt[value[0]]["class_type"] == PRIMITIVE:
+        return _told(prompt, prompt[value[0]]["inputs"]["value"])
+    return value
 
 
 def _is_link(prompt: Mapping[str, Any], value: Any) -> bool:

@@ -9,7 +9,7 @@ from tools.templates.schema import OURS, ROOT, read_snapshot
 
 DOCS = ROOT / "web" / "docs"
 CORE = {"Load Image", "Load Checkpoint", "CLIP Text Encode", "VAE Encode", "VAE Decode", "Preview Image", "Preview Any",
-        "Set Latent Noise Mask", "InvertMask"}  # fmt: skip
+        "Set Latent Noise Mask", "InvertMask", "Conditioning (Concat)"}  # fmt: skip
 """ComfyUI's own nodes, by their names in the graph."""
 MESSAGES = "\0".join(
     constant.value

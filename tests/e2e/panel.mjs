@@ -162,7 +162,8 @@ async function listed(page) {
 
 async function look(page) {
   seen.opening = await cost(page, async () => { seen.opened = await opened(page); });
-  await page.waitForFunction(() => document.querySelectorAll(".adiff-thumb img").length >= 4);
+  // also of those that were listed before the panel was shown
+  await page.waitForFunction(() => [...document.querySelectorAll(".adiff-thumb")].slice(0, 4).every((one) => one.querySelector("img")));
   await shoot(page, "panel");
   seen.count = await page.textContent(".adiff-count");
   seen.searches = [];

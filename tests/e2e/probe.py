@@ -179,6 +179,20 @@ class Loop(Probe):
         return {"result": (learned.out(0),), "expand": graph.finalize()}
 
 
+class SaveLoop(Probe):
+    """Save Pairs as a loop puts it into the graph."""
+
+    RETURN_TYPES = ("STRING",)
+    required: ClassVar[dict] = {
+        "images": ("IMAGE", {"rawLink": True}), "masks": ("MASK", {"rawLink": True}), "settings": "STRING",
+    }  # fmt: skip
+
+    def run(self, settings, **inputs):
+        graph = GraphBuilder()
+        saved = graph.node("ADiffSavePairs", **inputs, **json.loads(settings))
+        return {"result": (saved.out(0),), "expand": graph.finalize()}
+
+
 class Swapped(Patch):
     """Positive and negative in the other order within the model's batch."""
 
@@ -296,7 +310,7 @@ class NoGradient(Probe):
 
 
 PROBES = (
-    Tokens, Normal, Masks, Listed, Words, OtherPack, Compiled, Loop, Swapped, LittleMemory, Inputs, Weights, Loads,
-    Untold, NoGradient,
+    Tokens, Normal, Masks, Listed, Words, OtherPack, Compiled, Loop, SaveLoop, Swapped, LittleMemory, Inputs, Weights,
+    Loads, Untold, NoGradient,
 )  # fmt: skip
 NODE_CLASS_MAPPINGS = {f"Probe{kind.__name__}": kind for kind in PROBES}

@@ -83,3 +83,20 @@ def test_a_network_that_is_not_there_is_refused_before_the_run(server, graph, ne
     graph("PreviewAny", source=described(server, graph, network.with_name("gone.pth"))[1])
     with pytest.raises(GraphError, match="there is no feature network 'gone.pth' in models/adiff_features; put it"):
         server.run(graph)
+
+
+def test_a_guidance_is_fitted_as_the_network_sees_the_shots(server, graph, network, shots):
+    """Whose numbers are small."""
+    told, demo = described(server, graph, network), graph("ADiffLoadDemoModel")
+    mask = graph("ProbeMasks", width=128, height=128, boxes=json.dumps([BOX]))
+    positive = graph("ADiffAnomalyConditioning", defect=told, mask=mask, strength=1.0,
+                     encoder=graph("ADiffLoadSpatialEncoder", encoder="demo (built in)"))  # fmt: skip
+    fit = graph(
+        "ADiffFitGuidance", defect=told, model=demo, positive=positive, negative=demo[2], vae=demo[1], mask=mask,
+        images=graph("ADiffDrawSurface", product="wood", count=1, size=128, seed=1), seed=5, steps=2,
+        sampler_name="euler", scheduler="normal",
+    )  # fmt: skip
+    report = graph("PreviewAny", source=fit[2])
+    _, *lines = server.run(graph).text(report).splitlines()
+    gaps = [float(line.split(": ")[1].split(" ")[0]) for line in lines]
+    assert len(set(gaps)) == len(gaps) > 1 and min(gaps) > 0

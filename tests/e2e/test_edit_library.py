@@ -1,10 +1,14 @@
 """Edit Library: what it changes in a graph, and what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 
 from adiff.library import load_library, save_library
+from adiff.library_edit import remove, revise
 from tests.e2e.comfyui import Graph, GraphError
 from tests.e2e.libraries import make_many
+from tests.e2e.scenes import masks
 
 
 @pytest.fixture
@@ -71,3 +75,23 @@ def test_a_defect_is_removed(server, source):
 def test_what_does_not_do_is_refused(server, source, fields, said):
     with pytest.raises(GraphError, match=said):
         edited(server, **fields)
+
+
+def test_what_a_defect_gives_runs_again_for_what_was_learned_not_for_notes_or_other_defects(server, source):
+    """Painting takes minutes, and a library gets its next defect while others are painted."""
+    label = "to edit.safetensors / metal / scratch 1"
+
+    def runs_again(change):
+        save_library(source, change(load_library(source)))
+        graph = Graph()
+        taken = graph("ADiffAnomalyConditioning", defect=graph("ADiffLoadDefect", defect=label),
+                      mask=masks(graph, [[1, 1, 4, 4]]), strength=1.0)  # fmt: skip
+        graph("PreviewAny", source=taken)
+        return taken.node not in server.run(graph).cached
+
+    assert runs_again(lambda library: library)
+    assert not runs_again(lambda library: revise(library, "metal/scratch 1", tags=["rare"]))
+    assert not runs_again(lambda library: remove(library, ["tile/scratch 1"]))
+    learned = make_many(11).get("metal/hole 1")
+    again = replace(learned, product="metal", defect="scratch 1")
+    assert runs_again(lambda library: replace(library, defects={**library.defects, again.key: again}))

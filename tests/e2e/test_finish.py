@@ -69,6 +69,41 @@ def test_a_pair_is_aligned_and_keeps_the_photo_around_the_mask(server, photos, s
     assert result.images(nodes["save"]).shape == (1, size[1], 3 * size[0], 3)
 
 
+def saved_as(server, folder: str) -> dict:
+    """The record of a folder's first pair."""
+    return json.loads((server.base / "output" / folder / "metal" / "pairs" / "scratch" / "000000.json").read_text())
+
+
+def test_a_pair_saved_in_a_loop_says_what_it_was_made_from(server, photos):
+    """Its node is not in the graph that was queued."""
+    folder = next(folders)
+    graph, nodes = pair_graph(server, photos[64, 64][0], (64, 64), folder, box=[13, 17, 50, 44])
+    saved = graph.nodes[nodes["save"].node]["inputs"]
+    inputs = {name: saved.pop(name) for name in ("images", "masks")}
+    settings = {name: saved[name] for name in ("folder", "product", "defect")}
+    graph.nodes[nodes["save"].node] = {
+        "class_type": "ProbeSaveLoop",
+        "inputs": inputs | {"settings": json.dumps(settings)},
+    }
+    graph("PreviewAny", source=nodes["save"])
+    server.run(graph)
+    record = saved_as(server, folder)
+    assert (record["seed"], record["library"].partition(" @")[0]) == (5, "things.safetensors / metal / scratch")
+
+
+def test_a_pair_says_the_seed_that_a_primitive_gives_and_no_defect_that_a_node_chose(server, photos):
+    folder = next(folders)
+    graph, _ = pair_graph(server, photos[64, 64][0], (64, 64), folder, box=[13, 17, 50, 44])
+    kinds = {node["class_type"]: node["inputs"] for node in graph.nodes.values()}
+    seed = graph("PrimitiveInt", value=77)
+    words = graph("ProbeWords", words=json.dumps([kinds["ADiffLoadDefect"]["defect"]]))
+    kinds["ADiffKSampler"]["seed"] = [seed.node, seed.slot]
+    kinds["ADiffLoadDefect"]["defect"] = [words.node, words.slot]
+    server.run(graph)
+    record = saved_as(server, folder)
+    assert record["seed"] == 77 and "library" not in record
+
+
 def test_a_normal_image_has_one_name_in_pairs_and_exports(server, photos):
     """By which both go into the same part."""
     name, _ = photos[64, 64]

@@ -102,7 +102,7 @@ def test_around_the_mask_the_model_sees_the_normal_noised_anew_at_each_step(serv
             assert torch.equal(alike, inside == 0)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "dpm_2", "heun"])
+@pytest.mark.parametrize("sampler", ["euler", "dpm_2", "heun", "dpm_fast"])
 def test_what_the_release_dilates_is_back_to_the_mask_at_the_end(server, graph, sampler):
     """Two steps: at the last one the dilation would still reach a cell."""
     scene = make_scene(server, graph)

@@ -44,6 +44,7 @@ export class VirtualList {
   }
 
   update() {
+    if (!this.frame.isConnected) return; // out of the page no row is in view, nor has its picture asked for
     const { scrollTop, clientHeight } = this.frame;
     const first = Math.max(0, this.at(scrollTop) - AROUND);
     const last = Math.min(this.items.length, this.at(scrollTop + clientHeight) + AROUND + 1);
