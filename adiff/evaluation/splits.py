@@ -28,6 +28,9 @@ logger = logging.getLogger("adiff")
 TEST_SHARE = 3
 """Where there are no normal images for testing, one of this many is set aside."""
 
+IN_GRAPH = re.compile(r"[0-9a-f]{16}\.png")
+"""Name of a graph's photo (`name_of`)."""
+
 Item = TypeVar("Item")
 
 
@@ -165,6 +168,8 @@ def _named(found: Sequence[Shot], names: Sequence[str], root: Path) -> tuple[tup
     missing = [name for name in names if name not in by_name]
     if missing or not names:
         told = f"{missing[0]} is not among the {len(found)} shots of {root}" if names else "none is recorded"
+        if names and IN_GRAPH.fullmatch(missing[0]):
+            told += " (a graph names photos by their pixels; newer versions of ComfyUI read others from a JPEG)"
         raise InputError(f"the shots that taught: {told}; give the data folder that they are of, or --shots")
     taught = tuple(by_name[name] for name in names)
     return taught, tuple(shot for shot in found if shot not in taught)
