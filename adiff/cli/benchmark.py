@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..storage import LOCK, clear_folder, is_unfinished, run_lock
 from ..workers import join_run
 from .app import keeping
-from .command import given_command
+from .command import given_command, was_given
 from .evaluate import Network, NetworkOption
 from .objects import Foreground, OnObject, Place
 from .options import Base, Precision, PrecisionName, Resume, of_masks
@@ -223,8 +223,7 @@ class _Given(NamedTuple):
 def _check_asked(target: str, data: Path | None, base: str, ctx: typer.Context) -> None:
     """Raise InputError for options that do not go together."""
     if target == MVTEC:
-        source = ctx.get_parameter_source("base")
-        if data is None or source is None or source.name.startswith("DEFAULT"):
+        if data is None or not was_given(ctx, "base"):
             raise InputError("mvtec needs --data, your copy of MVTec AD, and --base, a Stable Diffusion 1.x checkpoint")
     elif data is not None:
         raise InputError("--data goes with mvtec; give the folder itself as TARGET")

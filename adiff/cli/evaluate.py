@@ -13,6 +13,7 @@ import typer
 from ..errors import InputError
 from ..storage import LOCK, run_lock, write_json, write_text
 from .app import keeping
+from .command import check_idle
 from .options import Base, Precision, PrecisionName, Seed
 from .progress import CliProgress
 
@@ -95,6 +96,7 @@ def localization(
 
 @evaluate.command(epilog="Example:  adiff evaluate uplift surfaces run --shots 3 --seeds 3 --out up")
 def uplift(
+    ctx: typer.Context,
     data: Data,
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Finished runs of one product; their pairs are mixed.")
@@ -130,17 +132,21 @@ def uplift(
     from ..evaluation.table import markdown, summarise_rows
     from ..evaluation.uplift import PAINTED, REAL, ROWS, Painter, measure_uplift
 
-    settings = LocalizerSettings(network.value, size, steps=steps)
+    settings, rows = LocalizerSettings(network.value, size, steps=steps), tuple(rows or ROWS)
+    if not any(row.endswith("draem") for row in rows):
+        check_idle(ctx, "without a row of DRAEM's", "textures")
+    if not set(rows) & set(PAINTED):
+        check_idle(ctx, "without a row that is painted", "base", "precision")
     files = () if textures is None else list_images(textures)
     opened, split = _open(data, runs, shots, library, group)
     painter = None
-    if set(rows or ()) & set(PAINTED):
+    if set(rows) & set(PAINTED):
         from ..backbone import load_backbone
 
         painter = Painter(load_backbone(base, precision=precision.value))
     with CliProgress() as progress, keeping(f"finished rows are in {out}; the same command makes the rest"):
         found = measure_uplift(
-            opened, split, out, rows=tuple(rows or ROWS), seeds=seeds, count=count, settings=settings, textures=files,
+            opened, split, out, rows=rows, seeds=seeds, count=count, settings=settings, textures=files,
             painter=painter, progress=progress,
         )  # fmt: skip
     table = summarise_rows(found, REAL)

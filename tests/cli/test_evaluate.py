@@ -165,6 +165,9 @@ def test_what_does_not_fit_is_refused(refused, data, made, library, tmp_path):
         "evaluate", "uplift", data, made, "--shots", "1", "--library", library, *out
     )
     assert "none is recorded" in refused("evaluate", "localization", data, made, "--library", library, *out)
+    for given, why in ((("--textures", data), "a row of DRAEM's"), (("--base", "demo"), "a row that is painted")):
+        told = refused("evaluate", "uplift", data, made, "--row", "real", *given, *out)
+        assert f"{given[0]} does nothing without {why}" in told
     assert "no row 'magic'" in refused("evaluate", "uplift", data, made, "--shots", "1", "--row", "magic", *out)
     plan = json.loads((made / "run.json").read_text())
     (made / "run.json").write_text(json.dumps({**plan, "base": {"name": "v1-5", "fingerprint": "1" * 64}}))
