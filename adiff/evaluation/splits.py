@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,13 +143,14 @@ def split_by_group(
 
     A single group cannot be split: nothing is set aside then.
     """
-    groups = list(dict.fromkeys(group_of(item) for item in items))
+    sizes = Counter(group_of(item) for item in items)  # in the order in which they come
+    groups, aside, taken = list(sizes), set[Hashable](), 0
     if len(groups) < 2 or share <= 0:
         return list(items), []
-    aside: set[Hashable] = set()
     for index in rng.permutation(len(groups))[:-1]:
         aside.add(groups[index])
-        if sum(group_of(item) in aside for item in items) >= share * len(items):
+        taken += sizes[groups[index]]
+        if taken >= share * len(items):
             break
     return ([item for item in items if group_of(item) not in aside], [i for i in items if group_of(i) in aside])
 

@@ -162,3 +162,10 @@ def test_validation_takes_whole_groups_and_never_all(groups, share, seed):
     assert not {group for _, group in rest} & {group for _, group in aside}
     if share > 0 and len(set(groups)) > 1:
         assert aside
+
+
+def test_splitting_many_pairs_takes_no_quadratic_time():
+    """A dual run's pairs are a group each."""
+    asked = []
+    rest, aside = split_by_group(range(3000), lambda item: asked.append(item) or item, 0.1, np.random.default_rng(0))
+    assert len(aside) == 300 and len(rest) == 2700 and len(asked) <= 3 * 3000
