@@ -211,6 +211,7 @@ class Plan:
     """What run.json asks for.
 
     base: None for pasted pairs, of which `method` tells how. guidance: of each defect, where the run has found it.
+    is_dual: whether they are whole images of a dual model, with no normal image behind them.
     """
 
     product: str
@@ -223,6 +224,7 @@ class Plan:
     tries: int = 1
     method: str | None = None
     guidance: dict[str, float] = field(default_factory=dict)
+    is_dual: bool = False
 
     @property
     def name(self) -> str:
@@ -247,7 +249,7 @@ def plan_of(folder: Path) -> Plan:
     fits = zip(run_record.defects_of(content), run_record.fits_of(content), strict=False)
     guidance = {str(defect): fit["value"] for defect, fit in fits}
     return Plan(settings=settings, tries=run_record.tries_of(content), method=method if pasted else None,
-                guidance=guidance, **values)  # fmt: skip
+                guidance=guidance, is_dual=method == "dual", **values)  # fmt: skip
 
 
 def progress_of(folder: Path, plan: Plan) -> dict[str, Any]:

@@ -422,6 +422,16 @@ def test_normals_that_are_not_there_are_refused(refused, folder, tmp_path):
     assert "does not exist" in refused("run", "verify", folder, "--normals", tmp_path / "none")
 
 
+def test_whole_images_of_a_dual_model_are_compared_with_none(folder, verify):
+    write_run(folder, method="dual")
+    for path in (folder / "pairs").iterdir():
+        write_json(path, {**json.loads(path.read_text()), "normal": None})
+    told = verify()
+    assert told["wrong"] == [] and [note.partition(":")[0] for note in told["notes"]] == [
+        "its images are a dual model's, whole ones"
+    ]
+
+
 def test_the_labels_of_a_pair_belong_to_it(folder, verify):
     for number in (1, 9):
         write_png(folder / "mask" / f"{number:06d}_labels.png", np.zeros((8, 10), np.uint8))
