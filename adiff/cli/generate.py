@@ -178,7 +178,12 @@ def generate(
         raise InputError("--by-name goes with --masks; without it masks are made for any normal image")
     if workers is not None and ray is None:
         raise InputError("--workers goes with --ray; without it give the same command once for each process")
-    _check_used(ctx, reweighting, distance, "--masks" if masks else "--vary-shots" if vary_shots else None)
+    if masks or vary_shots:
+        check_idle(ctx, "with --masks" if masks else "with --vary-shots", "mask_denoise")
+    from ..generation.settings import idle
+
+    for name, other in idle(reweighting.value, distance.value).items():
+        check_idle(ctx, f"with --{other} {ctx.params[other].value}", name)
     limits = parse_limits(min_fill, max_seam, max_likeness, min_novelty, auto_filter, tries)
     if preview_decoder is not None:
         _check_decoder(preview_decoder)
@@ -246,21 +251,6 @@ def _check_asked(
         raise InputError("--per-defect goes with --all; give -n")
     if masks and len(masks) != len(defects):
         raise InputError(f"{len(masks)} --masks for {len(defects)} PRODUCT/DEFECT; give one for each, in their order")
-
-
-def _check_used(ctx: typer.Context, mode: Reweighting, distance: Distance, masks: str | None) -> None:
-    """Raise InputError for options of what is not done; masks: the option that gives them, in place of learned ones."""
-    if masks:
-        check_idle(ctx, f"with {masks}", "mask_denoise")
-    beside = f"with --reweighting {mode.value}"
-    if mode is Reweighting.off:
-        check_idle(ctx, beside, "strength", "level", "distance", "preview_decoder")
-    elif mode is Reweighting.uniform:
-        check_idle(ctx, beside, "distance", "preview_decoder")
-    elif mode is not Reweighting.balanced:
-        check_idle(ctx, beside, "level")
-    if distance is not Distance.preview:
-        check_idle(ctx, "without --distance preview", "preview_decoder")
 
 
 def _guidance(text: str) -> dict[str, float]:

@@ -95,7 +95,7 @@ def test_options_reach_the_run(start, runs, tmp_path):
     (("--reweighting", "off", "--level", "1.25"), "--level does nothing with --reweighting off"),
     (("--reweighting", "uniform", "--distance", "vae"), "--distance does nothing with --reweighting uniform"),
     (("--reweighting", "release", "--level", "2"), "--level does nothing with --reweighting release"),
-    (("--preview-decoder", "taesd.safetensors"), "--preview-decoder does nothing without --distance preview"),
+    (("--preview-decoder", "taesd.safetensors"), "--preview-decoder does nothing with --distance latent"),
     (("--vary-shots", "--mask-denoise", "0.6"), "--mask-denoise does nothing with --vary-shots"),
     (("--masks", "drawn", "--mask-denoise", "0.6"), "--mask-denoise does nothing with --masks"),
 ])  # fmt: skip
