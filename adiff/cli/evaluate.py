@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..run_record import check_once
 from ..storage import LOCK, run_lock, write_json, write_text
 from .app import keeping
 from .command import check_idle
@@ -227,6 +228,7 @@ def quality(
         from ..evaluation.published import check_packages
 
         check_packages()  # before the files are read
+    check_once(runs)
     opened = [read_run(folder) for folder in runs]
     key = opened[0].key
     if others := [run for run in opened if run.key != key]:
@@ -292,6 +294,7 @@ def _open(
     from ..evaluation.material import check_untaught, read_run
     from ..evaluation.splits import read_split
 
+    check_once(runs)
     opened = [read_run(folder) for folder in runs]
     products = sorted({run.key[0] for run in opened})
     if len(products) > 1:

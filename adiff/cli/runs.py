@@ -50,6 +50,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Say how far a run is, how fast, and who works on it; exit code 1 if pairs are broken, 0 for pairs given up."""
+    run_record.check_once(list(map(Path, folders)))
     looks = [_look(Destination(ctx, folder)) for folder in folders]
     told = [about for _, about in looks]
     if as_json:
@@ -104,6 +105,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Open every pair of a run and check it; exit code 1 if anything is wrong."""
+    run_record.check_once(folders)
     plans = [plan_of(folder) for folder in folders]
     checked = []
     with CliProgress() as progress, keeping("nothing was changed"):

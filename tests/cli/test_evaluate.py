@@ -144,7 +144,8 @@ def test_published_quality_goes_by_its_own_names(run, refused, data, made, tmp_p
         return {"inception_score": 1.5, "ic_lpips": None}
 
     monkeypatch.setattr(published, "measure_published", measured)
-    result = run("evaluate", "quality", data, made, made, "--shots", "1", "--lpips", "vgg.pth",
+    shutil.copytree(made, tmp_path / "again")
+    result = run("evaluate", "quality", data, made, tmp_path / "again", "--shots", "1", "--lpips", "vgg.pth",
                  "--out", tmp_path / "out")  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[2:] == ["| Inception Score | 1.500 |", "| IC-LPIPS | undefined |"]
@@ -161,6 +162,10 @@ def test_published_quality_goes_by_its_own_names(run, refused, data, made, tmp_p
 def test_what_does_not_fit_is_refused(refused, data, made, library, tmp_path):
     out = ("--out", tmp_path / "out")
     assert "holds no run.json" in refused("evaluate", "uplift", data, data, *out)
+    for command in ("uplift", "localization", "classification", "quality"):
+        given = ("--features", tmp_path / "none.pth") if command == "quality" else ()
+        told = refused("evaluate", command, data, made, made / ".." / "made", *given, *out)
+        assert f"the run {made / '..' / 'made'} is given twice; give it once" in told
     assert "both --shots and --library" in refused(
         "evaluate", "uplift", data, made, "--shots", "1", "--library", library, *out
     )

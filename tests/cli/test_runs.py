@@ -200,7 +200,7 @@ def test_a_refined_mask_is_held_against_the_one_that_was_painted(folder, verify)
     assert verify()["wrong"] == ["000001: its mask is no part of the one that was painted"]
 
 
-def test_status_of_several_runs_is_a_line_each_and_their_sum(run, tmp_path):
+def test_status_of_several_runs_is_a_line_each_and_their_sum(run, refused, tmp_path):
     first, second = write_run(tmp_path / "a"), write_run(tmp_path / "b", done=(0, 1, 2), defect="dent")
     write_json(broken_path(second, 3), {"id": "000003", "normal": "n.png", "reason": "n.png is damaged"})
     for age, path in zip((6, 6, 1), sorted((second / "pairs").iterdir()), strict=True):
@@ -213,6 +213,7 @@ def test_status_of_several_runs_is_a_line_each_and_their_sum(run, tmp_path):
     ]
     told = json.loads(run("run", "status", first, second, "--json").stdout)
     assert [(one["run"], one["done"]) for one in told] == [(str(first), 5), (str(second), 3)]
+    assert all(f"the run {first} is given twice" in refused("run", one, first, first) for one in ("status", "verify"))
     assert json.loads(run("run", "status", first, "--json").stdout)["run"] == str(first)
 
 
