@@ -85,10 +85,7 @@ def read_split(
         if not test:
             rest = resting[defect]
             left = f"the other {len(rest)} share a group with shots that do" if rest else "there are no others"
-            raise InputError(
-                f"no shot of {product}/{defect} is left to test on: {len(teaching[defect])} teach, {left}; add photos "
-                "with masks, or learn from fewer (--shots)"
-            )
+            raise InputError(f"no shot of {product}/{defect} is left to test on: {len(teaching[defect])} teach, {left}")
     normals, good = _normals(root, product, dataset.normals.get(product, ()), group_of, known)
     test_normals = tuple(path for path in good if group_of(path) not in known)
     seen = {group_of(shot.image) for test in testing.values() for shot in test} | {group_of(p) for p in test_normals}
