@@ -230,6 +230,15 @@ def _names(folder: Path, form: re.Pattern[str]) -> Iterator[re.Match[str]]:
             yield from filter(None, (form.fullmatch(entry.name) for entry in entries))
 
 
+def check_once(folders: Sequence[Path]) -> None:
+    """Raise InputError for a run that is given twice: its pairs would count twice."""
+    seen: set[Path] = set()
+    for folder in folders:
+        if (own := folder.resolve()) in seen:
+            raise InputError(f"the run {folder} is given twice; give it once")
+        seen.add(own)
+
+
 def read_plan(folder: Path) -> dict[str, Any]:
     """Return run.json. Raises FileNotFoundError for no folder, InputError for no run, a damaged or a newer one."""
     record = folder / "run.json"

@@ -9,6 +9,7 @@
 | CVAT | annotations.xml, or its folder | polygons, masks, ellipses, boxes |
 | Pascal VOC | a folder with SegmentationClass | class numbers or colours as pixels |
 | Pascal VOC, boxes | a folder of S.xml | boxes, polygons |
+| Severstal | train.csv, or its folder | run lengths |
 | masks | a folder with the photos | pictures |
 """
 

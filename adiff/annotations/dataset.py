@@ -137,13 +137,35 @@ def _planned(photos: Sequence[Annotated], labels: Sequence[str], as_one: str | N
     if flagged:
         logger.warning("photos without marks that are flagged %s: %d; they are left out: outline what is there, or "
                        "flag them good alone", labels_listed(flagged), len(flagged))  # fmt: skip
-    folders = {shot.folder for shot in shots}
-    if bare and good and len(folders) > 1:
-        products = listed(folder[:-1] for folder in sorted(folders))
-        logger.warning("photos without marks: %d; they are left out, as they may be of any of %s", len(bare), products)
-    elif good:
-        shots += [_Shot(photo, stem, *folders, None) for photo, stem in bare]
+    if good:
+        shots += _normals(bare, photos, {shot.folder for shot in shots})
     return sorted(shots, key=lambda shot: natural_key(shot.image))
+
+
+def _normals(bare: Sequence[tuple[Annotated, str]], photos: Sequence[Annotated], wanted: set[str]) -> list[_Shot]:
+    """Photos without marks, with their stems, as normal images of the product whose marked photos lie nearest.
+
+    Those nearest are in the photo's folder, or below the first of the folders around it that holds any. wanted: the
+    products' folders, "" where there is one only. What may be of several is left out with a warning; what is of a
+    product that is not wanted, as its marked photos are, without.
+    """
+    around: dict[Path, set[str]] = defaultdict(set)
+    for photo in photos:
+        products = {"".join(mark.label.rpartition("/")[:2]) if wanted != {""} else "" for mark in photo.marks}
+        for folder in photo.image.absolute().parents if products else ():
+            around[folder] |= products
+    normals, untold = [], []
+    for photo, stem in bare:
+        nearest = next((around[folder] for folder in photo.image.absolute().parents if folder in around), wanted)
+        if len(nearest) > 1:
+            untold.append((photo, nearest))
+        elif nearest <= wanted:
+            normals.append(_Shot(photo, stem, *nearest, None))
+    if untold:
+        products = listed(sorted({folder[:-1] for _, nearest in untold for folder in nearest} - {""}))
+        logger.warning("photos without marks: %d; they are left out, as they may be of any of %s; put each product's "
+                       "photos into a folder of their own", len(untold), products)  # fmt: skip
+    return normals
 
 
 def _without_good(photos: Sequence[Annotated]) -> list[Annotated]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from ..storage import read_json
 from .coco import is_coco, read_coco
 from .cvat import is_cvat, read_cvat
 from .labelme import is_labelme, read_labelme
-from .marks import Annotated, files_in, read_xml
+from .marks import Annotated, files_in, images_in, read_xml
 from .pictures import read_pictures
+from .run_lengths import columns_of, is_run_lengths, read_run_lengths
 from .supervisely import is_supervisely, read_supervisely
 from .voc import CLASSES, read_voc
 from .voc_boxes import is_voc, read_voc_boxes
@@ -19,11 +21,17 @@ from .yolo import label_folders, read_yolo
 
 EXPECTED = (
     "expected COCO's .json, a folder of labelme's .json, Supervisely's project, YOLO's data.yaml with labels/ and "
-    f"images/, CVAT's or Pascal VOC's .xml, a folder with {CLASSES}/, or photos with their masks"
+    f"images/, CVAT's or Pascal VOC's .xml, a folder with {CLASSES}/, Severstal's .csv, or photos with their masks"
 )
 OF_BOXES = "obj.names"
 """File that names the classes of Darknet's YOLO, which CVAT calls YOLO 1.1."""
-KINDS = {"COCO": is_coco, "labelme": is_labelme, "Supervisely": is_supervisely, "CVAT": is_cvat, "Pascal VOC": is_voc}
+BRUSHED = re.compile(r"task-\d+-annotation-\d+-by-.+")
+"""Stem of a brush label that Label Studio writes as PNG: it tells the task, and not which photo that is of."""
+RUN_LENGTHS = "Severstal"
+KINDS = {
+    "COCO": is_coco, "labelme": is_labelme, "Supervisely": is_supervisely, "CVAT": is_cvat, "Pascal VOC": is_voc,
+    RUN_LENGTHS: is_run_lengths,
+}  # fmt: skip
 """What a file's content may be."""
 FOREIGN = {
     "Label Studio's own": lambda content: isinstance(content, list) and _tells(content, "data", "annotations"),
@@ -70,7 +78,7 @@ def _read(path: Path, images: Path | None) -> list[Annotated]:
         if path.suffix.lower() in (".yaml", ".yml", ".txt"):
             return _yolo(path.parent, images, path)
         kind = _kind_of(_content(path, EXPECTED))
-        if kind is None and path.suffix.lower() == ".xml":
+        if kind is None and path.suffix.lower() in (".xml", ".csv"):
             raise InputError(f"no annotations in {path}; {EXPECTED}")
         return _of_kind(kind or "COCO", [path], images, None)  # whose reader says what is missing
     if (path / CLASSES).is_dir():
@@ -84,6 +92,9 @@ def _read(path: Path, images: Path | None) -> list[Annotated]:
     if len(known) > 1:
         told = " and of ".join(f"{kind} ({found[kind][0].name})" for kind in found if kind in known)
         raise InputError(f"{path} holds files of {told}; give one kind")
+    if not known and (brushed := _brushed(path)):
+        raise InputError(f"{brushed} is a brush label of Label Studio's as PNG, which does not tell its photo; export "
+                         "Brush labels to COCO instead")  # fmt: skip
     if not known and (pictures := read_pictures(path, images)):
         return pictures
     for kind in (*known, *found):
@@ -103,16 +114,20 @@ def _of_kind(kind: str, files: Sequence[Path], images: Path | None, root: Path |
         return [one for file in files for one in read_cvat(file, images)]
     if kind == "Pascal VOC":
         return read_voc_boxes(files, images or root or files[0].parent)
+    if kind == RUN_LENGTHS:
+        if len(files) > 1:  # a sample of what is to be handed in lies beside that of the marks
+            raise InputError(f"{files[0]} and {files[1]} hold run lengths; give the one with the marks")
+        return read_run_lengths(files[0], images)
     raise InputError(f"{files[0]} is in {kind} format, which is not read; export COCO from that program instead")
 
 
 def _kinds(folder: Path) -> Iterator[tuple[Path, str]]:
     """The files in a folder, and below it, with their kinds, one after the other, as labelme's hold their photos often.
 
-    XML files, of which many a program leaves some, count where no JSON does. Raises InputError for a damaged one, whose
-    photos would pass as such without marks.
+    XML files, of which many a program leaves some, count where no JSON does, and CSV where no XML. Raises InputError
+    for a damaged one, whose photos would pass as such without marks.
     """
-    for suffix in ("json", "xml"):
+    for suffix in ("json", "xml", "csv"):
         some = False
         for path in files_in(folder, f"**/*.{suffix}"):
             if kind := _kind_of(_content(path, "mend it, or take it out")):
@@ -142,6 +157,11 @@ def _tells_boxes_only(folder: Path) -> bool:
     return (folder / OF_BOXES).is_file()
 
 
+def _brushed(folder: Path) -> Path | None:
+    """The first of Label Studio's brush labels in a folder."""
+    return next((path for path in images_in(folder, "**/*") if BRUSHED.fullmatch(path.stem)), None)
+
+
 def is_annotated(folder: Path) -> bool:
     """Whether a folder holds annotations that are read here, or refused with a word on what to do."""
     return (
@@ -149,6 +169,7 @@ def is_annotated(folder: Path) -> bool:
         or bool(label_folders(folder))
         or _tells_boxes_only(folder)
         or any(True for _ in _kinds(folder))
+        or _brushed(folder) is not None
     )
 
 
@@ -161,4 +182,6 @@ def _yolo(root: Path, images: Path | None, names: Path | None = None) -> list[An
 def _content(path: Path, remedy: str) -> object:
     if path.stat().st_size > LARGEST:
         raise InputError(f"{path} has {path.stat().st_size >> 20} MB; at most {LARGEST >> 20} are opened")
+    if path.suffix.lower() == ".csv":
+        return columns_of(path)
     return read_xml(path, remedy) if path.suffix.lower() == ".xml" else read_json(path, remedy)

@@ -45,13 +45,14 @@ def paste_run(
     method, shots, textures, objects: as `paste_pairs` takes them, opened one by one. command: what makes the run again,
     for run.json. Images are written with 8 bits and three channels. Ctrl-C or Cancelled ends the run with the pairs
     done so far. Raises InputError as `paste_pairs` does, for a photo that does not open, and when `out` holds something
-    else or a run of other settings or files (saying which); textures count by their names.
+    else or a run of other settings or files (saying which).
     """
     progress = progress or NullProgress()
     identity = {
         "format": FORMAT, "method": method, "product": key[0], "defect": key[1], "count": count, "seed": seed,
         "masks": {"kind": method, "objects": None if objects is None else objects.record()},
         "normals": [path.name for path in normals], "textures": [path.name for path in textures] or None,
+        "texture_digests": {path.name: short_digest(path) for path in textures} or None,
         "settings": {"batch": 1}, "shots": list(shots.files), "digests": [digest_of(pair) for pair in shots.pairs],
     }  # fmt: skip
     photos = StoredImages(normals)

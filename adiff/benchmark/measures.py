@@ -177,10 +177,10 @@ def of_product(
     shots = [[shot for shot in unit.split.train if shot.defect == run.key[1]] for run in runs]
     told_of: list[dict[str, Any]] = []
     if weights.features is not None:
-        told_of += [measure_quality(run, of_run, weights.features, progress=progress)
+        told_of += [measure_quality([run], of_run, weights.features, progress=progress)
                     for run, of_run in zip(runs, shots, strict=True)]  # fmt: skip
     if weights.inception is not None and weights.vgg is not None:
-        told_of += [measure_published(run, of_run, inception=weights.inception, vgg=weights.vgg, progress=progress)
+        told_of += [measure_published([run], of_run, inception=weights.inception, vgg=weights.vgg, progress=progress)
                     for run, of_run in zip(runs, shots, strict=True)]  # fmt: skip
     for name in QUALITY:
         if any(name in one for one in told_of):

@@ -16,8 +16,8 @@ def import_(
     annotations: Annotated[
         list[Path],
         typer.Argument(metavar="ANNOTATIONS...", help="COCO's .json, a folder of labelme's .json, Supervisely's "
-                       "project, YOLO's data.yaml or its folder, CVAT's .xml, a folder in Pascal VOC's layout, or one "
-                       "with photos and masks; several become one set."),
+                       "project, YOLO's data.yaml or its folder, CVAT's .xml, a folder in Pascal VOC's layout, "
+                       "Severstal's .csv, or a folder with photos and masks; several become one set."),
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder to write; new, empty, or of the same import.")

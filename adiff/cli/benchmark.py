@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..storage import LOCK, clear_folder, is_unfinished, run_lock
 from ..workers import join_run
 from .app import keeping
-from .command import given_command
+from .command import given_command, was_given
 from .evaluate import Network, NetworkOption
 from .objects import Foreground, OnObject, Place
 from .options import Base, Precision, PrecisionName, Resume, of_masks
@@ -173,15 +173,18 @@ def benchmark(
     weights = _weights(names, features, inception, lpips)
     given = _Given(target, out, data, tuple(product or ()), tuple(defect or ()), shots, group, quick)
     budget = _of_dual(_budget(given, pairs, network.value, place.value), names, dual_steps, dual_lr)
-    if not resume:
-        _clear(out)
-    with CliProgress() as progress:
-        units, left_out = _open(given, names, progress)
-    for name, why in left_out.items():
-        logger.warning("%s is left out: %s", name, why)
+    if drawn := target == SURFACES:  # into the folder, which --restart empties only when all else is sound
+        _withheld(given)
     from ..backbone import demo_encoder_path, load_backbone
 
-    backbone = load_backbone(base, precision=precision.value)
+    with CliProgress() as progress:
+        there = None if drawn else _open(given, names, progress)
+        backbone = load_backbone(base, precision=precision.value)
+        if not resume:
+            _clear(out)
+        units, left_out = there or _open(given, names, progress)
+    for name, why in left_out.items():
+        logger.warning("%s is left out: %s", name, why)
     encoder = demo_encoder_path() if base == "demo" else None
     cells = cells_of(units, seeds or (1 if quick else 3), wanted)
     budget = budget if quick else budget.on(backbone)
@@ -223,8 +226,7 @@ class _Given(NamedTuple):
 def _check_asked(target: str, data: Path | None, base: str, ctx: typer.Context) -> None:
     """Raise InputError for options that do not go together."""
     if target == MVTEC:
-        source = ctx.get_parameter_source("base")
-        if data is None or source is None or source.name.startswith("DEFAULT"):
+        if data is None or not was_given(ctx, "base"):
             raise InputError("mvtec needs --data, your copy of MVTec AD, and --base, a Stable Diffusion 1.x checkpoint")
     elif data is not None:
         raise InputError("--data goes with mvtec; give the folder itself as TARGET")
@@ -262,8 +264,6 @@ def _data(given: _Given, progress: CliProgress) -> tuple[Path, int | None]:
     if given.target != SURFACES:
         root = given.data if given.target == MVTEC else Path(given.target)
         return root, _most_teaching(root, given)
-    if given.shots is not None and given.shots >= given.images:
-        raise InputError(f"{given.shots} shots of {given.images} drawn images asked for; ask for fewer")
     keys = _withheld(given)
     products = {p: tuple(d for of, d in keys if of == p) for p, _ in keys}
     data, teach = given.out / DATA, max(TEACHING[given.images], given.shots or 0)
@@ -274,7 +274,7 @@ def _data(given: _Given, progress: CliProgress) -> tuple[Path, int | None]:
 
 
 def _withheld(given: _Given) -> list[tuple[str, str]]:
-    """The combinations that the demo model has never seen, those that were asked for; all are drawn."""
+    """The combinations that the demo model has never seen, which are drawn; InputError for others, too many shots."""
     from ..datasets.surfaces import WITHHELD
 
     for asked, there, what in ((given.products, {p for p, _ in WITHHELD}, "product"),
@@ -282,6 +282,8 @@ def _withheld(given: _Given) -> list[tuple[str, str]]:
         if unknown := [name for name in asked if name not in there]:
             known = ", ".join("/".join(key) for key in WITHHELD)
             raise InputError(f"there is no withheld {what} {unknown[0]!r}; choose from {known}")
+    if given.shots is not None and given.shots >= given.images:
+        raise InputError(f"{given.shots} shots of {given.images} drawn images asked for; ask for fewer")
     return list(WITHHELD)
 
 

@@ -1,4 +1,4 @@
-"""The command line that was given, to be told in a report as what makes it again."""
+"""The command line that was given: to be told in a report as what makes it again, and what in it would do nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ from enum import Enum
 from typing import Any
 
 import typer
+
+from ..errors import InputError
+
+
+def was_given(ctx: typer.Context, name: str) -> bool:
+    """Whether the running command was told a parameter, also one that is its default."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and not source.name.startswith("DEFAULT")
+
+
+def check_idle(ctx: typer.Context, beside: str, *names: str) -> None:
+    """Raise InputError if one of these parameters was given: it would do nothing beside what else was asked for."""
+    for parameter in ctx.command.params:
+        if parameter.name in names and was_given(ctx, parameter.name):
+            raise InputError(f"{parameter.opts[0]} does nothing {beside}; leave it out")
 
 
 def given_command(ctx: typer.Context, **instead: Any) -> str:
@@ -18,9 +33,8 @@ def given_command(ctx: typer.Context, **instead: Any) -> str:
     options: list[str] = []
     for parameter in ctx.command.params:
         name = parameter.name or ""
-        source = ctx.get_parameter_source(name)
         value = instead.get(name, ctx.params.get(name))
-        if value is None or (name not in instead and (source is None or source.name.startswith("DEFAULT"))):
+        if value is None or (name not in instead and not was_given(ctx, name)):
             continue
         values = value if isinstance(value, (list, tuple)) else [value]
         if parameter.param_type_name == "argument":

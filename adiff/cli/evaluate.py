@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..run_record import check_once
 from ..storage import LOCK, run_lock, write_json, write_text
 from .app import keeping
+from .command import check_idle
 from .options import Base, Precision, PrecisionName, Seed
 from .progress import CliProgress
 
@@ -95,6 +97,7 @@ def localization(
 
 @evaluate.command(epilog="Example:  adiff evaluate uplift surfaces run --shots 3 --seeds 3 --out up")
 def uplift(
+    ctx: typer.Context,
     data: Data,
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Finished runs of one product; their pairs are mixed.")
@@ -130,17 +133,21 @@ def uplift(
     from ..evaluation.table import markdown, summarise_rows
     from ..evaluation.uplift import PAINTED, REAL, ROWS, Painter, measure_uplift
 
-    settings = LocalizerSettings(network.value, size, steps=steps)
+    settings, rows = LocalizerSettings(network.value, size, steps=steps), tuple(rows or ROWS)
+    if not any(row.endswith("draem") for row in rows):
+        check_idle(ctx, "without a row of DRAEM's", "textures")
+    if not set(rows) & set(PAINTED):
+        check_idle(ctx, "without a row that is painted", "base", "precision")
     files = () if textures is None else list_images(textures)
     opened, split = _open(data, runs, shots, library, group)
     painter = None
-    if set(rows or ()) & set(PAINTED):
+    if set(rows) & set(PAINTED):
         from ..backbone import load_backbone
 
         painter = Painter(load_backbone(base, precision=precision.value))
     with CliProgress() as progress, keeping(f"finished rows are in {out}; the same command makes the rest"):
         found = measure_uplift(
-            opened, split, out, rows=tuple(rows or ROWS), seeds=seeds, count=count, settings=settings, textures=files,
+            opened, split, out, rows=rows, seeds=seeds, count=count, settings=settings, textures=files,
             painter=painter, progress=progress,
         )  # fmt: skip
     table = summarise_rows(found, REAL)
@@ -178,7 +185,9 @@ def classification(
 @evaluate.command(epilog="Example:  adiff evaluate quality surfaces run --features resnet34.pth --out quality")
 def quality(
     data: Data,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Finished runs of one defect; their images are mixed.")
+    ],
     out: Out,
     features: Annotated[
         Path | None,
@@ -219,34 +228,43 @@ def quality(
         from ..evaluation.published import check_packages
 
         check_packages()  # before the files are read
-    opened = read_run(run)
-    dataset = read_dataset(data, [opened.key[0]], [opened.key[1]])
-    taught, _ = split_shots(dataset, opened.key, _wanted([opened], shots, library)[opened.key[1]])
+    check_once(runs)
+    opened = [read_run(folder) for folder in runs]
+    key = opened[0].key
+    if others := [run for run in opened if run.key != key]:
+        raise InputError(
+            f"{runs[0]} is of {'/'.join(key)}, {others[0].folder} of {'/'.join(others[0].key)}; images are compared "
+            "with their own defect's shots: measure each defect by itself"
+        )
+    dataset = read_dataset(data, [key[0]], [key[1]])
+    taught, _ = split_shots(dataset, key, _wanted(opened, shots, library)[key[1]])
     with run_lock(out), CliProgress() as progress, keeping("nothing is written"):
         if features is None:
             record, table = _published(opened, taught, inception, lpips, size or 256, progress)
         else:
             record, table = _on_features(opened, taught, features, size or 224, progress)
-    record |= {"run": opened.record(), "shots": [shot.image.relative_to(dataset.root).as_posix() for shot in taught]}
+    names = [shot.image.relative_to(dataset.root).as_posix() for shot in taught]
+    record |= {"runs": [run.record() for run in opened], "shots": names}
     _save(out, "quality", record, table)
 
 
 def _published(
-    run: Run, taught: Sequence[Shot], inception: Path | None, vgg: Path | None, size: int, progress: CliProgress
-) -> tuple[dict[str, Any], str]:
+    runs: Sequence[Run], taught: Sequence[Shot], inception: Path | None, vgg: Path | None, size: int,
+    progress: CliProgress,
+) -> tuple[dict[str, Any], str]:  # fmt: skip
     from ..evaluation.published import measure_published
 
-    record = measure_published(run, taught, inception=inception, vgg=vgg, size=size, progress=progress)
+    record = measure_published(runs, taught, inception=inception, vgg=vgg, size=size, progress=progress)
     rows = {"Inception Score": f"{record['inception_score']:.3f}", "IC-LPIPS": _distance(record["ic_lpips"])}
     return record, _two_columns("measure", rows)
 
 
 def _on_features(
-    run: Run, taught: Sequence[Shot], features: Path, size: int, progress: CliProgress
+    runs: Sequence[Run], taught: Sequence[Shot], features: Path, size: int, progress: CliProgress
 ) -> tuple[dict[str, Any], str]:
     from ..evaluation.quality import measure_quality
 
-    record = measure_quality(run, taught, features, size=size, progress=progress)
+    record = measure_quality(runs, taught, features, size=size, progress=progress)
     rows = {
         "class score (IS's formula)": f"{record['class_score']:.3f}",
         "cluster distance (IC-LPIPS' formula)": _distance(record["cluster_distance"]),
@@ -276,6 +294,7 @@ def _open(
     from ..evaluation.material import check_untaught, read_run
     from ..evaluation.splits import read_split
 
+    check_once(runs)
     opened = [read_run(folder) for folder in runs]
     products = sorted({run.key[0] for run in opened})
     if len(products) > 1:

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..workers import join_run
 from .app import keeping
 from .cluster import Incomplete, run_on_cluster
-from .command import given_command
+from .command import check_idle, given_command
 from .destination import Destination
 from .generated import tell_made, tell_missing
 from .jobs import Given, Job, mask_source, read_jobs
@@ -178,6 +178,12 @@ def generate(
         raise InputError("--by-name goes with --masks; without it masks are made for any normal image")
     if workers is not None and ray is None:
         raise InputError("--workers goes with --ray; without it give the same command once for each process")
+    if masks or vary_shots:
+        check_idle(ctx, "with --masks" if masks else "with --vary-shots", "mask_denoise")
+    from ..generation.settings import idle
+
+    for name, other in idle(reweighting.value, distance.value).items():
+        check_idle(ctx, f"with --{other} {ctx.params[other].value}", name)
     limits = parse_limits(min_fill, max_seam, max_likeness, min_novelty, auto_filter, tries)
     if preview_decoder is not None:
         _check_decoder(preview_decoder)

@@ -17,6 +17,7 @@ import typer
 from ..errors import InputError
 from ..storage import LOCK, TEMPORARY, clear_folder, read_json_object, run_lock, write_json
 from .app import keeping
+from .command import check_idle
 from .normals import PLACES, normals_of
 from .objects import Find, Place, objects_in
 from .options import (
@@ -59,6 +60,7 @@ class Edge(str, Enum):
 
 
 def masks(
+    ctx: typer.Context,
     library: LibraryFile,
     defect: DefectName,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; new or empty.")],
@@ -100,9 +102,12 @@ def masks(
     opened = load_library(library)
     entry = opened.get(defect)
     if vary_shots:
+        check_idle(ctx, "with --vary-shots", "mask_denoise")
         shot_masks_of(entry)
     else:
         check_has_masks(entry)
+    if edge is Edge.anywhere:
+        check_idle(ctx, "without --edge near, or away", "margin")
     _check_free(out)
     placing = _placing(place, turn, scale, edge, margin, foreground is not None or normals is not None)
     objects = _objects(foreground, normals and normals_of(entry.product, normals), find, count)

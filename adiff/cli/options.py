@@ -30,6 +30,21 @@ class What(str, Enum):
     both = "both"
 
 
+class Timesteps(str, Enum):
+    """How noise levels are drawn and weighted (`training.LAWS`)."""
+
+    uniform = "uniform"
+    min_snr = "min-snr"
+    shifted = "shifted"
+
+
+class Normalisation(str, Enum):
+    """What a sample's masked loss is divided by (`training.NORMALISATIONS`)."""
+
+    area = "area"
+    release = "release"
+
+
 class Reweighting(str, Enum):
     """Modes of adaptive attention re-weighting (`reweighting.MODES`)."""
 

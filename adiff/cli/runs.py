@@ -20,7 +20,7 @@ from .app import keeping, printable
 from .destination import Destination
 from .normals import PLACES, normals_of
 from .progress import CliProgress, duration
-from .verification import check_run
+from .verification import Findings, check_run
 
 WRONG = 1
 """Exit code of `verify` where something is wrong, and of `status` where pairs are broken: a photo or a mask fails."""
@@ -43,24 +43,40 @@ def root(ctx: typer.Context) -> None:
 @run.command(epilog="Example:  adiff run status run")
 def status(
     ctx: typer.Context,
-    folder: Annotated[
-        str, typer.Argument(metavar="RUN", help="Folder of a run, or its URL in object storage, as `adiff generate` "
-                            "writes it.")
+    folders: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Folder of a run, or its URL in object storage, as `adiff "
+                                  "generate` writes it; of several there is a line each, and their sum.")
     ],
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Say how far a run is, how fast, and who works on it; exit code 1 if pairs are broken, 0 for pairs given up."""
-    place = Destination(ctx, folder)
+    run_record.check_once(list(map(Path, folders)))
+    looks = [_look(Destination(ctx, folder)) for folder in folders]
+    told = [about for _, about in looks]
+    if as_json:
+        typer.echo(json.dumps(_one_or_all(told), indent=1))
+    elif len(looks) == 1:
+        for name, line in told_of(*looks[0]).items():
+            typer.echo(f"{name:<10} {printable(line)}")
+    else:
+        for plan, about in looks:
+            typer.echo(printable(f"{about['run']}: {plan.name}, {_counted([about])}{_rated(about)}"))
+        typer.echo(f"{len(looks)} runs: {_counted(told)}")
+    if any(about["broken"] for about in told):
+        raise typer.Exit(WRONG)
+
+
+def _look(place: Destination) -> tuple[Plan, dict[str, Any]]:
+    """What a run asks for, and how far it is."""
     place.look()
     plan = plan_of(place.folder)
     about = run_record.undisturbed([place.folder], lambda: progress_of(place.folder, plan))
-    if as_json:
-        typer.echo(json.dumps(about, indent=1))
-    else:
-        for name, told in told_of(place.told, plan, about).items():
-            typer.echo(f"{name:<10} {printable(told)}")
-    if about["broken"]:
-        raise typer.Exit(WRONG)
+    return plan, {"run": place.told, **about}
+
+
+def _one_or_all(found: Sequence[dict[str, Any]]) -> dict[str, Any] | Sequence[dict[str, Any]]:
+    """What --json prints: the object of one run, a list of several."""
+    return found[0] if len(found) == 1 else found
 
 
 @run.command(epilog="Example:  adiff run fetch s3://BUCKET/run run")
@@ -80,31 +96,51 @@ def fetch(
 
 @run.command(epilog="Example:  adiff run verify run --normals surfaces/wood/train/good")
 def verify(
-    folder: RunFolder,
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folder of a run; several are checked each.")],
     normals: Annotated[
-        Path | None,
-        typer.Option("--normals", metavar="DIR", help=f"The run's normal images, {PLACES}: nothing outside a mask may "
-                     "differ."),
+        list[Path] | None,
+        typer.Option("--normals", metavar="DIR", help=f"The runs' normal images, {PLACES}: nothing outside a mask may "
+                     "differ; once for all runs, or once for each."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Open every pair of a run and check it; exit code 1 if anything is wrong."""
-    plan = plan_of(folder)
-    photos = None if normals is None else {path.name: path for path in normals_of(plan.product, normals)}
+    run_record.check_once(folders)
+    plans = [plan_of(folder) for folder in folders]
+    checked = []
     with CliProgress() as progress, keeping("nothing was changed"):
-        found = check_run(folder, plan, photos, progress)
+        for folder, plan, files in zip(folders, plans, _normals_of_each(plans, normals), strict=True):
+            photos = None if files is None else {path.name: path for path in files}
+            checked.append(check_run(folder, plan, photos, progress))
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=1))
+        found = [{"run": str(folder), **asdict(of_run)} for folder, of_run in zip(folders, checked, strict=True)]
+        typer.echo(json.dumps(_one_or_all(found), indent=1))
     else:
-        for line in (*found.wrong, *(f"note: {line}" for line in found.notes)):
-            typer.echo(printable(line))
-        verdict = "all of them are whole"
-        if found.wrong:
-            remedy = "where a pair's record in pairs/ is removed, the run's command makes it again"
-            verdict = f"things wrong: {len(found.wrong)}; {remedy}"
-        typer.echo(f"{folder}: {found.pairs} of {plan.count} pairs, {verdict}")
-    if found.wrong:
+        for of_run in zip(folders, plans, checked, strict=True):
+            _tell_checked(*of_run, several=len(folders) > 1)
+    if any(found.wrong for found in checked):
         raise typer.Exit(WRONG)
+
+
+def _tell_checked(folder: Path, plan: Plan, found: Findings, several: bool) -> None:
+    """Print what was found of a run; of several each line names its own."""
+    name = f"{folder}: " if several else ""
+    for line in (*found.wrong, *(f"note: {line}" for line in found.notes)):
+        typer.echo(printable(f"{name}{line}"))
+    verdict = "all of them are whole"
+    if found.wrong:
+        remedy = "where a pair's record in pairs/ is removed, the run's command makes it again"
+        verdict = f"things wrong: {len(found.wrong)}; {remedy}"
+    typer.echo(printable(f"{folder}: {found.pairs} of {plan.count} pairs, {verdict}"))
+
+
+def _normals_of_each(plans: Sequence[Plan], given: Sequence[Path] | None) -> list[list[Path] | None]:
+    """The normal images of each run, None where --normals was not given; InputError for some runs' alone."""
+    places = list(given or [None])
+    if len(places) not in (1, len(plans)):
+        raise InputError(f"--normals given {len(places)} times, RUN {len(plans)} times; give one for all, or for each")
+    places *= len(plans) // len(places)
+    return [place and normals_of(plan.product, place) for plan, place in zip(plans, places, strict=True)]
 
 
 @run.command(epilog="Example:  adiff run report run --normals surfaces/wood/train/good")
@@ -127,15 +163,10 @@ def report(
     """Write a page with a run's pairs, rejects, measures and settings; it needs nothing beside it."""
     from ..report import report_of_run, report_of_runs
 
-    products = [plan_of(folder).product for folder in folders]
-    given = list(normals or [])
+    plans = [plan_of(folder) for folder in folders]
     if out is not None and out.is_dir():
         raise InputError(f"--out {out} is a folder; give the name of a page, for instance {out / 'report.html'}")
-    if len(given) not in (0, 1, len(folders)):
-        raise InputError(f"--normals given {len(given)} times, RUN {len(folders)} times; give one for all, or for each")
-    if len(given) == 1:
-        given *= len(folders)
-    places = [normals_of(*one)[0].parent for one in zip(products, given, strict=True)] if given else []
+    places = [files[0].parent for files in _normals_of_each(plans, normals) if files]
     with keeping("nothing was written"):
         if len(folders) > 1:
             page = report_of_runs(folders, normals=places, out=out, limit=limit)
@@ -182,6 +213,7 @@ class Plan:
     """What run.json asks for.
 
     base: None for pasted pairs, of which `method` tells how. guidance: of each defect, where the run has found it.
+    is_dual: whether they are whole images of a dual model, with no normal image behind them.
     """
 
     product: str
@@ -194,6 +226,7 @@ class Plan:
     tries: int = 1
     method: str | None = None
     guidance: dict[str, float] = field(default_factory=dict)
+    is_dual: bool = False
 
     @property
     def name(self) -> str:
@@ -218,7 +251,7 @@ def plan_of(folder: Path) -> Plan:
     fits = zip(run_record.defects_of(content), run_record.fits_of(content), strict=False)
     guidance = {str(defect): fit["value"] for defect, fit in fits}
     return Plan(settings=settings, tries=run_record.tries_of(content), method=method if pasted else None,
-                guidance=guidance, **values)  # fmt: skip
+                guidance=guidance, is_dual=method == "dual", **values)  # fmt: skip
 
 
 def progress_of(folder: Path, plan: Plan) -> dict[str, Any]:
@@ -263,20 +296,18 @@ def reasons_of(rejects: Iterable[dict[str, Any]]) -> dict[str, int]:
     return dict(Counter(of_measures).most_common())
 
 
-def told_of(folder: str, plan: Plan, about: dict[str, Any]) -> dict[str, str]:
-    """What `status` says, line by line."""
-    batches, last, workers = about["batches"], about["seconds_since_last"], about["workers"]
+def told_of(plan: Plan, about: dict[str, Any]) -> dict[str, str]:
+    """What `status` says of a run, line by line."""
+    folder, batches, last, workers = about["run"], about["batches"], about["seconds_since_last"], about["workers"]
     begun = f", {batches['begun']} begun" if batches["begun"] else ""
-    lost = f", {about['rejected']} given up" if about["rejected"] else ""
-    lost += f", {len(about['broken'])} broken" if about["broken"] else ""
     lines = {
         "run": f"{folder}: {plan.name} {f'on {plan.base}' if plan.base else f'by {plan.method}'}, seed {plan.seed}",
-        "pairs": f"{about['done']} of {plan.count}{lost}, {about['left']} left",
+        "pairs": _counted([about]),
         "batches": f"{batches['done']} of {batches['of']} of {plan.batch} each{begun}",
         "last pair": "none yet" if last is None else f"{duration(last)} ago",
     }
-    if about["pairs_per_second"] and about["left"]:
-        lines["rate"] = f"{about['pairs_per_second']:.3g} pairs/s, {duration(about['seconds_left'])} left at that"
+    if rate := _rated(about):
+        lines["rate"] = rate.removeprefix(", ")
     if workers or about["left"]:
         named = ", ".join(f"process {one['pid']} on {one['host']}" for one in workers)
         lines["workers"] = named or "none; the command that began the run makes the rest"
@@ -291,3 +322,18 @@ def told_of(folder: str, plan: Plan, about: dict[str, Any]) -> dict[str, str]:
         lines["guidance"] = f"found: {found}"
     settings = ", ".join(f"{name} {value}" for name, value in about["settings"].items() if value is not None)
     return lines | {"settings": settings}
+
+
+def _counted(told: Sequence[dict[str, Any]]) -> str:
+    """The pairs of runs, together."""
+    done, of, rejected, left = (sum(about[name] for about in told) for name in ("done", "count", "rejected", "left"))
+    broken = sum(len(about["broken"]) for about in told)
+    lost = (f", {rejected} given up" if rejected else "") + (f", {broken} broken" if broken else "")
+    return f"{done} of {of}{lost}, {left} left"
+
+
+def _rated(about: dict[str, Any]) -> str:
+    """The rate of a run that goes on."""
+    if not about["pairs_per_second"] or not about["left"]:
+        return ""
+    return f", {about['pairs_per_second']:.3g} pairs/s, {duration(about['seconds_left'])} left at that"

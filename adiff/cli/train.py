@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import replace
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -33,6 +32,7 @@ from .begun import (
     state_folder,
     what_is_left,
 )
+from .command import check_idle
 from .learned import say_what_is_learned, say_what_was_learned
 from .options import Base, Data, Loras, Precision, PrecisionName, Resume, Seed, What, of_model, of_training, parse_loras
 from .progress import CliProgress
@@ -48,22 +48,8 @@ PARTS = {What.defects: ["anomaly"], What.masks: ["mask"], What.both: ["anomaly",
 """What is learned of a defect, by what is asked for."""
 
 
-class Timesteps(str, Enum):
-    """How noise levels are drawn and weighted (`training.LAWS`)."""
-
-    uniform = "uniform"
-    min_snr = "min-snr"
-    shifted = "shifted"
-
-
-class Normalisation(str, Enum):
-    """What a sample's masked loss is divided by (`training.NORMALISATIONS`)."""
-
-    area = "area"
-    release = "release"
-
-
 def train(
+    ctx: typer.Context,
     data: Data,
     out: Annotated[Path, typer.Option("--out", metavar="LIB", help="Library to write, or to add to.")],
     product: Annotated[
@@ -100,11 +86,11 @@ def train(
         of_training("--batch", min=1, help="Samples a step, over all defects.  [dim]default: the method's[/dim]"),
     ] = None,
     timesteps: Annotated[
-        Timesteps, of_training("--timesteps", help="How noise levels are drawn and weighted.")
-    ] = Timesteps.uniform,
+        options.Timesteps, of_training("--timesteps", help="How noise levels are drawn and weighted.")
+    ] = options.Timesteps.uniform,
     normalisation: Annotated[
-        Normalisation, of_training("--normalisation", help="Loss over the mask's area, or over all cells.")
-    ] = Normalisation.area,
+        options.Normalisation, of_training("--normalisation", help="Loss over the mask's area, or over all cells.")
+    ] = options.Normalisation.area,
     early_stop: Annotated[
         bool,
         of_training("--early-stop/--no-early-stop", help="Where every defect has 4 or more shots, learn nothing from "
@@ -123,6 +109,8 @@ def train(
     from ..tensor_files import check_replaced
 
     _check_paths(out, encoder, freeze_encoder)
+    if what is What.masks:
+        check_idle(ctx, "with --what masks", "normalisation", "encoder", "freeze_encoder")
     if not resume:
         check_replaced(out, KIND, "library")
     given = {"steps": steps, "batch": batch, "timesteps": timesteps.value, "early_stop": early_stop}

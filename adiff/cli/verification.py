@@ -31,8 +31,8 @@ class Findings:
 
 def check_run(folder: Path, plan: Plan, normals: dict[str, Path] | None, progress: CliProgress) -> Findings:
     """Open every pair that a record stands for. normals: name -> file, or None to leave the leak unchecked."""
-    found = Findings()
-    records = record_paths(folder)
+    found, records = Findings(), record_paths(folder)
+    normals = None if plan.is_dual else normals
     progress.start(len(records), "checking pairs")
     for done, path in enumerate(records):
         faults = _faults(folder, path, plan, normals)
@@ -42,7 +42,9 @@ def check_run(folder: Path, plan: Plan, normals: dict[str, Path] | None, progres
         progress.update(done + 1)
     progress.finish()
     found.notes = _leftovers(folder, {path.stem for path in records})
-    if normals is None and records:
+    if plan.is_dual:
+        found.notes.append("its images are a dual model's, whole ones: there is nothing to compare them with")
+    elif normals is None and records:
         found.notes.append("what lies outside the masks was not compared; --normals DIR does")
     return found
 

@@ -98,7 +98,7 @@ class LpipsReader:
 
 
 def measure_published(
-    run: Run,
+    runs: Sequence[Run],
     shots: Sequence[Shot],
     *,
     inception: Path | None = None,
@@ -106,7 +106,7 @@ def measure_published(
     size: int = 256,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Inception Score and IC-LPIPS of a run's images, clustered by the shots that taught; the record.
+    """Inception Score and IC-LPIPS of runs' images, clustered by the shots that taught; the record.
 
     inception, vgg: files of weights; None: torch-fidelity's and torchvision's own, downloaded once. size: of LPIPS'
     images, pixels. Raises InputError where a package or weights are not to be had.
@@ -128,7 +128,7 @@ def measure_published(
             told[number] = classes(image)
         return reader(image)
 
-    distance, sizes = cluster_distance(RunFeatures(run, features_of, progress), real, reader.distance)
+    distance, sizes = cluster_distance(RunFeatures(runs, features_of, progress), real, reader.distance)
     progress.finish()
     parts = parts_for(len(told))
     logits = torch.stack([told[number] for number in range(len(told))])

@@ -82,19 +82,19 @@ def stage_distance(a: Features, b: Features) -> float:
 
 
 class RunFeatures(Sequence[Features]):
-    """The features of a run's images, taken anew each time one is asked for; the bar moves the first time round."""
+    """The features of runs' images, taken anew each time one is asked for; the bar moves the first time round."""
 
-    def __init__(self, run: Run, features_of: Callable[[int, np.ndarray], Features], progress: Progress):
-        self._run, self._features_of, self._progress = run, features_of, progress
-        self._seen = 0
-        progress.start(len(run.records), "features")
+    def __init__(self, runs: Sequence[Run], features_of: Callable[[int, np.ndarray], Features], progress: Progress):
+        self._pairs = [(run.folder, record) for run in runs for record in run.records]
+        self._features_of, self._progress, self._seen = features_of, progress, 0
+        progress.start(len(self._pairs), "features")
 
     def __len__(self) -> int:
-        return len(self._run.records)
+        return len(self._pairs)
 
     def __getitem__(self, number: int) -> Features:
-        record = self._run.records[number]  # an IndexError here is what ends a loop over the images
-        found = self._features_of(number, read_pair(self._run.folder, record, None).generated)
+        folder, record = self._pairs[number]  # an IndexError here is what ends a loop over the images
+        found = self._features_of(number, read_pair(folder, record, None).generated)
         self._seen = max(self._seen, number + 1)
         self._progress.update(self._seen)
         return found
@@ -128,9 +128,9 @@ def parts_for(images: int) -> int:
 
 
 def measure_quality(
-    run: Run, shots: Sequence[Shot], weights: Path, *, size: int = 224, progress: Progress | None = None
+    runs: Sequence[Run], shots: Sequence[Shot], weights: Path, *, size: int = 224, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Both formulas on a run's images, clustered by the shots that taught; the record names the network by its file."""
+    """Both formulas on runs' images, clustered by the shots that taught; the record names the network by its file."""
     progress = progress or NullProgress()
     reader = FeatureReader(load_network(weights), size)
     real = [reader(example.image)[1] for example in open_examples(shots)]
@@ -140,7 +140,7 @@ def measure_quality(
         told[number], maps = reader(image)
         return maps
 
-    distance, sizes = cluster_distance(RunFeatures(run, features_of, progress), real, stage_distance)
+    distance, sizes = cluster_distance(RunFeatures(runs, features_of, progress), real, stage_distance)
     progress.finish()
     splits = parts_for(len(told))
     score, deviation = class_score(np.stack([told[number] for number in range(len(told))]), splits)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ logger = logging.getLogger("adiff")
 
 TEST_SHARE = 3
 """Where there are no normal images for testing, one of this many is set aside."""
+
+IN_GRAPH = re.compile(r"[0-9a-f]{16}\.png")
+"""Name of a graph's photo (`name_of`)."""
 
 Item = TypeVar("Item")
 
@@ -139,13 +143,14 @@ def split_by_group(
 
     A single group cannot be split: nothing is set aside then.
     """
-    groups = list(dict.fromkeys(group_of(item) for item in items))
+    sizes = Counter(group_of(item) for item in items)  # in the order in which they come
+    groups, aside, taken = list(sizes), set[Hashable](), 0
     if len(groups) < 2 or share <= 0:
         return list(items), []
-    aside: set[Hashable] = set()
     for index in rng.permutation(len(groups))[:-1]:
         aside.add(groups[index])
-        if sum(group_of(item) in aside for item in items) >= share * len(items):
+        taken += sizes[groups[index]]
+        if taken >= share * len(items):
             break
     return ([item for item in items if group_of(item) not in aside], [i for i in items if group_of(i) in aside])
 
@@ -165,6 +170,8 @@ def _named(found: Sequence[Shot], names: Sequence[str], root: Path) -> tuple[tup
     missing = [name for name in names if name not in by_name]
     if missing or not names:
         told = f"{missing[0]} is not among the {len(found)} shots of {root}" if names else "none is recorded"
+        if names and IN_GRAPH.fullmatch(missing[0]):
+            told += " (a graph names photos by their pixels; newer versions of ComfyUI read others from a JPEG)"
         raise InputError(f"the shots that taught: {told}; give the data folder that they are of, or --shots")
     taught = tuple(by_name[name] for name in names)
     return taught, tuple(shot for shot in found if shot not in taught)

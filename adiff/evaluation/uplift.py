@@ -32,7 +32,7 @@ from ..errors import InputError
 from ..generation import GenerationSettings
 from ..generation.seeds import rng_for
 from ..progress import NullProgress, Prefixed, Progress
-from ..storage import LOCK, read_json_object, run_lock, write_json, write_whole
+from ..storage import LOCK, read_json_object, run_lock, short_digest, write_json, write_whole
 from ..tensor_files import open_safetensors, tensors_of
 from ..training import AnomalySettings
 from ..versions import versions
@@ -123,6 +123,7 @@ def measure_uplift(
         "format": FORMAT, "count": count, "settings": asdict(settings), "validation": VALIDATION,
         "run": records[0] if len(records) == 1 else records, "split": split.record(), "shots": split.digest(),
         "textures": [path.name for path in textures],
+        "texture_digests": {path.name: short_digest(path) for path in textures} or None,
     }  # fmt: skip
     with run_lock(out):
         _open(out, identity)

@@ -135,7 +135,8 @@ def _warn_of_photos(untold: Sequence[str], unlike: bool) -> None:
                        "by their numbers, and one photo may be behind pairs of both parts", untold[0])  # fmt: skip
     if unlike:
         logger.warning("Save Pairs tells normal images by their pixels, and some are none of those added: a photo "
-                       "that is also among these in another size, or in a run, may be in both parts")  # fmt: skip
+                       "that is also among these in another size, as a JPEG, which newer versions of ComfyUI decode "
+                       "otherwise, or in a run, may be in both parts")  # fmt: skip
 
 
 def _write_all(writer: Writer, samples: chain[Sample], total: int, progress: Progress) -> None:

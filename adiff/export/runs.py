@@ -22,7 +22,7 @@ from ..datasets.images import Photo, name_of, read_mask, read_photo
 from ..errors import InputError
 from ..library import check_name
 from ..progress import Progress
-from ..run_record import read_plan, record_paths
+from ..run_record import check_once, read_plan, record_paths
 from ..storage import read_json_object
 from .splits import TRAIN, VALIDATION, Splits
 
@@ -107,15 +107,11 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     of their folders, numbered from the second of a name on. Raises FileNotFoundError for no folder, InputError for one
     that is no run, is damaged, has no pairs or is given twice.
     """
+    check_once(folders)
     taken: set[str] = set()
-    seen: set[Path] = set()
     runs = []
     for folder in folders:
-        own = folder.resolve()
-        if own in seen:
-            raise InputError(f"the run {folder} is given twice; give it once")
-        seen.add(own)
-        runs += _named(read_saved(folder) or [_read_run(folder, own.name)], taken)
+        runs += _named(read_saved(folder) or [_read_run(folder, folder.resolve().name)], taken)
     return runs
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..blending import KINDS
 from ..errors import InputError
 from ..reweighting import DISTANCES, LEVEL, MODES, check_level
+from ..reweighting.controller import LEVELLED, MEASURED
 
 SEVEREST = 2
 """Largest severity; beyond it the guidance breaks the image."""
@@ -66,6 +67,14 @@ class GenerationSettings:
             raise InputError(f"eta is {self.eta}; it must lie between 0 (DDIM) and 1 (DDPM)")
         if self.distance == "preview" and self.preview_decoder is None and self.reweighting not in ("off", "uniform"):
             raise InputError("distance 'preview' needs a preview decoder; give a TAESD decoder file, or use 'latent'")
+
+
+def idle(reweighting: str, distance: str) -> dict[str, str]:
+    """Return the settings that do nothing beside these two, and beside which of them: name -> the other's name."""
+    names = () if reweighting in LEVELLED else ("level",)
+    names += () if reweighting in tuple(MEASURED) else ("distance", "preview_decoder")
+    names += ("strength",) if reweighting == "off" else ()
+    return ({} if distance == "preview" else {"preview_decoder": "distance"}) | dict.fromkeys(names, "reweighting")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 from ..contact_sheet import Block, StoredPairs, measure_of
 from ..errors import InputError
 from ..generation import GenerationSettings
+from ..generation.settings import idle
 from ..run_record import (
     PASTING,
     REJECTS,
@@ -217,7 +218,9 @@ def rebuilt_command(plan: Mapping[str, Any]) -> str:
             parts += ["--place", "learned" if "spread" in placed else "move"]
             parts += ["--foreground", "FOREGROUND"] if on.get("kind") == "files" else ["--find", found]
         parts += ["--masks", "MASKS"] if kind == "folder" else ["--vary-shots"] if kind == "shots" else []
-    for option in _changed(plan, OPTIONS):
+    chosen = {"reweighting": GenerationSettings.reweighting, "distance": GenerationSettings.distance}
+    unused = idle(*(str(_table(plan.get("settings")).get(name, default)) for name, default in chosen.items()))
+    for option in (name for name in _changed(plan, OPTIONS) if name not in unused):
         value, word = plan["settings"][option], option.replace("_", "-")
         value = "auto" if option == "guidance" and plan.get(option) else value  # the run has found it itself
         parts += [f"--{'' if value else 'no-'}{word}"] if isinstance(value, bool) else [f"--{word}", str(value)]

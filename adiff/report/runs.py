@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..run_record import undisturbed
+from ..run_record import check_once, undisturbed
 from .page import Report, write_report
 from .run import LIMIT, Told, settings_of, told_of
 
@@ -24,8 +23,7 @@ def report_of_runs(
     normals: folder of each run's normal images; none for no comparison with them. limit: pairs shown of each run.
     Raises InputError as `report_of_run` does, and for a run given twice.
     """
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise InputError("the same run is given twice; give each one once")
+    check_once(runs)
     page = out or runs[0].resolve().parent / NAME
     return undisturbed(runs, lambda: _written(runs, normals, page, limit))
 

@@ -85,6 +85,28 @@ def test_labels_with_their_product(make, caplog):
     assert (made.out / "wood" / "test" / "dent" / "1.png").exists()
 
 
+def test_normal_images_are_of_the_product_whose_marked_photos_lie_nearest(make, photos, caplog):
+    """Also of one product alone, of which other products' are none."""
+    names = ["metal/bad/0.png", "metal/good/1.png", "wood/2.png", "wood/3.png", "other/4.png"]
+    for number, name in enumerate(names):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(photos / f"{number % 4}.png", photos / name)
+    changes = {"images": [{"id": number + 1, "file_name": name} for number, name in enumerate(names)]}
+    marks = (0, "metal/dent", DENT), (2, "wood/dent", SCRATCH)
+    with caplog.at_level(logging.WARNING, "adiff"):
+        made = make(*marks, changes=changes)
+    assert {key: [path.name for path in paths] for key, paths in read_dataset(made.out).normals.items()} == {
+        "metal": ["1.png"], "wood": ["3.png"],
+    }  # fmt: skip
+    assert made.normals == 2 and caplog.messages == [
+        "photos without marks: 1; they are left out, as they may be of any of metal, wood; put each product's photos "
+        "into a folder of their own"
+    ]
+    one = make(*marks, out=photos.parent / "one", changes=changes, labels=["metal/dent"])
+    assert [path.name for path in read_dataset(one.out).normals["metal"]] == ["1.png"]
+    assert make(*marks, out=photos.parent / "as-one", changes=changes, as_one="dent").normals == 3
+
+
 @pytest.mark.parametrize("label", ["good", "Good", "normal", "OK", "metal/good"])
 def test_what_is_marked_as_good_is_normal(make, caplog, label):
     """By the photo as a whole, a box or an outline."""

@@ -85,6 +85,16 @@ def test_photos_without_a_defect(tmp_path, caplog):
     assert "3.jpg" in caplog.text
 
 
+def test_normal_images_of_several_products(tmp_path):
+    """Of VisA, and of BTAD."""
+    root = tmp_path / "sets"
+    save(root, [f"candle/Data/Images/{name}.JPG" for name in ("Anomaly/0", "Normal/0", "Normal/1")],
+         ["candle/Data/Masks/Anomaly/0.png"])  # fmt: skip
+    save(root, [f"01/{name}.png" for name in ("test/ko/0", "test/ok/1", "train/ok/2")], ["01/ground_truth/ko/0.png"])
+    out = write_dataset(read_annotations([root]), tmp_path / "out").out
+    assert len(list(out.glob("candle/train/good/*"))) == len(list(out.glob("01/train/good/*"))) == 2
+
+
 @pytest.mark.parametrize("value", [1, 3, 127, 128, 255])
 def test_numbers_as_marks(tmp_path, value):
     save(tmp_path, ["7.jpg"], ["7.png"], value)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from adiff.backbone import load_backbone
+from adiff.backbone.diffusers_host import _fingerprint
 from adiff.backbone.layout import METADATA, NULL_CONTEXT, TEXT, UNET
 from adiff.backbone.loading import load_folder, load_single_file, save_single_file
 from adiff.backbone.weights import open_weights
@@ -304,6 +305,17 @@ def test_a_diffusers_folder_is_read(parts, text_encoder, folder):
     for name, tensor in parts.vae.state_dict().items():
         assert torch.equal(found.vae.state_dict()[name], tensor)
     torch.testing.assert_close(found.null_context, empty_prompt(text_encoder))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_fingerprint_is_the_same_however_a_models_weights_are_stored(parts, file, folder, tmp_path, dtype):
+    """In a file or a diffusers folder, whole or halved; bfloat16 has lost what it goes by."""
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(file).items()}
+    halved = [name for name, tensor in parts.unet.state_dict().items() if "attn2.to_" in name]
+    save_file(tensors, tmp_path / "a.safetensors", metadata={METADATA: json.dumps(EXTRA)})
+    rewrite(folder, "unet", lambda own: own.update({name: own[name].half().to(dtype) for name in halved}))
+    found = [load_single_file(tmp_path / "a.safetensors"), load_folder(folder), parts]
+    assert len({_fingerprint(one) for one in found}) == 1
 
 
 def test_the_half_precision_of_a_folder_is_read_where_it_is_all_there_is(parts, folder):

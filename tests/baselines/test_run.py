@@ -112,6 +112,19 @@ def test_files_that_changed_under_their_names_are_another_run(start, normals, tm
         assert listing(whole) == before
 
 
+def test_a_texture_that_changed_under_its_name_is_another_run(normals, shots, tmp_path):
+    texture = tmp_path / "textures" / "t.png"
+    write_png(texture, np.full((8, 8, 3), 9, np.uint8))
+    start = partial(paste_run, "draem", KEY, shots, normals, out=tmp_path / "run", count=2, textures=[texture])
+    start()
+    then = texture.read_bytes()
+    write_png(texture, np.full((8, 8, 3), 99, np.uint8))
+    with pytest.raises(InputError, match=r"another run \(texture_digests.t.png [0-9a-f]{16}, now "):
+        start()
+    texture.write_bytes(then)
+    assert len(start().pairs) == 2
+
+
 def test_readers_of_runs_take_it(start, normals, tmp_path):
     out = start(command="adiff paste DATA").out
     run = read_run(out)

@@ -56,7 +56,14 @@ def test_a_folder_is_measured_and_the_same_command_goes_on(run, data, cheap, tmp
     assert sorted(row["variant"] for row in rows(out)) == sorted(json.loads(x)["variant"] for x in before.splitlines())
     (out / "mine.txt").write_text("x")
     assert "mine.txt beside its benchmark" in run(*arguments, "--restart").stderr
-    assert (out / "rows.jsonl").exists()
+    (out / "mine.txt").unlink()
+    drawn = ("benchmark", "surfaces", *arguments[6:])
+    for given, told in (
+        ((*arguments[:2], "--product", "wood", *arguments[6:]), "no product 'wood'"),
+        ((*drawn, "--product", "steel"), "no withheld product 'steel'"),
+        ((*drawn, "--shots", "99"), "99 shots of 12 drawn images asked for"),
+    ):
+        assert told in run(*given, "--restart").stderr and (out / "rows.jsonl").exists()
 
 
 @pytest.fixture

@@ -134,30 +134,45 @@ def test_quality_without_packages_or_weights_says_what_else_there_is(refused, da
     assert not (tmp_path / "out").exists()
 
 
-def test_published_quality_goes_by_its_own_names(run, data, made, tmp_path, monkeypatch):
+def test_published_quality_goes_by_its_own_names(run, refused, data, made, tmp_path, monkeypatch):
     pytest.importorskip("lpips")
     pytest.importorskip("torch_fidelity")
     given = {}
 
-    def measured(run, shots, **options):
-        given.update(options, shots=len(shots))
+    def measured(runs, shots, **options):
+        given.update(options, shots=len(shots), runs=len(runs))
         return {"inception_score": 1.5, "ic_lpips": None}
 
     monkeypatch.setattr(published, "measure_published", measured)
-    result = run("evaluate", "quality", data, made, "--shots", "1", "--lpips", "vgg.pth", "--out", tmp_path / "out")
+    shutil.copytree(made, tmp_path / "again")
+    result = run("evaluate", "quality", data, made, tmp_path / "again", "--shots", "1", "--lpips", "vgg.pth",
+                 "--out", tmp_path / "out")  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[2:] == ["| Inception Score | 1.500 |", "| IC-LPIPS | undefined |"]
     assert (given["shots"], given["inception"], given["vgg"].name, given["size"]) == (1, None, "vgg.pth", 256)
-    assert json.loads((tmp_path / "out" / "quality.json").read_text())["shots"] == ["metal/test/scratch/000.png"]
+    record = json.loads((tmp_path / "out" / "quality.json").read_text())
+    assert record["shots"] == ["metal/test/scratch/000.png"] and given["runs"] == len(record["runs"]) == 2
+    shutil.copytree(made, tmp_path / "other")
+    plan = json.loads((made / "run.json").read_text())
+    (tmp_path / "other" / "run.json").write_text(json.dumps({**plan, "defect": "dent"}))
+    told = refused("evaluate", "quality", data, made, tmp_path / "other", "--out", tmp_path / "new")
+    assert "other of metal/dent; images are compared with their own defect's shots: measure each" in told
 
 
 def test_what_does_not_fit_is_refused(refused, data, made, library, tmp_path):
     out = ("--out", tmp_path / "out")
     assert "holds no run.json" in refused("evaluate", "uplift", data, data, *out)
+    for command in ("uplift", "localization", "classification", "quality"):
+        given = ("--features", tmp_path / "none.pth") if command == "quality" else ()
+        told = refused("evaluate", command, data, made, made / ".." / "made", *given, *out)
+        assert f"the run {made / '..' / 'made'} is given twice; give it once" in told
     assert "both --shots and --library" in refused(
         "evaluate", "uplift", data, made, "--shots", "1", "--library", library, *out
     )
     assert "none is recorded" in refused("evaluate", "localization", data, made, "--library", library, *out)
+    for given, why in ((("--textures", data), "a row of DRAEM's"), (("--base", "demo"), "a row that is painted")):
+        told = refused("evaluate", "uplift", data, made, "--row", "real", *given, *out)
+        assert f"{given[0]} does nothing without {why}" in told
     assert "no row 'magic'" in refused("evaluate", "uplift", data, made, "--shots", "1", "--row", "magic", *out)
     plan = json.loads((made / "run.json").read_text())
     (made / "run.json").write_text(json.dumps({**plan, "base": {"name": "v1-5", "fingerprint": "1" * 64}}))

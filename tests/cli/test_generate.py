@@ -71,7 +71,7 @@ def test_pairs_that_are_rejected_at_the_end_are_not_counted(start, runs, tmp_pat
 
 
 def test_options_reach_the_run(start, runs, tmp_path):
-    result = start("-n", "3", "--steps", "7", "--guidance", "1.5", "--reweighting", "paper", "--strength", "0.5",
+    result = start("-n", "3", "--steps", "7", "--guidance", "1.5", "--reweighting", "balanced", "--strength", "0.5",
                    "--distance", "vae", "--blending", "fixed", "--batch", "2", "--no-crop", "--seed", "9",
                    "--severity", "1.25", "--level", "3")  # fmt: skip
     assert result.exit_code == 0, result.stderr
@@ -81,10 +81,27 @@ def test_options_reach_the_run(start, runs, tmp_path):
     settings = call["settings"]
     chosen = ("steps", "guidance", "reweighting", "strength", "level", "distance", "blending", "batch", "crop",
               "severity")  # fmt: skip
-    assert [getattr(settings, name) for name in chosen] == [7, 1.5, "paper", 0.5, 3.0, "vae", "fixed", 2, False, 1.25]
+    assert [getattr(settings, name) for name in chosen] == [
+        7, 1.5, "balanced", 0.5, 3.0, "vae", "fixed", 2, False, 1.25,
+    ]  # fmt: skip
     assert (call["count"], call["seed"], call["out"]) == (3, 9, tmp_path / "run")
     assert [path.name for path in call["normals"]] == ["000.png", "001.png", "002.png"]
     assert type(call["masks"]).__name__ == "LearnedMasks" and call["also"] == []
+    assert start("--restart", "--reweighting", "paper").exit_code == 0 and runs[1]["settings"].reweighting == "paper"
+
+
+@pytest.mark.parametrize(("given", "idle"), [
+    (("--reweighting", "off", "--strength", "0.5"), "--strength does nothing with --reweighting off; leave it out"),
+    (("--reweighting", "off", "--level", "1.25"), "--level does nothing with --reweighting off"),
+    (("--reweighting", "uniform", "--distance", "vae"), "--distance does nothing with --reweighting uniform"),
+    (("--reweighting", "release", "--level", "2"), "--level does nothing with --reweighting release"),
+    (("--preview-decoder", "taesd.safetensors"), "--preview-decoder does nothing with --distance latent"),
+    (("--vary-shots", "--mask-denoise", "0.6"), "--mask-denoise does nothing with --vary-shots"),
+    (("--masks", "drawn", "--mask-denoise", "0.6"), "--mask-denoise does nothing with --masks"),
+])  # fmt: skip
+def test_options_that_would_do_nothing_are_refused(start, given, idle):
+    result = start(*given)
+    assert result.exit_code == 2 and idle in result.stderr
 
 
 @pytest.mark.parametrize(("given", "value"), [((), 2.0), (("--guidance", "3"), 3.0)])
@@ -285,8 +302,8 @@ def test_a_restart_that_is_refused_loses_nothing(start, refused, library, data, 
         (("--encoder", tmp_path / "wide.safetensors", *masks), "32 wide"),
         (("--masks", tmp_path / "none"), "is empty"),
         (("--distance", "preview", *masks), "needs a preview decoder"),
-        (("--preview-decoder", tmp_path / "none.safetensors", *masks), "is not there"),
-        (("--preview-decoder", library, *masks), "no TAESD decoder"),
+        (("--distance", "preview", "--preview-decoder", tmp_path / "none.safetensors", *masks), "is not there"),
+        (("--distance", "preview", "--preview-decoder", library, *masks), "no TAESD decoder"),
     ):
         result = start("-n", "1", "--restart", *bad)
         assert result.exit_code == 2 and said in result.stderr, result.stderr

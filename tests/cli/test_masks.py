@@ -267,6 +267,10 @@ def test_what_does_not_fit_is_refused(refused, library, tmp_path, tiny):
     out = ("--out", tmp_path / "out")
     assert "metal/scratch, metal/hole" in refused("masks", library, "metal/rust", *out)
     assert "PRODUCT/DEFECT" in refused("masks", library, "metal", *out)
+    told = refused("masks", library, "metal/hole", *out, "--foreground", tmp_path, "--margin", "20")
+    assert "--margin does nothing without --edge near, or away" in told
+    told = refused("masks", library, "metal/hole", *out, "--vary-shots", "--mask-denoise", "0.6")
+    assert "--mask-denoise does nothing with --vary-shots" in told
     assert "no library at" in refused("masks", tmp_path / "none.safetensors", "metal/hole", *out)
     write_png(tmp_path / "black" / "a.png", np.zeros((64, 64), bool))
     assert "is empty" in refused("masks", library, "metal/hole", *out, "--foreground", tmp_path / "black")

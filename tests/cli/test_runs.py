@@ -84,7 +84,7 @@ def verify(run, folder):
     def call(*more):
         result = run("run", "verify", folder, "--normals", folder.parent / "normals", "--json", *more)
         told = json.loads(result.stdout)
-        assert result.exit_code == (1 if told["wrong"] else 0)
+        assert result.exit_code == (1 if told["wrong"] else 0) and told.pop("run") == str(folder)
         return told
 
     return call
@@ -198,6 +198,36 @@ def test_a_refined_mask_is_held_against_the_one_that_was_painted(folder, verify)
     assert "differs from n.png by up to 10 levels" in verify()["wrong"][0]
     write_png(folder / "mask" / "000001_asked.png", np.roll(asked, 1))
     assert verify()["wrong"] == ["000001: its mask is no part of the one that was painted"]
+
+
+def test_status_of_several_runs_is_a_line_each_and_their_sum(run, refused, tmp_path):
+    first, second = write_run(tmp_path / "a"), write_run(tmp_path / "b", done=(0, 1, 2), defect="dent")
+    write_json(broken_path(second, 3), {"id": "000003", "normal": "n.png", "reason": "n.png is damaged"})
+    for age, path in zip((6, 6, 1), sorted((second / "pairs").iterdir()), strict=True):
+        os.utime(path, (1e9 - age,) * 2)
+    result = run("run", "status", first, second)
+    assert result.exit_code == 1 and result.stdout.splitlines() == [
+        f"{first}: metal/rust, 5 of 5, 0 left",
+        f"{second}: metal/dent, 3 of 5, 1 broken, 1 left, 0.2 pairs/s, 5 s left at that",
+        "2 runs: 8 of 10, 1 broken, 1 left",
+    ]
+    told = json.loads(run("run", "status", first, second, "--json").stdout)
+    assert [(one["run"], one["done"]) for one in told] == [(str(first), 5), (str(second), 3)]
+    assert all(f"the run {first} is given twice" in refused("run", one, first, first) for one in ("status", "verify"))
+    assert json.loads(run("run", "status", first, "--json").stdout)["run"] == str(first)
+
+
+def test_several_runs_are_verified_each(run, refused, tmp_path):
+    first, second = write_run(tmp_path / "a"), write_run(tmp_path / "b", done=(0,))
+    (first / "image" / "000001.png").unlink()
+    normals = ("--normals", tmp_path / "normals")
+    result = run("run", "verify", first, second, *normals)
+    assert result.exit_code == 1 and result.stdout.splitlines()[0] == f"{first}: 000001: image/000001.png is missing"
+    assert result.stdout.splitlines()[1].startswith(f"{first}: 5 of 5 pairs, things wrong: 1; where")
+    assert result.stdout.splitlines()[2] == f"{second}: 1 of 5 pairs, all of them are whole"
+    told = json.loads(run("run", "verify", first, second, *normals * 2, "--json").stdout)
+    assert [(one["run"], one["pairs"], len(one["wrong"])) for one in told] == [(str(first), 5, 1), (str(second), 1, 0)]
+    assert "--normals given 3 times, RUN 2 times" in refused("run", "verify", first, second, *normals * 3)
 
 
 def test_a_count_beyond_reason_takes_no_time(run, tmp_path):
@@ -393,6 +423,16 @@ def test_normals_that_are_not_there_are_refused(refused, folder, tmp_path):
     assert "does not exist" in refused("run", "verify", folder, "--normals", tmp_path / "none")
 
 
+def test_whole_images_of_a_dual_model_are_compared_with_none(folder, verify):
+    write_run(folder, method="dual")
+    for path in (folder / "pairs").iterdir():
+        write_json(path, {**json.loads(path.read_text()), "normal": None})
+    told = verify()
+    assert told["wrong"] == [] and [note.partition(":")[0] for note in told["notes"]] == [
+        "its images are a dual model's, whole ones"
+    ]
+
+
 def test_the_labels_of_a_pair_belong_to_it(folder, verify):
     for number in (1, 9):
         write_png(folder / "mask" / f"{number:06d}_labels.png", np.zeros((8, 10), np.uint8))
@@ -461,6 +501,6 @@ def test_a_run_as_it_is_generated_is_whole(run, library, data, tmp_path):
     )
     assert run("generate", library, "metal/scratch", *arguments).exit_code == 0
     result = run("run", "verify", tmp_path / "made", "--normals", normals, "--json")
-    assert json.loads(result.stdout) == {"pairs": 3, "wrong": [], "notes": []}, result.stdout
+    assert json.loads(result.stdout) == {"run": str(tmp_path / "made"), "pairs": 3, "wrong": [], "notes": []}
     about = json.loads(run("run", "status", tmp_path / "made", "--json").stdout)
     assert about["batches"] == {"done": 2, "begun": 0, "of": 2, "size": 2} and about["left"] == 0

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from adiff import backbone as backbone_module
 from adiff import training
-from adiff.cli.train import Normalisation, Timesteps
+from adiff.cli.options import Normalisation, Timesteps
 from adiff.datasets.images import write_png
 from adiff.library import load_library, save_library
 from adiff.spatial_encoder import load_encoder
@@ -415,6 +415,12 @@ def test_settings_reach_the_training(run, tiny, data, tmp_path, monkeypatch):
     run("train", data, "--out", tmp_path / "lib.safetensors", "--defect", "hole", *given, *FEW)
     assert loaded == [("demo", None, "bfloat16", [], True)]
     assert seen == [training.AnomalySettings(steps=3, batch=3, timesteps="min-snr", normalisation="release")]
+
+
+@pytest.mark.parametrize("given", [("--normalisation", "release"), ("--encoder", "new"), ("--freeze-encoder",)])
+def test_what_masks_do_not_use_is_refused(refused, tiny, data, tmp_path, given):
+    told = refused("train", data, "--out", tmp_path / "lib.safetensors", "--what", "masks", *given, *FEW)
+    assert f"{given[0]} does nothing with --what masks; leave it out" in told
 
 
 def test_the_choices_are_the_library_s():

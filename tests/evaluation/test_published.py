@@ -89,7 +89,7 @@ def test_a_run_is_measured_and_files_and_packages_are_recorded(work, trunk, monk
     monkeypatch.setattr(published, "InceptionReader", lambda path: lambda image: torch.randn(7, generator=random))
     monkeypatch.setattr(published, "LpipsReader", functools.partial(LpipsReader, net=NET))
     shots, _ = split_shots(read_dataset(work.data, ["metal"], ["scratch"]), ("metal", "scratch"), 2)
-    record = measure_published(read_run(work.run), shots, inception=trunk, vgg=trunk, size=32)
+    record = measure_published([read_run(work.run)], shots, inception=trunk, vgg=trunk, size=32)
     assert 1 <= record["inception_score"] <= 7 and record["inception_score_deviation"] is None
     assert record["ic_lpips"] > 0 and sum(record["clusters"]) == record["images"] == 8
     assert {name: len(one["sha256"]) for name, one in record["networks"].items()} == {"inception": 64, "vgg": 64}

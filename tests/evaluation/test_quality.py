@@ -52,12 +52,14 @@ def test_a_run_is_measured_on_a_network_from_a_file(work, tmp_path, stopper):
     dataset = read_dataset(work.data, ["metal"], ["scratch"])
     shots, _ = split_shots(dataset, ("metal", "scratch"), 2)
     bar = stopper()
-    record = measure_quality(read_run(work.run), shots, file, size=32, progress=bar)
+    record = measure_quality([read_run(work.run)], shots, file, size=32, progress=bar)
     places = [done for done, _ in bar.told]
     assert places == sorted(places) and places[-1] == 8  # it does not go back for the second round
     assert 1 <= record["class_score"] <= 7 and record["class_score_deviation"] is None
     assert sum(record["clusters"]) == record["images"] == 8 and record["cluster_distance"] > 0
     assert record["network"]["file"] == "w.pth" and len(record["network"]["sha256"]) == 64
+    twice = measure_quality([read_run(work.run)] * 2, shots, file, size=32)
+    assert twice["images"] == 16 and twice["clusters"] == [2 * size for size in record["clusters"]]
     assert not {name for name in record if "inception" in name.lower() or "lpips" in name.lower()}
 
 

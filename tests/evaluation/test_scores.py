@@ -69,3 +69,14 @@ def test_what_taught_is_told_by_its_content():
     copy = Example(first.image.copy(), first.mask.copy())
     assert without_taught([tuple(first), tuple(second)], [tuple(copy)]) == [second]
     assert without_taught([tuple(first)], [(copy.image, second.mask)]) == []
+
+
+def test_what_taught_is_told_in_another_decoders_colours():
+    """As of a JPEG, whose colours are coarser than its brightness."""
+    photo = np.random.default_rng(0).integers(80, 176, (16, 16, 3), np.uint8)
+    colours = photo.astype(int) + np.array([50, -17, -50])  # of no brightness, or nearly
+    taught, mask = colours.clip(0, 255).astype(np.uint8), np.eye(16, dtype=bool)
+    assert without_taught([(photo, mask)], [(taught, mask)]) == []
+    photo[3, 5] += 40
+    assert len(without_taught([(photo, mask)], [(taught, mask)])) == 1
+    assert len(without_taught([(photo[1:], mask[1:])], [(taught, mask)])) == 1

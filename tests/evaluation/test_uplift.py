@@ -2,11 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from adiff.datasets.images import write_png
 from adiff.errors import InputError
 from adiff.evaluation import uplift as module
 from adiff.evaluation.localizer import LocalizerSettings
@@ -130,6 +133,13 @@ def test_what_does_not_fit_is_refused(work, tmp_path):
     with pytest.raises(InputError, match=r"another evaluation \(shots differ\)"):
         go(work, tmp_path / "out", rows=("real",))
     mask.write_bytes(before)
+    texture = tmp_path / "t.png"
+    draem = partial(go, work, tmp_path / "draem", rows=("real + draem",), textures=[texture])
+    write_png(texture, np.full((8, 8, 3), 9, np.uint8))
+    draem()
+    write_png(texture, np.full((8, 8, 3), 99, np.uint8))
+    with pytest.raises(InputError, match=r"another evaluation \(texture_digests differ\)"):
+        draem()
     with pytest.raises(InputError, match=r"another evaluation \(count differ\)"):
         go(work, tmp_path / "out", rows=("real",), count=4)
     with pytest.raises(InputError, match="9 synthetic pairs asked for; 8 pairs"):

@@ -4,6 +4,7 @@ import pytest
 
 from adiff.errors import InputError
 from adiff.generation import GenerationSettings, MaskSampling
+from adiff.generation.settings import idle
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,15 @@ def test_impossible_settings_are_refused(given, said):
 def test_impossible_mask_sampling_is_refused(given):
     with pytest.raises(InputError, match=next(iter(given))):
         MaskSampling(**given)
+
+
+@pytest.mark.parametrize(("mode", "of_mode"), [
+    ("balanced", set()), ("uniform", {"distance", "preview_decoder"}), ("paper", {"level"}), ("release", {"level"}),
+    ("off", {"strength", "level", "distance", "preview_decoder"}),
+])  # fmt: skip
+def test_settings_that_do_nothing(mode, of_mode):
+    assert set(idle(mode, "preview")) == of_mode and set(idle(mode, "vae")) == of_mode | {"preview_decoder"}
+    assert all(other in ("reweighting", "distance") for other in idle(mode, "vae").values())
 
 
 def test_a_preview_decoder_is_asked_for_only_where_it_measures():

@@ -238,6 +238,9 @@ def test_the_command_holds_what_is_not_the_default_and_parses(tmp_path):
     assert [*made.params["defects"]] == ["metal/rust", "metal/dent", "metal/two words"]
     assert len(made.params["masks"]) == 3
     assert "--eta" not in words and "--guidance" not in words
+    plan["settings"] |= {"level": 3.0, "strength": 0.5}  # the level does nothing with `paper`, and would be refused
+    words = shlex.split(rebuilt_command(plan))
+    assert "--level" not in words and "--strength" in words
 
 
 @pytest.mark.parametrize(

@@ -61,5 +61,5 @@ def test_names_are_as_long_as_it_takes(tmp_path):
 
 
 def test_what_cannot_be_compared_is_refused(runs):
-    with pytest.raises(InputError, match="the same run is given twice"):
+    with pytest.raises(InputError, match="is given twice; give it once"):
         report_of_runs([runs[0], runs[0] / ".." / "run"])
