@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adiff.cli.generated import tell_missing
-from adiff.cli.jobs import of_their_names, placed_on
+from adiff.cli.jobs import are_models_own, of_their_names, placed_on
 from adiff.errors import InputError
 from adiff.generation.run import RunResult
 
@@ -42,6 +42,15 @@ def test_other_records_say_nothing(tmp_path, text):
     assert placed_on(paths, NORMALS) == []
     (tmp_path / "masks.json").write_text(text)
     assert placed_on(paths, NORMALS) == []
+
+
+def test_masks_that_adiff_masks_placed_on_nothing_are_the_model_s_own(tmp_path):
+    paths = [tmp_path / name for name in FILES]
+    assert not are_models_own(paths)
+    for told, own in ([{}] * 3, True), ([{}, {}, {"foreground": "a.png"}], False), ([{}] * 2, False):
+        masks = [{"file": file, **one} for file, one in zip(FILES, told, strict=False)]
+        (tmp_path / "masks.json").write_text(json.dumps({"masks": masks}))
+        assert are_models_own(paths) is own
 
 
 def test_masks_of_the_names_of_normals():
