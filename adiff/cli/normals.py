@@ -15,9 +15,8 @@ def normals_of(product: str, folder: Path) -> list[Path]:
 
     Raises InputError for a folder with masks beside its photos: these show defects, and masks would pass for photos.
     """
-    from ..annotations.pictures import told_apart
+    from ..annotations.pictures import masks_among
     from ..datasets.readers import NORMAL_FOLDERS, list_images
-    from ..storage import composed
 
     inner = (f"{product}/train/good", product, "train/good", *NORMAL_FOLDERS)
     own = [folder / place for place in inner if (folder / place).is_dir()]
@@ -26,8 +25,8 @@ def normals_of(product: str, folder: Path) -> list[Path]:
     except InputError as error:
         places = "" if own or not folder.is_dir() else f", or in its {', '.join(inner[:-1])} or {inner[-1]}"
         raise InputError(f"normal images of {product}: {error}{places}") from error
-    if masks := told_apart([((composed(path.stem),), path) for path in found])[1]:
-        names = listed(path.name for _, path in masks)
+    if masks := masks_among(found):
+        names = listed(path.name for path in masks)
         raise InputError(f"normal images of {product}: {found[0].parent} holds masks beside its photos, which may show "
                          f"defects ({names}); give a folder of normal images alone")  # fmt: skip
     return found
