@@ -46,3 +46,13 @@ def test_photos_that_a_camera_saved_twice_are_normal_images(tmp_path, twin, nois
     Image.fromarray(np.uint8(noise > 128) * 255).save(there[1])  # it could be a mask
     with pytest.raises(InputError, match=f"masks beside its photos, which may show defects .{twin}"):
         normals_of("metal", tmp_path)
+
+
+def test_images_in_further_folders_are_not_taken_and_told(tmp_path, caplog):
+    save(tmp_path / "day 1", "1.png"), save(tmp_path / "day 2", "1.png"), save(tmp_path / ".hidden", "1.png")
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(InputError, match="normal or good; its folders hold some, .* alone: day 1, day 2$"):
+        normals_of("metal", tmp_path)
+    there = save(tmp_path, "1.png")
+    assert normals_of("metal", tmp_path) == there
+    assert caplog.messages == [f"{tmp_path}: the images in its folders are not taken: day 1, day 2"]
