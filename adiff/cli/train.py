@@ -118,6 +118,7 @@ def train(
     Each shot is drawn and encoded in 16 augmented views, once, before the first step.
     """
     from ..datasets.readers import read_dataset
+    from ..evaluation.splits import tell_untested
     from ..learning import check_finite, open_shots
     from ..library import KIND
     from ..tensor_files import check_replaced
@@ -131,6 +132,8 @@ def train(
 
     with joined() as device, nullcontext() if is_first() else _silence():
         opened = open_shots(read_dataset(data, product or (), defect or ()), shots)
+        for key, of_key in opened.items():
+            tell_untested(data, key, *([data / name for name in names] for names in (of_key.files, of_key.held_out)))
         from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
 
         backbone = load_backbone(base, device, precision.value, parse_loras(lora), compiled)
