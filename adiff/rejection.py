@@ -30,6 +30,8 @@ def reject_pairs(folder: Path, numbers: Sequence[int]) -> None:
     attempt = tries_of(read_plan(folder)) - 1
     made = made_ids(folder)
     if missing := [number for number in numbers if number not in made]:
+        if reject_path(folder, missing[0], attempt).exists():
+            raise InputError(f"pair {missing[0]:06d} of {folder} is a reject already; leave it out")
         raise InputError(f"{folder} holds no pair {missing[0]:06d}; the names in {folder / 'image'} are those it has")
     with join_run(folder):
         for number in numbers:

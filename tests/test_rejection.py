@@ -74,8 +74,10 @@ def test_a_reject_that_broke_a_limit_is_put_back_with_its_reasons(folder):
 
 def test_nothing_is_done_where_one_does_not_fit(folder):
     before = listing(folder)
-    with pytest.raises(InputError, match="holds no pair 000003"):
+    with pytest.raises(InputError, match="pair 000003 of .* is a reject already; leave it out"):
         reject_pairs(folder, [0, 3])
+    with pytest.raises(InputError, match="holds no pair 000009"):
+        reject_pairs(folder, [0, 9])
     with pytest.raises(InputError, match="has no reject of pair 000001"):
         put_back(folder, [3, 1])
     with pytest.raises(InputError, match="pair 000002 of .* exists, though a try of it was rejected"):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,9 @@ FEW = 8
 CLEAR = 0.9
 """Share of a soft mask's pixels within an eighth of full scale from black or white, at least; of a photo's they are
 fewer."""
+
+LOOKED_AT = 16
+"""Pictures that differ from others in their suffix alone, of which so many are opened to see if they are masks."""
 
 Place = tuple[str, ...]
 """Where a file lies: the names of the folders and its stem, composed."""
@@ -120,6 +123,26 @@ def told_apart(pictures: Sequence[tuple[Place, Path]]) -> tuple[Files, list[tupl
         else:
             photos[place] = paths[0]
     return photos, masks
+
+
+def masks_among(files: Sequence[Path]) -> list[Path]:
+    """Return the files of one folder that are masks of others in it: called so, or of their stem and black and white.
+
+    Of those that differ in their suffix alone the first LOOKED_AT are opened; a camera may have saved photos twice.
+    """
+    stems = Counter(composed(path.stem) for path in files)
+    called = [path for path in files if (e := ENDING.fullmatch(composed(path.stem))) and e[1] in stems]
+    twins = [path for path in files if stems[composed(path.stem)] > 1 and path.suffix.lower() not in LOSSY]
+    return called or [path for path in twins[:LOOKED_AT] if _is_mask(path)]
+
+
+def _is_mask(path: Path) -> bool:
+    """Whether a picture opens, and could be a mask by its levels."""
+    try:
+        _opened(path)
+    except InputError:
+        return False
+    return True
 
 
 def _matched(photos: Files, masks: Sequence[tuple[Place, Path]]) -> dict[Path, list[Path]]:

@@ -54,7 +54,7 @@ class OneLineErrors(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            _say("stopped", str(stop) or "nothing is kept")
+            _say("stopped", str(stop) or "nothing was changed")
             raise typer.Exit(STOPPED) from None
         except (InputError, OSError) as error:
             if ctx.params.get("debug") or getattr(error, "errno", None) == errno.EPIPE:

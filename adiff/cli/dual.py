@@ -16,6 +16,7 @@ from .begun import state_folder, what_is_left
 from .destination import clear_runs
 from .generate import PAIRS
 from .generated import counted
+from .learned import shots_to_learn
 from .normals import PLACES, normals_of
 from .options import (
     Base,
@@ -243,10 +244,8 @@ def one_defect(
     data: Path, product: str | None, defect: str | None, shots: int | None, why: str
 ) -> tuple[Key, Shots]:  # fmt: skip
     """The one defect that is meant, and its shots; InputError, which begins with `why`, if there are several."""
-    from ..datasets.readers import read_dataset
-    from ..learning import open_shots
 
-    opened = open_shots(read_dataset(data, [product] if product else (), [defect] if defect else ()), shots)
+    opened = shots_to_learn(data, [product] if product else (), [defect] if defect else (), shots)
     if len(opened) > 1:
         names = ", ".join("/".join(key) for key in sorted(opened)[:5])
         raise InputError(f"{why}, and there are {len(opened)} ({names}); give --product and --defect")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ..errors import all_reasons
 from ..run_record import BROKEN, NO_MASK, read_plan
 from .cluster import Incomplete
 
@@ -83,7 +84,6 @@ def tell_missing(results: Sequence[RunResult], count: int, name: Callable[[Path]
             )  # fmt: skip
     broken = [one for result in results for one in result.broken if not one.get(NO_MASK)]
     if broken:
-        raise Incomplete(
-            f"pairs that were not made: {len(broken)}, the first as {broken[0].get('reason')}; put its normal image "
-            "right, then give the same command again"
-        )
+        why = all_reasons(one.get("reason") for one in broken)
+        raise Incomplete(f"pairs that were not made: {len(broken)}, as {why}; put these normal images right, then give "
+                         "the same command again")  # fmt: skip

@@ -191,7 +191,8 @@ def mask_source(
     from ..masks import MaskRules
 
     if files is not None:
-        return FolderMasks(files, of_their_names(files, normals) if by_name else placed_on(files, normals))
+        named = of_their_names(files, normals) if by_name else placed_on(files, normals)
+        return FolderMasks(files, named, square=are_models_own(files))
     if vary:
         return ShotMasks(shot_masks_of(entry))
     check_has_masks(entry)
@@ -226,14 +227,7 @@ def placed_on(files: Sequence[Path], normals: Sequence[Path]) -> list[str | None
     One that was placed on a foreground of the user's belongs on the normal image of the same stem, unless none of them
     has one. Raises InputError for a damaged record, and for one of masks that are not all there.
     """
-    record = files[0].parent / RECORD
-    if not record.is_file():
-        return []
-    content = read_json_object(record, "remove it to use the masks beside it on any normal image")
-    if content.get("finished") is False:
-        raise InputError(f"{record.parent} lacks masks: `adiff masks` was interrupted there; give that command again")
-    told = content.get("masks")
-    about = {one.get("file"): one for one in told if isinstance(one, dict)} if isinstance(told, list) else {}
+    about = _recorded(files[0].parent)
     named, grounds = (
         [name if isinstance(name := about.get(path.name, {}).get(key), str) else None for path in files]
         for key in ("normal", "foreground")
@@ -244,3 +238,21 @@ def placed_on(files: Sequence[Path], normals: Sequence[Path]) -> list[str | None
     if not any(ground and Path(ground).stem in own for ground in grounds):
         return []
     return [ground and own.get(Path(ground).stem, ground) for ground in grounds]
+
+
+def are_models_own(files: Sequence[Path]) -> bool:
+    """Whether all masks of a folder are such as `adiff masks` made, and placed on nothing."""
+    about = _recorded(files[0].parent)
+    return all(path.name in about and "foreground" not in about[path.name] for path in files)
+
+
+def _recorded(folder: Path) -> dict[str, dict]:
+    """What `adiff masks` recorded of each mask of a folder, by file; raises InputError as `placed_on`."""
+    record = folder / RECORD
+    if not record.is_file():
+        return {}
+    content = read_json_object(record, "remove it to use the masks beside it on any normal image")
+    if content.get("finished") is False:
+        raise InputError(f"{folder} lacks masks: `adiff masks` was interrupted there; give that command again")
+    told = content.get("masks")
+    return {str(one.get("file")): one for one in told if isinstance(one, dict)} if isinstance(told, list) else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from ..learning import Shots
     from ..library import Defect, Key, Library
     from .begun import Todo
+
+
+def shots_to_learn(
+    data: Path, products: Sequence[str], defects: Sequence[str], count: int | None
+) -> dict[Key, Shots]:  # fmt: skip
+    """Open what is asked for of a data set; warns of defects that could then not be tested on. Raises InputError."""
+    from ..datasets.readers import read_dataset
+    from ..evaluation.splits import tell_untested
+    from ..learning import open_shots
+
+    opened = open_shots(read_dataset(data, products, defects), count)
+    for key, shots in opened.items():
+        tell_untested(data, key, *([data / name for name in names] for names in (shots.files, shots.held_out)))
+    return opened
 
 
 def say_what_is_learned(

@@ -161,6 +161,8 @@ def note(
     from ..library_edit import revise
 
     notes = {"author": author, "licence": licence, "notes": text}
+    if tags is None and not any(value is not None for value in notes.values()):
+        raise InputError(f"nothing to note on {name}; give --author, --licence, --text or --tags")
     words = None if tags is None else tags.split(",")
     edit_library(file, lambda opened: revise(opened, name, notes=notes, tags=words))
     typer.echo(f"{file}: {name} is noted")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from ..errors import InputError, listed
+
+logger = logging.getLogger("adiff")
 
 PLACES = "in DIR, DIR/train/good, DIR/normal, DIR/good, DIR/PRODUCT or DIR/PRODUCT/train/good"
 """What `normals_of` takes, for the help of --normals."""
@@ -13,11 +16,11 @@ PLACES = "in DIR, DIR/train/good, DIR/normal, DIR/good, DIR/PRODUCT or DIR/PRODU
 def normals_of(product: str, folder: Path) -> list[Path]:
     """A product's normal images: in the first of the folders in `folder` that PLACES names, else in itself.
 
-    Raises InputError for a folder with masks beside its photos: these show defects, and masks would pass for photos.
+    Those in further folders within it are not taken, which is said. Raises InputError for a folder with masks beside
+    its photos: these show defects, and masks would pass for photos.
     """
-    from ..annotations.pictures import told_apart
+    from ..annotations.pictures import masks_among
     from ..datasets.readers import NORMAL_FOLDERS, list_images
-    from ..storage import composed
 
     inner = (f"{product}/train/good", product, "train/good", *NORMAL_FOLDERS)
     own = [folder / place for place in inner if (folder / place).is_dir()]
@@ -25,9 +28,20 @@ def normals_of(product: str, folder: Path) -> list[Path]:
         found = list(list_images(own[0] if own else folder))
     except InputError as error:
         places = "" if own or not folder.is_dir() else f", or in its {', '.join(inner[:-1])} or {inner[-1]}"
-        raise InputError(f"normal images of {product}: {error}{places}") from error
-    if masks := told_apart([((composed(path.stem),), path) for path in found])[1]:
-        names = listed(path.name for _, path in masks)
+        told = f"; its folders hold some, but each is taken alone: {listed(bare)}" if (bare := _within(folder)) else ""
+        raise InputError(f"normal images of {product}: {error}{places}{told}") from error
+    if masks := masks_among(found):
+        names = listed(path.name for path in masks)
         raise InputError(f"normal images of {product}: {found[0].parent} holds masks beside its photos, which may show "
                          f"defects ({names}); give a folder of normal images alone")  # fmt: skip
+    if within := _within(found[0].parent):
+        logger.warning("%s: the images in its folders are not taken: %s", found[0].parent, listed(within))
     return found
+
+
+def _within(folder: Path) -> list[str]:
+    """Names of the folders in a folder that hold images."""
+    from ..datasets.images import SUFFIXES
+
+    inner = sorted(path for path in folder.glob("[!.]*/") if path.is_dir())
+    return [path.name for path in inner if any(one.suffix.lower() in SUFFIXES for one in path.iterdir())]

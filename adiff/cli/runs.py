@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import run_record
-from ..errors import InputError
+from ..errors import InputError, all_reasons
 from ..run_record import PASTING, record_paths
 from ..workers import workers_of
 from .app import keeping, printable
@@ -315,8 +315,8 @@ def told_of(plan: Plan, about: dict[str, Any]) -> dict[str, str]:
         reasons = ", ".join(f"{name} {number}" for name, number in about["rejects"]["reasons"].items())
         lines["rejects"] = f"{tries} ({reasons}), in {folder}/{run_record.REJECTS}"
     if about["broken"]:
-        first = about["broken"][0]
-        lines["broken"] = f"{len(about['broken'])}, the first is {first['id']}: {first['reason']}"
+        first, why = about["broken"][0], all_reasons(one["reason"] for one in about["broken"])
+        lines["broken"] = f"{len(about['broken'])}, the first is {first['id']}: {why}"
     if plan.guidance:
         found = ", ".join(f"{value:g} for {defect}" for defect, value in plan.guidance.items())
         lines["guidance"] = f"found: {found}"

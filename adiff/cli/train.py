@@ -33,7 +33,7 @@ from .begun import (
     what_is_left,
 )
 from .command import check_idle
-from .learned import say_what_is_learned, say_what_was_learned
+from .learned import say_what_is_learned, say_what_was_learned, shots_to_learn
 from .options import Base, Data, Loras, Precision, PrecisionName, Resume, Seed, What, of_model, of_training, parse_loras
 from .progress import CliProgress
 
@@ -103,8 +103,7 @@ def train(
 
     Each shot is drawn and encoded in 16 augmented views, once, before the first step.
     """
-    from ..datasets.readers import read_dataset
-    from ..learning import check_finite, open_shots
+    from ..learning import check_finite
     from ..library import KIND
     from ..tensor_files import check_replaced
 
@@ -118,7 +117,7 @@ def train(
     from ..training.processes import is_first, joined
 
     with joined() as device, nullcontext() if is_first() else _silence():
-        opened = open_shots(read_dataset(data, product or (), defect or ()), shots)
+        opened = shots_to_learn(data, product or (), defect or (), shots)
         from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
 
         backbone = load_backbone(base, device, precision.value, parse_loras(lora), compiled)

@@ -8,6 +8,7 @@ one of its own.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections import Counter
@@ -83,9 +84,8 @@ def read_split(
     testing = {d: tuple(shot for shot in rest if group_of(shot.image) not in known) for d, rest in resting.items()}
     for defect, test in testing.items():
         if not test:
-            rest = resting[defect]
-            left = f"the other {len(rest)} share a group with shots that do" if rest else "there are no others"
-            raise InputError(f"no shot of {product}/{defect} is left to test on: {len(teaching[defect])} teach, {left}")
+            files = ([shot.image for shot in shots] for shots in (teaching[defect], resting[defect]))
+            raise InputError(_untested((product, defect), *files, group_of))
     normals, good = _normals(root, product, dataset.normals.get(product, ()), group_of, known)
     test_normals = tuple(path for path in good if group_of(path) not in known)
     seen = {group_of(shot.image) for test in testing.values() for shot in test} | {group_of(p) for p in test_normals}
@@ -101,6 +101,32 @@ def read_split(
                        "shot that teaches", product, ", ".join(wanted), untested[0], len(rest), untested[1], len(good))
     dropped |= set(normals) - set(train_normals) | set(good) - set(test_normals)
     return Split(root, train, test, train_normals, test_normals, tuple(sorted(dropped)))
+
+
+def _untested(
+    key: tuple[str, str], taught: Sequence[Path], rest: Sequence[Path], group_of: Callable[[Path], Hashable]
+) -> str:
+    """That nothing of a defect is left to test on, and from how many of its shots it could be learned instead."""
+    if not rest:
+        return f"no shot of {'/'.join(key)} is left to test on: {len(taught)} teach, there are no others"
+    groups, remedy = list(map(group_of, (*taught, *rest))), "add photos of other objects"
+    for fewer in range(len(taught) - 1, 0, -1):
+        if left := sum(group not in groups[:fewer] for group in groups):
+            remedy = f"`adiff train --shots {fewer}` would leave {left}"
+            break
+    return (f"no shot of {'/'.join(key)} is left to test on: {len(taught)} teach, the other {len(rest)} share a group "
+            f"with shots that do; {remedy}")  # fmt: skip
+
+
+def tell_untested(root: Path, key: tuple[str, str], taught: Sequence[Path], rest: Sequence[Path]) -> None:
+    """Warn if a defect that is learned from some of its photos cannot be tested on the rest, because of groups.json.
+
+    A file of that name that is none of ours says nothing.
+    """
+    with contextlib.suppress(InputError):
+        group_of = read_groups(root, key[0])
+        if rest and {*map(group_of, rest)} <= {*map(group_of, taught)}:
+            logger.warning("%s", _untested(key, taught, rest, group_of))
 
 
 def split_shots(

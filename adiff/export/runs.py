@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..datasets.images import Photo, name_of, read_mask, read_photo
-from ..errors import InputError
+from ..errors import InputError, all_reasons
 from ..library import check_name
 from ..progress import Progress
 from ..run_record import check_once, read_plan, record_paths
@@ -253,7 +253,7 @@ def check_normals(normals: Mapping[str, Sequence[Path]], progress: Progress) -> 
         progress.update(number)
     progress.finish()
     if broken:
-        raise InputError(f"normal images that do not open: {len(broken)}, the first as {broken[0]}; put them right or "
+        raise InputError(f"normal images that do not open: {len(broken)}, as {all_reasons(broken)}; put them right or "
                          "take them out of their folder, then give the same command again")  # fmt: skip
     return names
 

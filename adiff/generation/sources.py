@@ -60,11 +60,13 @@ class FolderMasks:
     """Masks in files, one each, taken in turn; each is resized to its photo if they differ.
 
     normals: of each mask the name of the normal image that it was placed on, and is painted into, or None where any
-    will do; () if that is so for all.
+    will do; () if that is so for all. square: whether they are the model's own, which lie on a photo that is not square
+    as those of `LearnedMasks` do.
     """
 
     paths: Sequence[Path]
     normals: Sequence[str | None] = ()
+    square: bool = False
 
     def __post_init__(self) -> None:
         if not self.paths:
@@ -96,7 +98,11 @@ class FolderMasks:
         found = []
         for number, photo in zip(batch.ids, photos, strict=True):
             (path,) = self.files(number, photo.path)
-            mask = fitted(read_mask(path).mask, photo, path)
+            mask = read_mask(path).mask
+            if self.square and mask.shape[0] == mask.shape[1]:
+                mask = _on_photo(mask, photo, rng_for(batch.seed, "mask place", number))
+            else:
+                mask = fitted(mask, photo, path)
             found.append(mask if isinstance(mask, NoMask) else (mask, {"kind": "file", "path": path.name}))
         return found
 

@@ -43,6 +43,8 @@ class Measure:
         """Return a value as it is shown."""
         if value is None:
             return NOTHING
+        if self.whole:  # the median of an even number of them may lie between two
+            return f"{value:.1f}".removesuffix(".0")
         return f"{100 * value:.1f} %" if self.percent else f"{value:.{self.digits}f}"
 
 
@@ -70,7 +72,8 @@ MEASURES = (
     ),
     Measure(
         "refined_iou",
-        "overlap of the mask that was painted with the part of it that changed (Otsu's threshold): 1 is all of it",
+        "overlap of the mask that was painted with the part of it that changed (Otsu's threshold): 1 is all of it, "
+        "or that nothing did, which fill tells",
         ends=(0, 1),
     ),
     Measure("area", "share of the image that the mask covers", percent=True),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..contact_sheet import Block, StoredPairs, measure_of
-from ..errors import InputError
+from ..errors import InputError, all_reasons
 from ..generation import GenerationSettings
 from ..generation.settings import idle
 from ..run_record import (
@@ -127,7 +127,7 @@ def _broken(run: Path) -> tuple[str, ...]:
     broken = read_broken(run)
     if not broken:
         return ()
-    return (f"Pairs that could not be made: {len(broken)}, the first as {broken[0].get('reason')}.",)
+    return (f"Pairs that could not be made: {len(broken)}, as {all_reasons(one.get('reason') for one in broken)}.",)
 
 
 def _table(value: Any) -> dict[str, Any]:

@@ -142,6 +142,18 @@ def test_errors_are_one_line_and_a_code(raised, code, line):
     assert (result.exit_code, result.stderr, result.stdout) == (code, line + "\n", "")
 
 
+def test_stopped_before_its_work_a_command_does_not_say_that_what_was_there_is_lost():
+    """Of a run that is begun and given again: while the model is loaded."""
+    app = make_app(KeyboardInterrupt())
+
+    @app.command()
+    def load():
+        raise KeyboardInterrupt
+
+    result = CliRunner().invoke(app, ["load"])
+    assert (result.exit_code, result.stderr) == (130, "stopped: nothing was changed\n")
+
+
 @pytest.mark.parametrize("how", ["option", "environment"])
 def test_debug_shows_the_traceback(how):
     arguments = ["--debug", "work"] if how == "option" else ["work"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adiff.cli.generated import tell_missing
-from adiff.cli.jobs import of_their_names, placed_on
+from adiff.cli.jobs import are_models_own, of_their_names, placed_on
 from adiff.errors import InputError
 from adiff.generation.run import RunResult
 
@@ -44,6 +44,15 @@ def test_other_records_say_nothing(tmp_path, text):
     assert placed_on(paths, NORMALS) == []
 
 
+def test_masks_that_adiff_masks_placed_on_nothing_are_the_model_s_own(tmp_path):
+    paths = [tmp_path / name for name in FILES]
+    assert not are_models_own(paths)
+    for told, own in ([{}] * 3, True), ([{}, {}, {"foreground": "a.png"}], False), ([{}] * 2, False):
+        masks = [{"file": file, **one} for file, one in zip(FILES, told, strict=False)]
+        (tmp_path / "masks.json").write_text(json.dumps({"masks": masks}))
+        assert are_models_own(paths) is own
+
+
 def test_masks_of_the_names_of_normals():
     assert of_their_names([Path("m/c.png"), Path("m/a_MASK.png")], NORMALS) == ["c.jpg", "a.jpg"]
     with pytest.raises(InputError, match="normals holds a.jpg and another image of that name"):
@@ -72,5 +81,8 @@ def test_pairs_without_a_mask_are_told_and_broken_normals_are_an_error(caplog):
     with caplog.at_level(logging.WARNING, "adiff"):
         tell_missing([RunResult(Path("run"), [], 0.0, broken=[lacking])], 9)
     assert "1 of 9 pairs have no mask and are missing, the first as only 1 of 2 masks passed" in caplog.text
-    with pytest.raises(InputError, match="pairs that were not made: 1, the first as cut short"):
+    with pytest.raises(InputError, match="pairs that were not made: 1, as cut short"):
         tell_missing([RunResult(Path("run"), [], 0.0, broken=[lacking, {"reason": "cut short"}])], 9)
+    many = [{"reason": f"{number // 2}.png is cut short"} for number in range(14)]
+    with pytest.raises(InputError, match="made: 14, as 0.png is cut short; 1.png is .*4.png is cut short; 2 more; put"):
+        tell_missing([RunResult(Path("run"), [], 0.0, broken=many)], 20)

@@ -212,7 +212,7 @@ def test_note_in_the_file(run, lib):
         (("rename", "metal/hole", "metal/x"), "holds no 'metal/hole'"),
         (("remove", "metal/hole"), "holds no 'metal/hole'"),
         (("remove", "metal/rust", "metal/dent"), "nothing would be left"),
-        (("note", "metal/rust"), "nothing to note"),
+        (("note", "metal/rust"), "nothing to note on metal/rust; give --author, --licence, --text or --tags"),
         (("note", "metal/hole", "--author", "Ada"), "holds no 'metal/hole'"),
     ],
 )

@@ -15,6 +15,11 @@ def save(folder, *names):
     return [folder / name for name in names]
 
 
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).integers(60, 200, (16, 16), dtype=np.uint8)
+
+
 @pytest.mark.parametrize("place", ["", "good", "normal", "train/good", "metal", "metal/train/good"])
 def test_places(tmp_path, place):
     there = save(tmp_path / place, "1.png", "2.png")
@@ -30,3 +35,24 @@ def test_photos_with_masks_are_no_normal_images(tmp_path, names):
     assert names[1] in str(told.value) and str(told.value).endswith("give a folder of normal images alone")
     there = save(tmp_path / "normal", "3.png")
     assert normals_of("metal", tmp_path) == there
+
+
+@pytest.mark.parametrize("twin", ["1.png", "1.bmp"])
+def test_photos_that_a_camera_saved_twice_are_normal_images(tmp_path, twin, noise):
+    there = save(tmp_path, "1.jpg", twin, "2.png")
+    for path in there:
+        Image.fromarray(noise).save(path)
+    assert set(normals_of("metal", tmp_path)) == set(there)
+    Image.fromarray(np.uint8(noise > 128) * 255).save(there[1])  # it could be a mask
+    with pytest.raises(InputError, match=f"masks beside its photos, which may show defects .{twin}"):
+        normals_of("metal", tmp_path)
+
+
+def test_images_in_further_folders_are_not_taken_and_told(tmp_path, caplog):
+    save(tmp_path / "day 1", "1.png"), save(tmp_path / "day 2", "1.png"), save(tmp_path / ".hidden", "1.png")
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(InputError, match="normal or good; its folders hold some, .* alone: day 1, day 2$"):
+        normals_of("metal", tmp_path)
+    there = save(tmp_path, "1.png")
+    assert normals_of("metal", tmp_path) == there
+    assert caplog.messages == [f"{tmp_path}: the images in its folders are not taken: day 1, day 2"]

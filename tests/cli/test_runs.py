@@ -55,7 +55,7 @@ def test_pairs_are_rejected_and_put_back(run, refused, folder):
     assert run("run", "verify", folder, "--json").exit_code == 0
     assert run("run", "restore", folder, "3").stdout == f"1 pair put back; 4 pairs in {folder}\n"
     assert "'x' is no pair's number" in refused("run", "reject", folder, "x")
-    assert "holds no pair 000001" in refused("run", "reject", folder, "1")
+    assert "pair 000001 of" in (told := refused("run", "reject", folder, "1")) and "is a reject already" in told
     assert "there is no run at" in refused("run", "restore", folder / "gone", "1")
 
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adiff.datasets.images import name_of, write_png
+from adiff.datasets.readers import read_dataset
 from adiff.errors import InputError
-from adiff.evaluation.splits import read_groups, read_split, split_by_group
+from adiff.evaluation.splits import read_groups, read_split, split_by_group, tell_untested
 
 IMAGE, MASK = np.full((8, 8, 3), 90, np.uint8), np.eye(8, dtype=bool)
 
@@ -126,12 +127,29 @@ def test_one_folder_of_normals_is_shared_out_by_group(tmp_path):
     assert (len(split.train_normals), len(split.test_normals)) == (2, 1)
 
 
+def test_where_near_copies_leave_nothing_to_test_on_fewer_shots_are_told(tmp_path, caplog):
+    """Three tiles, photographed in turn: of their six photos three show them all."""
+    product = fill(tmp_path / "metal")
+    (product / "groups.json").write_text(json.dumps({f"test/scratch/{i:03d}.png": "abc"[i % 3] for i in range(6)}))
+    said = "no shot of metal/scratch is left to test on: 4 teach, the other 2 share a group with shots that do; `adiff "
+    said += "train --shots 2` would leave 2"
+    with pytest.raises(InputError) as refused:
+        read_split(product, "metal", {"scratch": 4})
+    assert str(refused.value) == said
+    files = [shot.image for shot in read_dataset(tmp_path).shots["metal", "scratch"]]
+    for count in (2, 4, 6):
+        tell_untested(tmp_path, ("metal", "scratch"), files[:count], files[count:])
+    (product / "groups.json").write_text("[]")  # somebody else's
+    tell_untested(tmp_path, ("metal", "scratch"), files[:4], files[4:])
+    assert caplog.messages == [said]
+
+
 def test_parts_that_would_be_empty_are_refused(tmp_path):
     product = fill(tmp_path / "metal", shots=2)
     with pytest.raises(InputError, match="no shot of metal/scratch is left to test on: 2 teach, there are no others"):
         read_split(product, "metal", {"scratch": 2})
     (product / "groups.json").write_text(json.dumps({f"test/scratch/{i:03d}.png": "a" for i in range(2)}))
-    with pytest.raises(InputError, match="the other 1 share a group"):
+    with pytest.raises(InputError, match="the other 1 share a group with shots that do; add photos of other objects"):
         read_split(product, "metal", {"scratch": 1})
     (product / "groups.json").unlink()
     bare = fill(tmp_path / "bare", train=0, test=0)

@@ -274,7 +274,8 @@ def test_options_that_do_not_fit_write_nothing(make_run, tmp_path, options, said
 def test_normal_images_that_do_not_open_are_named_before_anything_is_written(make_run, normals, tmp_path):
     for path in normals[1:3]:
         path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(InputError, match=f"do not open: 2, the first as .*{normals[1].name} .*; put them"):
+    first, second = normals[1].name, normals[2].name
+    with pytest.raises(InputError, match=f"do not open: 2, as .*{first} .*; .*{second} .*; put them"):
         export_runs(read_runs([make_run()]), tmp_path / "out", "folder", normals={"metal": normals})
     assert not (tmp_path / "out").exists()
     export_runs(read_runs([make_run()]), tmp_path / "out", "folder", normals={"metal": [normals[0], normals[3]]})

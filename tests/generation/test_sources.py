@@ -41,6 +41,18 @@ def test_a_mask_of_the_photos_shape_is_resized_and_of_another_refused(tmp_path, 
     assert "mask wide.png is 128 x 64, its photo normal.png 64 x 64" in none.reason
 
 
+def test_the_model_s_own_masks_lie_on_a_photo_that_is_not_square_as_learned_ones_do(tmp_path, make_mask):
+    write_png(tmp_path / "own.png", make_mask(20, 40, 60, 50, size=128))
+    own, small = FolderMasks([tmp_path / "own.png"], square=True), make_mask(10, 20, 30, 25)
+    found = [own.masks(None, [photo(64, 96)], Batch(0, 0, [number]))[0][0] for number in range(8)]
+    assert {mask.shape for mask in found} == {(64, 96)} and len({mask.tobytes() for mask in found}) > 1
+    for mask in found:
+        left = int(np.flatnonzero(mask.any(0))[0]) - 20
+        assert np.array_equal(mask[:, left : left + 64], small) and mask.sum() == small.sum()
+    ((mask, _),) = own.masks(None, [photo()], Batch(0, 0, [3]))
+    assert np.array_equal(mask, small)  # on a square one as any other mask
+
+
 def test_masks_are_checked_against_the_normals_they_were_placed_on(tmp_path, make_mask):
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path in paths:

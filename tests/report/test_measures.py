@@ -46,6 +46,7 @@ def test_measures_of_several_are_those_of_all_their_pairs():
 
 def test_values_are_told_with_their_digits():
     assert (PLAIN.text(1.239), COUNT.text(3.0), PLAIN.text(None)) == ("1.24", "3", "–")
+    assert (COUNT.text(1.5), COUNT.text(2.5), COUNT.text(10.0)) == ("1.5", "2.5", "10")
     assert Measure("area", "", percent=True).text(0.0123) == "1.2 %"
 
 

@@ -297,7 +297,7 @@ def test_rejects_are_shown_with_their_reasons(filtered, read_page):
     assert "The run wants 5 pairs; 3 are finished, 1 given up." in page.words
     assert "metal / rust: 3 rejected tries; 1 pair given up" in page.words
     assert all(told in page.words for told in ("2 fill below 0.5", "2 seam above 2", "fill 0.2 below 0.5", "seam 3"))
-    assert "Pairs that could not be made: 1, the first as 4.png is damaged." in page.words
+    assert "Pairs that could not be made: 1, as 4.png is damaged." in page.words
     assert "--min-fill 0.5 --max-seam 2.0 --tries 2" in page.text
 
 
