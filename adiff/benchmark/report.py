@@ -84,10 +84,11 @@ class Part:
         return any(entry.control for entries in self.tables.values() for entry in entries)
 
 
-def write_report(out: Path, root: Path | None = None) -> Path:
+def write_report(out: Path, root: Path | None = None, left: int = 0) -> Path:
     """Write report.html, report.md, summary.json and sheets/ from a benchmark's lines; returns the page.
 
-    root: the data set, for the normal images in the sheets. Raises InputError for a folder without lines.
+    root: the data set, for the normal images in the sheets. left: cells that are not measured yet. Raises InputError
+    for a folder without lines.
     """
     plan, rows = read_json_object(out / RECORD), read_rows(out)
     if not rows:
@@ -97,7 +98,7 @@ def write_report(out: Path, root: Path | None = None) -> Path:
              for name in dict.fromkeys(row["suite"] for row in rows)]  # fmt: skip
     content = {
         "title": f"Benchmark: {plan['target']}", "plan": plan, "parts": parts, "columns": COLUMNS, "commands": commands,
-        "failures": [row for row in rows if "error" in row], "rows": rows, "every": EVERY,
+        "failures": [row for row in rows if "error" in row], "rows": rows, "left": left, "every": EVERY,
         "notes": [*NOTES, *([NOT_SHOWN[plan["target"]]] if plan["target"] in NOT_SHOWN else [])],
         "quoted": QUOTED if plan["target"] == MVTEC else (), "paper": PAPER,
         "quoted_names": list(dict.fromkeys(name for _, numbers in QUOTED for name in numbers)), "quote": _quote,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -22,7 +23,7 @@ from .progress import CliProgress, duration
 from .surfaces import CAPTIONS, write_surfaces
 
 if TYPE_CHECKING:
-    from ..benchmark import Budget, Unit, Weights
+    from ..benchmark import Budget, Cell, Unit, Weights
 
 logger = logging.getLogger("adiff")
 
@@ -198,9 +199,9 @@ def benchmark(
                 bench, _name_of(target), cells, command=told, left_out=left_out, progress=progress, tell=_tell
             )  # fmt: skip
     except KeyboardInterrupt:
-        _report(out, root)
+        _report(out, root, cells)
         raise
-    _report(out, root)
+    _report(out, root, cells)
     typer.echo(f"{counts.done} of {len(cells)} cells measured, {counts.failed} failed: {out / 'report.html'}")
     if not counts.done:
         raise typer.Exit(1)
@@ -356,11 +357,12 @@ def _tell(line: str, left: float) -> None:
     typer.echo(f"{line}; {duration(left)} left" if left else line, err=True)
 
 
-def _report(out: Path, root: Path) -> None:
+def _report(out: Path, root: Path, cells: Sequence[Cell]) -> None:
     """Write the report of what there is, also of a benchmark that was stopped."""
     from ..benchmark import write_report
-    from ..benchmark.run import ROWS
+    from ..benchmark.run import ROWS, place_of, read_rows
 
     if (out / ROWS).exists():
         with join_run(out):
-            write_report(out, root)
+            there = {place_of(row) for row in read_rows(out)}
+            write_report(out, root, left=sum(cell.place not in there for cell in cells))

@@ -46,6 +46,14 @@ def written(out):
     return page, (out / "report.md").read_text(encoding="utf-8")
 
 
+def test_cells_that_are_not_measured_yet_are_counted(folder, line):
+    write_report(out := folder([line("all", 0.3)]), left=5)
+    assert "5cells not measured yet" in Page((out / "report.html").read_text(encoding="utf-8")).text
+    assert ", 5 not measured yet." in (out / "report.md").read_text(encoding="utf-8")
+    page, text = written(out)
+    assert "not measured yet" not in page.text + text
+
+
 def test_tables_have_means_spreads_and_numbers(folder, line):
     rows = [line("textual inversion", value, seed=seed) for seed, value in enumerate((0.2, 0.4))]
     rows += [line("all", value, seed=seed, control="textual inversion") for seed, value in enumerate((0.3, 0.6))]
