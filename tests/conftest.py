@@ -89,6 +89,14 @@ def backbone():
 
 
 @pytest.fixture
+def large_backbone(backbone, monkeypatch):
+    """The tiny base model as one that is not small, with the empty prompt of a text encoder."""
+    monkeypatch.setattr(backbone, "native_size", 256)
+    monkeypatch.setattr(backbone, "null_context", 20 * torch.randn(1, 77, CONTEXT))
+    return backbone
+
+
+@pytest.fixture
 def small_card(backbone, monkeypatch):
     """Lets the tiny base model have no memory for more than `most` pictures or samples; tells how many it was given."""
 

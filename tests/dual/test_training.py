@@ -43,6 +43,12 @@ def test_conditions_that_are_not_nested_have_groups_of_their_own_and_the_same_co
     assert contexts[0].shape == contexts[1].shape
 
 
+def test_on_a_base_of_full_size_each_group_starts_beside_the_empty_prompt(large_backbone, pairs):
+    task = _Pairs(large_backbone, [(shot, None) for shot in pairs], DualSettings(**SMALL, size=64), 0, {})
+    for tokens in (task.parameters[OBJECT], task.parameters[DEFECT]):
+        assert torch.allclose(tokens, large_backbone.null_context[0, : len(tokens)], atol=1)
+
+
 @torch.no_grad()
 def test_the_loss_is_the_plain_one_of_both_branches_at_one_timestep_with_noise_of_their_own(backbone, pairs):
     task = _Pairs(backbone, [(shot, None) for shot in pairs], DualSettings(**SMALL), 0, {})

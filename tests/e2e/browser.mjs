@@ -58,6 +58,9 @@ async function watched(page) {
     api.addEventListener("progress", () => { window.adiffSeen.progress += 1; });
   }, BASE);
   await run(page, BASE);
+  const pictured = () => window.app.graph.nodes.filter((node) => ["ADiffSavePairs", "PreviewImage"].includes(node.type))
+    .every((node) => node.imgs?.length); // which come from the server after the run's end
+  await page.waitForFunction(pictured, undefined, { timeout: 30_000 }).catch(() => {});
   return page.evaluate(() => ({
     ...window.adiffSeen,
     shown: Object.fromEntries(window.app.graph.nodes.filter((node) => node.imgs?.length).map(

@@ -393,14 +393,11 @@ def test_on_a_checkpoint_tokens_start_beside_its_empty_prompt(server):
     graph, name = Graph(), "sd15_text.safetensors"
     loader = graph("CheckpointLoaderSimple", ckpt_name=name)
     base = {"model": loader, "vae": loader[2], "empty": graph("CLIPTextEncode", clip=loader[1], text="")}
-    settings = {"steps": 1, "batch": 1, "learning_rate": 1e-5}
-    learned = train(graph, base, drawn(graph, shots=1), **settings)
-    save(graph, graph("ADiffTrainMasks", library=learned, **base, **SETTINGS | settings), "beside")
+    save(graph, train(graph, base, drawn(graph, shots=1), steps=1, batch=1, learning_rate=1e-5), "beside")
     server.run(graph)
     (entry,) = stored(server, "beside").defects.values()
     empty = prompt_context(str(server.base / "models" / "checkpoints" / name), torch.zeros(0, 768))
-    for tokens in (entry.anomaly, entry.mask):
-        assert (tokens - empty[: len(tokens)]).std() == pytest.approx(OFF, rel=0.1)
+    assert (entry.anomaly - empty[:8]).std() == pytest.approx(OFF, rel=0.1)
 
 
 def trained(graph):

@@ -74,11 +74,9 @@ def test_names_that_would_join_to_one_are_two_defects(backbone, shots):
     assert all(not torch.allclose(start[key], end[key], atol=1e-3) for key in keys)
 
 
-def test_on_a_base_of_full_size_it_starts_beside_the_empty_prompt(backbone, shots, monkeypatch):
-    monkeypatch.setattr(backbone, "native_size", 512)
-    monkeypatch.setattr(backbone, "null_context", 20 * torch.randn(1, 77, 768))
-    found = train_anomalies(backbone, shots, None, freeze_encoder=True, settings=replace(FEW, lr=1e-9)).embeddings
-    assert all(torch.allclose(e, backbone.null_context[0, :8], atol=1) for e in found.values())
+def test_on_a_base_of_full_size_it_starts_beside_the_empty_prompt(large_backbone, shots):
+    found = train_anomalies(large_backbone, shots, None, freeze_encoder=True, settings=replace(FEW, lr=1e-9)).embeddings
+    assert all(torch.allclose(e, large_backbone.null_context[0, :8], atol=1) for e in found.values())
 
 
 def test_without_an_encoder_the_embedding_stands_alone(backbone, shots):

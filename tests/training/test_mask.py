@@ -22,6 +22,11 @@ def test_what_comes_out(backbone, masks):
     assert all(p.grad is None for p in backbone._unet.parameters())
 
 
+def test_on_a_base_of_full_size_it_starts_beside_the_empty_prompt(large_backbone, masks):
+    found = train_masks(large_backbone, masks, settings=replace(FEW, lr=1e-9)).embeddings
+    assert all(torch.allclose(e, large_backbone.null_context[0, :4], atol=1) for e in found.values())
+
+
 def test_a_mask_is_encoded_white_on_black(backbone, make_mask, monkeypatch):
     monkeypatch.setattr("adiff.training.mask.augment_mask", lambda mask, size, rng: mask)
     seen = []
