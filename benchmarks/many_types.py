@@ -112,7 +112,7 @@ def learn(backbone, types: dict, folder: Path, steps: int | None):
     if not path.exists():
         masks = {key: [resize_mask(mask, size, size) for _, mask in shots] for key, shots in types.items()}
         given = {} if steps is None else {"steps": steps}
-        settings = MaskSettings.for_base(backbone, len(masks), early_stop=False, **given)
+        settings = MaskSettings.for_base(backbone, list(map(len, masks.values())), early_stop=False, **given)
         learned = train_masks(backbone, masks, settings=settings, state=state)
         if learned.outcome.stopped:
             raise SystemExit(f"{learned.outcome.stopped} at step {learned.outcome.steps}")

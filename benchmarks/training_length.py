@@ -63,7 +63,7 @@ def _run(backbone: Backbone, units: Mapping[Key, Unit], steps: int, early: bool,
         key: Case(*([read_shot(shot) for shot in shots] for shots in (unit.split.train, unit.split.test[:UNSEEN])))
         for key, unit in units.items()
     }
-    settings = AnomalySettings.for_base(backbone, len(cases), steps=steps, early_stop=early)
+    settings = AnomalySettings.for_base(backbone, [SHOTS] * len(cases), steps=steps, early_stop=early)
     shots, began = {key: case.shots for key, case in cases.items()}, time.process_time()
     found = train_anomalies(
         backbone, shots, new_encoder(backbone, seed), freeze_encoder=False, settings=settings, seed=seed

@@ -49,8 +49,8 @@ def _learning_inputs(steps: int) -> list[io.Input]:
     return [
         io.Int.Input(
             "steps", default=0, min=0, max=100_000,
-            tooltip=f"Training steps, at most. 0: {steps} on the demo model, 1000 on one of full size such as SD 1.5; "
-            "more for more than 4 defects",
+            tooltip=f"Training steps, at most. 0: {steps} on the demo model, 1000 on one of full size such as SD 1.5, "
+            "or 300 without early_stop or with fewer than 4 shots; more for more than 4 defects",
         ),
         io.Int.Input("batch", default=8, min=1, max=256, tooltip="Samples a step, over all defects"),
         io.Float.Input(
@@ -196,10 +196,13 @@ class TrainMasks(io.ComfyNode):
         return io.NodeOutput(LoadedLibrary(IN_GRAPH, made), curve, report, ui=ui.PreviewImage(curve, cls=cls))
 
 
-def _settings(kind, backbone: TrainableBackbone, shots: Mapping, steps: int, lr: float, batch: int, early_stop: bool):
+def _settings(
+    kind, backbone: TrainableBackbone, shots: Mapping[Key, Shots], steps: int, lr: float, batch: int, early_stop: bool
+):  # fmt: skip
     """The settings of a training; of steps and learning rate 0 is the method's own."""
     given = {name: value for name, value in {"steps": steps, "lr": lr}.items() if value}
-    return kind.for_base(backbone, len(shots), **given, batch=batch, early_stop=early_stop)
+    counts = [len(one.pairs) for one in shots.values()]
+    return kind.for_base(backbone, counts, **given, batch=batch, early_stop=early_stop)
 
 
 def _network(backbone: TrainableBackbone, encoder: LoadedEncoder | None, seed: int) -> SpatialEncoder:

@@ -39,7 +39,7 @@ def learn_tokens(
     Raises InputError without shots or if the loss was not finite, Cancelled if stopped.
     """
     whole = [(image, np.ones(image.shape[:2], bool)) for image, _ in shots]
-    settings = settings or AnomalySettings.for_base(backbone, 1, early_stop=False, crop=False)
+    settings = settings or AnomalySettings.for_base(backbone, [len(shots)], early_stop=False, crop=False)
     found = train_anomalies(
         backbone, {KEY: whole}, None, freeze_encoder=True, settings=settings, seed=seed, progress=progress
     )  # fmt: skip

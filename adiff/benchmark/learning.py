@@ -145,8 +145,8 @@ class Workshop:
             encoder = new_encoder(self.backbone, seed, **tokens)
         entries = {key: new_defect(key, of_key, self.backbone) for key, of_key in shots.items()}
         settings = AnomalySettings.for_base(
-            self.backbone, len(entries), steps=_steps(self.budget.learn_steps, len(entries)), tokens=recipe.tokens,
-            early_stop=False, masked=recipe.masked,
+            self.backbone, [len(of_key.pairs) for of_key in shots.values()], tokens=recipe.tokens,
+            steps=_steps(self.budget.learn_steps, len(entries)), early_stop=False, masked=recipe.masked,
         )  # fmt: skip
         entries, encoder = learn_anomalies(
             self.backbone, entries, shots, encoder, freeze_encoder=fixed, settings=settings, seed=seed,
@@ -165,8 +165,8 @@ class Workshop:
             self._save(folder, entries, None)
             return
         settings = MaskSettings.for_base(
-            self.backbone, len(entries), steps=_steps(self.budget.mask_steps, len(entries)), tokens=recipe.mask_tokens,
-            early_stop=False,
+            self.backbone, [len(of_key.pairs) for of_key in shots.values()], tokens=recipe.mask_tokens,
+            steps=_steps(self.budget.mask_steps, len(entries)), early_stop=False,
         )  # fmt: skip
         entries = learn_masks(
             self.backbone, entries, shots, settings=settings, seed=seed, progress=progress, state=state

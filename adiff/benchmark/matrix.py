@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..evaluation.localizer import LocalizerSettings
 from ..generation import GenerationSettings
 from ..generation.placing import STAY
-from ..training.settings import FULL_STEPS
+from ..training.settings import UNWATCHED_STEPS
 
 if TYPE_CHECKING:
     from .target import Unit
@@ -141,8 +141,9 @@ class Budget:
         return {name: value for name, value in about.items() if (name, value) != ("place", STAY)}
 
     def on(self, base: Backbone) -> Budget:
-        """The budget with the method's steps for a base model, if that is not small."""
-        return self if is_small(base) else replace(self, learn_steps=FULL_STEPS, mask_steps=FULL_STEPS)
+        """The budget with the method's steps for a base model, if that is not small; nothing is held out of shots."""
+        steps = UNWATCHED_STEPS
+        return self if is_small(base) else replace(self, learn_steps=steps, mask_steps=steps)
 
     def places(self) -> list[str]:
         """What of it decides where masks lie."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
@@ -78,8 +78,9 @@ def train(
     freeze_encoder: Annotated[bool, of_model("--freeze-encoder", help="Read ENC and leave it as it is.")] = False,
     steps: Annotated[
         int | None,
-        of_training("--steps", min=1, help="Training steps of each kind, at most.  [dim]default: 1000; on the demo's "
-                    "model 100, for masks 150; more for more than 4 defects together[/dim]"),
+        of_training("--steps", min=1, help="Training steps of each kind, at most.  [dim]default: 1000, or 300 where "
+                    "nothing is held out; on the demo's model 100, for masks 150; more for more than 4 defects "
+                    "together[/dim]"),
     ] = None,
     batch: Annotated[
         int | None,
@@ -167,7 +168,7 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool) -> tuple[
         return library, todo
     of_encoder = _encoder(task, library, encoder, freeze) if todo.anomalies else None
     for settings, keys in zip((AnomalySettings, MaskSettings), todo, strict=True):
-        settings.for_base(task.backbone, len(keys), **task.chosen)  # refuses what is too few for so many
+        settings.for_base(task.backbone, _counts(task, keys), **task.chosen)  # refuses what is too few for so many
     wait_for_all()  # until all have read what the first one replaces now
     if is_first():
         _make_ready(task, of_encoder)
@@ -293,6 +294,11 @@ def _missing(library: Library, opened: dict[Key, Shots], what: What) -> Todo:
     return Todo([] if what is What.masks else anomalies, [] if what is What.defects else masks)
 
 
+def _counts(task: _Task, keys: Iterable[Key]) -> list[int]:
+    """How many shots each of some defects has."""
+    return [len(task.shots[key].pairs) for key in keys]
+
+
 def _learn(task: _Task, library: Library, todo: Todo, encoder: _Encoder | None) -> Library:
     """Learn what is missing; each kind is written as soon as it is learned."""
     from ..learning import learn_masks, with_shots
@@ -308,7 +314,7 @@ def _learn(task: _Task, library: Library, todo: Todo, encoder: _Encoder | None) 
         entries |= {key: library.defects[key] for key in todo.anomalies}
         learned = learn_masks(
             task.backbone, {key: entries[key] for key in todo.masks}, task.shots,
-            settings=MaskSettings.for_base(task.backbone, len(todo.masks), **task.chosen),
+            settings=MaskSettings.for_base(task.backbone, _counts(task, todo.masks), **task.chosen),
             seed=task.seed, progress=task.progress, state=state_folder(task.out) / MASKS,
         )  # fmt: skip
         library = _saved(task, library, learned, "mask")
@@ -325,7 +331,7 @@ def _learn_anomalies(task: _Task, library: Library, entries: dict[Key, Defect], 
     learned, network = learn_anomalies(
         task.backbone, entries, task.shots, encoder.network, freeze_encoder=encoder.frozen,
         settings=AnomalySettings.for_base(
-            task.backbone, len(entries), **task.chosen, normalisation=task.normalisation
+            task.backbone, _counts(task, entries), **task.chosen, normalisation=task.normalisation
         ),
         seed=task.seed, progress=task.progress, state=state_folder(task.out) / ANOMALIES,
     )  # fmt: skip

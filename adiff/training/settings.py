@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -11,12 +11,14 @@ from ..backbone import Backbone, is_small
 from ..errors import InputError
 from .loop import Schedule
 from .timesteps import LAWS
-from .validation import PATIENCE, Validation, steps_between
+from .validation import PATIENCE, Validation, are_held_out, steps_between
 
 TYPES = 4
 """Defects learned together that the method's steps are for; each of more of them gets as many samples."""
-FULL_STEPS = 1000
-"""The method's steps on a base model that is not small: those that the settings say were found on the shipped one."""
+FULL_STEPS, UNWATCHED_STEPS = 1000, 300
+"""The method's steps on a base model that is not small: at most, and where no held-out shot ends a run that copies its
+shots. Those that the settings say were found on the shipped one.
+"""
 Settings = TypeVar("Settings", bound="InversionSettings")
 
 
@@ -53,17 +55,19 @@ class InversionSettings:
         self.schedule()
 
     @classmethod
-    def for_base(cls: type[Settings], base: Backbone, types: int, **given: Any) -> Settings:
-        """The method's settings for that many defects learned together on a base model, but for those that are `given`.
+    def for_base(cls: type[Settings], base: Backbone, shots: Sequence[int], **given: Any) -> Settings:
+        """The method's settings for defects learned together on a base model, but for those that are `given`.
 
-        Unless `steps` are given, more of them for a model that is not small, and for more types. Unless `lr` is, it
-        falls with the root of the steps that a defect gets, as the drift of Adam's noisy steps grows with it.
-        Raises InputError as `check_turns`.
+        shots: how many each of the defects has. Unless `steps` are given, more of them for a model that is not small,
+        most where held-out shots decide when to stop, and more for more defects. Unless `lr` is, it falls with the root
+        of the steps that a defect gets, as the drift of Adam's noisy steps grows with it. Raises InputError as
+        `check_turns`.
         """
+        types = len(shots)
         settings, share = cls(**given), max(1, types / TYPES)
         if "steps" not in given:
-            steps = cls.steps if is_small(base) else FULL_STEPS
-            settings = replace(settings, steps=round(steps * share))
+            full = FULL_STEPS if are_held_out(shots, settings.early_stop) else UNWATCHED_STEPS
+            settings = replace(settings, steps=round((cls.steps if is_small(base) else full) * share))
         if "lr" not in given:
             settings = replace(settings, lr=cls.lr * min(1, math.sqrt(cls.steps * share / settings.steps)))
         settings.check_turns(types)

@@ -7,7 +7,7 @@ state with the lowest counts; after p measures without a lower one the run ends.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -104,6 +104,11 @@ def samples_of_each(defects: int) -> int:
     return max(1, SAMPLES // defects)
 
 
+def are_held_out(shots: Iterable[int], wanted: bool = True) -> bool:
+    """Whether a shot of each defect is held out; shots: how many each has."""
+    return wanted and all(count >= SHOTS for count in shots)
+
+
 def hold_out(
     shots: Mapping[Key, Sequence[Shot]], wanted: bool = True
 ) -> tuple[dict[Key, list[Shot]], dict[Key, Shot]]:
@@ -112,7 +117,7 @@ def hold_out(
     A held-out shot only decides when to stop: nothing is learned from it. One run has one end, so unless every defect
     has SHOTS or more nothing is held out, and the run goes to its end on all shots.
     """
-    if not wanted or any(len(of_defect) < SHOTS for of_defect in shots.values()):
+    if not are_held_out([len(of_defect) for of_defect in shots.values()], wanted):
         return {key: list(of_defect) for key, of_defect in shots.items()}, {}
     kept = {key: list(of_defect[:-1]) for key, of_defect in shots.items()}
     return kept, {key: of_defect[-1] for key, of_defect in shots.items()}

@@ -150,5 +150,5 @@ def test_the_whole_matrix_is_made_for_one_seed_before_the_next(data):
 def test_a_budget_has_the_method_s_steps_for_the_base(size):
     base = SimpleNamespace(native_size=size)
     budget = Budget().on(base)
-    own = [kind.for_base(base, 1).steps for kind in (AnomalySettings, MaskSettings)]
+    own = [kind.for_base(base, [5], early_stop=False).steps for kind in (AnomalySettings, MaskSettings)]
     assert [budget.learn_steps, budget.mask_steps] == own

@@ -21,7 +21,7 @@ from adiff.embedding import OFF
 from adiff.library import load_library
 from adiff.spatial_encoder import load_encoder
 from adiff.training import AnomalySettings, MaskSettings
-from adiff.training.settings import FULL_STEPS
+from adiff.training.settings import FULL_STEPS, UNWATCHED_STEPS
 from tests.e2e.comfyui import RUN_LIMIT, Graph, GraphError
 from tests.e2e.scenes import masks
 
@@ -377,7 +377,8 @@ def test_the_defaults_are_the_methods(server):
         inputs = server.object_info()[node]["input"]["required"]
         for name, value in (("steps", 0), ("batch", settings.batch), ("learning_rate", 0)):
             assert inputs[name][1]["default"] == value, (node, name)
-        assert f"0: {settings.steps} on the demo model, {FULL_STEPS} on" in inputs["steps"][1]["tooltip"]
+        assert f"0: {settings.steps} on the demo model, {FULL_STEPS} on" in (told := inputs["steps"][1]["tooltip"])
+        assert f"or {UNWATCHED_STEPS} without" in told
 
 
 def test_steps_and_rate_of_zero_are_those_of_the_model(server):
