@@ -16,14 +16,12 @@ class InputError(ValueError):
         super().__init__(" ".join(str(message).split()))
 
 
-def all_reasons(reasons: Iterable[object], most: int = 5) -> str:
-    """Different reasons, each once: all that has to be put right, not the first of it alone."""
-    different = list(dict.fromkeys(map(str, reasons)))
-    more = [f"{len(different) - most} more"] if len(different) > most else []
-    return "; ".join(different[:most] + more)
-
-
-def listed(names: Iterable[str], most: int = 5) -> str:
+def listed(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
     """The first few names, and how many more."""
     names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return between.join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def all_reasons(reasons: Iterable[object]) -> str:
+    """Different reasons, each once: all that has to be put right, not the first of it alone."""
+    return listed(dict.fromkeys(map(str, reasons)), between="; ")

@@ -88,7 +88,7 @@ class TrainDefects(io.ComfyNode):
             "stays as it is. A cancelled training goes on where it was when the graph is run again.",
             inputs=[
                 DatasetSocket.Input("dataset", tooltip="From Load Defect Dataset or Add Shots"),
-                *base_inputs("to learn on; LoRAs on it count", "the preview's guidance"),
+                *base_inputs("to learn on; LoRAs on it count", "the tokens' start and the preview's guidance"),
                 *_learning_inputs(100),
                 EncoderSocket.Input(
                     "encoder", optional=True,
@@ -153,7 +153,7 @@ class TrainMasks(io.ComfyNode):
             description="Learns the shapes and places of a defect's masks, for Generate Masks, and puts them into the "
             "library. The model stays as it is; a cancelled training goes on where it was.",
             inputs=[
-                *base_inputs("to learn on", "the preview's guidance"),
+                *base_inputs("to learn on", "the tokens' start and the preview's guidance"),
                 *_learning_inputs(150),
                 LibrarySocket.Input(
                     "library", optional=True,

@@ -64,7 +64,8 @@ class TrainDual(FileWriter):
                 DatasetSocket.Input(
                     "dataset", tooltip="From Load Defect Dataset or Add Shots, of one product and one defect"
                 ),
-                *base_inputs("to learn on; LoRAs on it count", "the background's own pass and the preview"),
+                *base_inputs("to learn on; LoRAs on it count", "the tokens' start, the "
+                             "background's own pass and the preview"),
                 *_file_inputs(),
                 *_learning_inputs(),
                 io.Mask.Input(

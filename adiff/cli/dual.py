@@ -244,7 +244,6 @@ def one_defect(
     data: Path, product: str | None, defect: str | None, shots: int | None, why: str
 ) -> tuple[Key, Shots]:  # fmt: skip
     """The one defect that is meant, and its shots; InputError, which begins with `why`, if there are several."""
-
     opened = shots_to_learn(data, [product] if product else (), [defect] if defect else (), shots)
     if len(opened) > 1:
         names = ", ".join("/".join(key) for key in sorted(opened)[:5])

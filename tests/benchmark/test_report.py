@@ -2,13 +2,16 @@
 
 import json
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from adiff.benchmark import sheets
 from adiff.benchmark.report import write_report
+from adiff.benchmark.run import place_of
 from adiff.benchmark.sheets import GAP, LABEL, TILE, draw_sheet
+from adiff.cli.benchmark import _report
 from adiff.datasets.images import read_photo, write_png
 from adiff.errors import InputError
 
@@ -52,6 +55,13 @@ def test_cells_that_are_not_measured_yet_are_counted(folder, line):
     assert ", 5 not measured yet." in (out / "report.md").read_text(encoding="utf-8")
     page, text = written(out)
     assert "not measured yet" not in page.text + text
+
+
+def test_a_stopped_benchmark_s_report_counts_the_cells_without_a_line(folder, line):
+    row = line("all", 0.3)
+    out, place = folder([row]), place_of(row)
+    _report(out, out / "data", [SimpleNamespace(place=one) for one in (place, (*place[:3], 1), (*place[:3], 2))])
+    assert ", 2 not measured yet." in (out / "report.md").read_text(encoding="utf-8")
 
 
 def test_tables_have_means_spreads_and_numbers(folder, line):
