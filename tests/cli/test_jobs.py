@@ -84,5 +84,5 @@ def test_pairs_without_a_mask_are_told_and_broken_normals_are_an_error(caplog):
     with pytest.raises(InputError, match="pairs that were not made: 1, as cut short"):
         tell_missing([RunResult(Path("run"), [], 0.0, broken=[lacking, {"reason": "cut short"}])], 9)
     many = [{"reason": f"{number // 2}.png is cut short"} for number in range(14)]
-    with pytest.raises(InputError, match="made: 14, as 0.png is cut short; 1.png is .*4.png is cut short; 2 more; put"):
+    with pytest.raises(InputError, match="made: 14, as 0.png is cut short; 1.png .*4.png is cut short and 2 more; put"):
         tell_missing([RunResult(Path("run"), [], 0.0, broken=many)], 20)
