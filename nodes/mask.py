@@ -38,8 +38,15 @@ class GenerateMasks(io.ComfyNode):
                 *base_inputs("that the defect was learned on", "guidance"),
                 io.Int.Input("count", default=4, min=1, max=256, tooltip="Masks to make"),
                 seed_input("The same seed and inputs give the same masks"),
-                io.Int.Input("steps", default=12, min=1, max=1000, tooltip="Sampling steps"),
-                io.Float.Input("cfg", default=2.0, min=0.0, max=30.0, step=0.1, tooltip="Guidance; 5 as published"),
+                io.Int.Input(
+                    "steps", default=0, min=0, max=1000,
+                    tooltip="Sampling steps. 0: 12 on the demo model, 25 on one of full size such as SD 1.5",
+                ),
+                io.Float.Input(
+                    "cfg", default=0.0, min=0.0, max=30.0, step=0.1,
+                    tooltip="Guidance; more makes larger masks. 0: 2 on the demo model, 5, as published, on one of "
+                    "full size",
+                ),
                 io.Float.Input(
                     "threshold", default=0.6, min=0.05, max=0.95, step=0.05,
                     tooltip="Above which level a sampled pixel belongs to the mask",
@@ -77,7 +84,7 @@ class GenerateMasks(io.ComfyNode):
         check_base(defect.library, backbone)
         drawn = sample_masks(
             backbone, entry.mask.to(backbone.device), count, rules=MaskRules.from_shots(shots), shots=shots, seed=seed,
-            settings=MaskSampling(steps=steps, guidance=cfg, denoise=denoise, threshold=threshold, tries=tries),
+            settings=MaskSampling(steps or None, cfg or None, denoise, threshold, tries),
             progress=GraphProgress(),
         )  # fmt: skip
         masks = [one.mask for one in drawn]

@@ -218,9 +218,9 @@ class KeptMasks:
         """Return those of the source."""
         return self.source.files(number, normal)
 
-    def record(self) -> dict[str, Any]:
+    def record(self, base: Backbone) -> dict[str, Any]:
         """Return what run.json keeps of the source."""
-        return self.source.record()
+        return self.source.record(base)
 
     def _read(self, number: int, photo: Photo) -> tuple[np.ndarray, dict[str, Any]]:
         record = read_json_object(self._record(number), "remove it, and the mask is drawn again")

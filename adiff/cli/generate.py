@@ -23,6 +23,7 @@ from .limits import AutoFilter, Limits, MaxLikeness, MaxSeam, MinFill, MinNovelt
 from .normals import PLACES
 from .objects import Foreground, Found, OnObject, Place, Placed
 from .options import (
+    MASK_SAMPLING,
     Base,
     Blending,
     Distance,
@@ -30,6 +31,9 @@ from .options import (
     LibraryFile,
     Loras,
     MaskDenoise,
+    MaskGuidance,
+    MaskSteps,
+    MaskThreshold,
     Precision,
     PrecisionName,
     Resume,
@@ -125,6 +129,9 @@ def generate(
     by_name: ByName = False,
     vary_shots: VaryShots = False,
     mask_denoise: MaskDenoise = 1.0,
+    mask_steps: MaskSteps = None,
+    mask_guidance: MaskGuidance = None,
+    mask_threshold: MaskThreshold = 0.6,
     place: Placed = Place.stay,
     foreground: Foreground = None,
     find: Found = None,
@@ -179,7 +186,7 @@ def generate(
     if workers is not None and ray is None:
         raise InputError("--workers goes with --ray; without it give the same command once for each process")
     if masks or vary_shots:
-        check_idle(ctx, "with --masks" if masks else "with --vary-shots", "mask_denoise")
+        check_idle(ctx, "with --masks" if masks else "with --vary-shots", *MASK_SAMPLING)
     from ..generation.settings import idle
 
     for name, other in idle(reweighting.value, distance.value).items():
@@ -187,7 +194,10 @@ def generate(
     limits = parse_limits(min_fill, max_seam, max_likeness, min_novelty, auto_filter, tries)
     if preview_decoder is not None:
         _check_decoder(preview_decoder)
-    source = partial(mask_source, vary=vary_shots, denoise=mask_denoise, by_name=by_name)
+    source = partial(
+        mask_source, vary=vary_shots, by_name=by_name, denoise=mask_denoise, steps=mask_steps, guidance=mask_guidance,
+        threshold=mask_threshold,
+    )  # fmt: skip
     on, target = OnObject(place, foreground, find, bool(masks)), Destination(ctx, out)
     given = read_jobs(library, defects or [], normals, masks or [], source, on, encoder, target)
     references = read_references(given.library, given.keys, features, photos)

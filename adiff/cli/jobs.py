@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError
 from ..storage import composed, read_json_object
@@ -181,11 +181,11 @@ def read_encoder(path: Path, library: Library, name: str, given: Path | None) ->
 
 def mask_source(
     entry: Defect, files: Sequence[Path] | None = None, normals: Sequence[Path] = (), vary: bool = False,
-    denoise: float = 1.0, by_name: bool = False,
+    by_name: bool = False, **sampling: Any,
 ) -> MaskSource:  # fmt: skip
     """Masks from the files of a folder, the shots' own, varied, or sampled from the learned ones within their range.
 
-    denoise: of `generation.MaskSampling`. by_name: files belong on the normal images of their names.
+    by_name: files belong on the normal images of their names. sampling: of `generation.MaskSampling`.
     """
     from ..generation import FolderMasks, LearnedMasks, MaskSampling, ShotMasks
     from ..masks import MaskRules
@@ -197,7 +197,7 @@ def mask_source(
         return ShotMasks(shot_masks_of(entry))
     check_has_masks(entry)
     shots = list(entry.shot_masks)
-    return LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots, MaskSampling(denoise=denoise))
+    return LearnedMasks(entry.mask, MaskRules.from_shots(shots), shots, MaskSampling(**sampling))
 
 
 def of_their_names(files: Sequence[Path], normals: Sequence[Path]) -> list[str]:

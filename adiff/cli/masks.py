@@ -21,11 +21,15 @@ from .command import check_idle
 from .normals import PLACES, normals_of
 from .objects import Find, Place, objects_in
 from .options import (
+    MASK_SAMPLING,
     Base,
     DefectName,
     LibraryFile,
     Loras,
     MaskDenoise,
+    MaskGuidance,
+    MaskSteps,
+    MaskThreshold,
     Precision,
     PrecisionName,
     Seed,
@@ -37,7 +41,7 @@ from .progress import CliProgress
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..generation import GeneratedMask
+    from ..generation import GeneratedMask, MaskSampling
     from ..library import Defect
     from ..placement import Placing
 
@@ -47,6 +51,8 @@ FOUND = "foreground"
 """Folder of the objects that were found by themselves, beside the masks."""
 MASK_NAME = re.compile(r"\d{3,}\.png")
 """A mask's file: its number."""
+SAMPLED_BY = ("denoise", "steps", "guidance", "threshold")
+"""What the record tells of how masks were sampled."""
 ROUNDS = 8
 """Times that more masks are sampled because too few lay on a foreground."""
 
@@ -91,6 +97,9 @@ def masks(
     margin: Annotated[int, typer.Option("--margin", metavar="PX", min=1, help="Pixels, for --edge.")] = 8,
     vary_shots: VaryShots = False,
     mask_denoise: MaskDenoise = 1.0,
+    mask_steps: MaskSteps = None,
+    mask_guidance: MaskGuidance = None,
+    mask_threshold: MaskThreshold = 0.6,
     base: Base = "demo",
     lora: Loras = None,
     precision: PrecisionName = Precision.auto,
@@ -102,7 +111,7 @@ def masks(
     opened = load_library(library)
     entry = opened.get(defect)
     if vary_shots:
-        check_idle(ctx, "with --vary-shots", "mask_denoise")
+        check_idle(ctx, "with --vary-shots", *MASK_SAMPLING)
         shot_masks_of(entry)
     else:
         check_has_masks(entry)
@@ -117,11 +126,13 @@ def masks(
         settings["varied"], draw = True, partial(_vary, entry)
     else:
         from ..backbone import load_backbone
+        from ..generation import MaskSampling
 
         backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
         check_base(opened, backbone)
-        settings |= {"base": backbone.name, "denoise": mask_denoise}
-        draw = partial(_draw, entry, backbone, mask_denoise)
+        sampling = MaskSampling(mask_steps, mask_guidance, mask_denoise, mask_threshold).on(backbone)
+        settings |= {"base": backbone.name, **{name: getattr(sampling, name) for name in SAMPLED_BY}}
+        draw = partial(_draw, entry, backbone, sampling)
     with run_lock(out), CliProgress() as progress, keeping(f"no mask is written to {out}"):
         _check_free(out)  # another process may have filled it since
         clear_folder(out)
@@ -291,15 +302,17 @@ def _vary(entry: Defect, count: int, seed: tuple[int, int], progress) -> list[Ge
     return found
 
 
-def _draw(entry: Defect, backbone, denoise: float, count: int, seed: tuple[int, int], progress) -> list[GeneratedMask]:
+def _draw(
+    entry: Defect, backbone, sampling: MaskSampling, count: int, seed: tuple[int, int], progress
+) -> list[GeneratedMask]:
     """Sample masks within the range of the shots."""
-    from ..generation import MaskSampling, sample_masks
+    from ..generation import sample_masks
     from ..masks import MaskRules
 
     shots = list(entry.shot_masks)
     return sample_masks(
         backbone, entry.mask, count, rules=MaskRules.from_shots(shots), shots=shots,
-        settings=MaskSampling(denoise=denoise), seed=seed, progress=progress,
+        settings=sampling, seed=seed, progress=progress,
     )  # fmt: skip
 
 

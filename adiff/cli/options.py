@@ -90,6 +90,23 @@ MaskDenoise = Annotated[
     of_masks("--mask-denoise", min=0.05, max=1.0, help="How far a shot's mask, mirrored, turned and shifted, is made "
              "anew: 1 samples masks from noise, 0.6 keeps to the shots' shapes in half the time."),
 ]  # fmt: skip
+MaskSteps = Annotated[
+    int | None,
+    of_masks("--mask-steps", min=1, max=1000, help="Sampling steps of a learned mask.  [dim]default: 12 on the demo "
+             "model, 25 on one of full size[/dim]"),
+]  # fmt: skip
+MaskGuidance = Annotated[
+    float | None,
+    of_masks("--mask-guidance", metavar="SCALE", min=0.0, help="Guidance of learned masks; more makes larger ones.  "
+             "[dim]default: 2 on the demo model, 5 on one of full size[/dim]"),
+]  # fmt: skip
+MaskThreshold = Annotated[
+    float,
+    of_masks("--mask-threshold", metavar="LEVEL", min=0.05, max=0.95, help="Above which level, of 0 to 1, a sampled "
+             "pixel belongs to a learned mask; more makes thinner ones."),
+]  # fmt: skip
+MASK_SAMPLING = ("mask_denoise", "mask_steps", "mask_guidance", "mask_threshold")
+"""What tells how learned masks are sampled (`generation.MaskSampling`)."""
 
 
 def _check_seed(seed: int) -> int:

@@ -107,7 +107,7 @@ def draw_candidates(
 
     shots: real masks (h, w) bool to begin at; without any, or with a `denoise` of 1, candidates begin at noise.
     """
-    numbers = range(first, first + count)
+    numbers, settings = range(first, first + count), settings.on(backbone)
     generators = [generator_for(seed, "mask", number) for number in numbers]
     condition = join_condition(embedding.to(backbone.device)[None].expand(count, -1, -1))
     y = None

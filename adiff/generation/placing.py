@@ -208,8 +208,8 @@ class PlacedMasks:
         """Return those of the other source, and of the object."""
         return self.source.files(number, normal) + self.objects.files(normal)
 
-    def record(self) -> dict[str, Any]:
+    def record(self, base: Backbone) -> dict[str, Any]:
         """Return the record of the other source, of the objects, and how masks are placed."""
         learned = {} if self.spread is None else {"spread": asdict(self.spread)}
-        return {"kind": "placed", "source": self.source.record(), "on": self.objects.record(),
+        return {"kind": "placed", "source": self.source.record(base), "on": self.objects.record(),
                 "placing": asdict(self.placing), **learned}  # fmt: skip

@@ -146,7 +146,8 @@ def _identity(task: Task) -> dict[str, Any]:
     return {
         "format": FORMAT, **kind_of(layers), "count": task.count, "seed": task.seed,
         "settings": {**task.settings.record(), **_guidance(task)}, "filter": limits,
-        "masks": _alone([layer.masks.record() for layer in layers]), "normals": [path.name for path in task.normals],
+        "masks": _alone([layer.masks.record(base) for layer in layers]),
+        "normals": [path.name for path in task.normals],
         "base": {"name": base.name, "fingerprint": base.fingerprint},
         "embedding": _alone([embedding_fingerprint(layer.embedding) for layer in layers]),
         "encoder": None if task.encoder is None else encoder_fingerprint(task.encoder), **several(layers),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ..backbone import Backbone, is_small
 from ..blending import KINDS
 from ..errors import InputError
 from ..reweighting import DISTANCES, LEVEL, MODES, check_level
@@ -81,28 +82,42 @@ def idle(reweighting: str, distance: str) -> dict[str, str]:
 class MaskSampling:
     """How masks are sampled (Eq. 10); threshold on the mean over channels, in [0, 1].
 
-    guidance: the paper has 5, with which masks here come out larger than the shots' (benchmarks/README.md).
+    steps, guidance: None: what suits the base model (`on`).
     denoise: share of the steps that are taken, from a view of a shot's mask that is noised so far; 1 begins at
     noise, as published. 0.6 keeps to the shots' shapes; a detector learns a little less of them (docs/evidence.md).
     tries: candidates drawn for each mask wanted, before giving up. batch: candidates at a time.
     """
 
-    steps: int = 12
-    guidance: float = 2.0
+    steps: int | None = None
+    guidance: float | None = None
     denoise: float = 1.0
     threshold: float = 0.6
     tries: int = 24
     batch: int = 16
 
     def __post_init__(self) -> None:
-        _check_steps(self.steps)
+        if self.steps is not None:
+            _check_steps(self.steps)
+        if self.guidance is not None:
+            _at_least("guidance", self.guidance, 0)
         _at_least("tries", self.tries, 1)
         _at_least("batch", self.batch, 1)
-        _at_least("guidance", self.guidance, 0)
         if not 0 < self.denoise <= 1:
             raise InputError(f"denoise is {self.denoise}; it must lie above 0, and be 1 at most")
         if not 0 < self.threshold < 1:
             raise InputError(f"threshold is {self.threshold}; it must lie between 0 and 1")
+
+    def on(self, base: Backbone) -> MaskSampling:
+        """Return the settings with the steps and the guidance that suit a base model where none were given.
+
+        A small one: as measured on the shipped one, whose masks come out larger than the shots' with the paper's
+        guidance (benchmarks/README.md). Others: the paper's guidance of 5, and a quarter of the release's 100 steps.
+        """
+        steps, guidance = (12, 2.0) if is_small(base) else (25, 5.0)
+        return replace(
+            self, steps=steps if self.steps is None else self.steps,
+            guidance=guidance if self.guidance is None else self.guidance,
+        )  # fmt: skip
 
 
 LENGTH = 1000

@@ -51,8 +51,8 @@ class MaskSource(Protocol):
     def files(self, number: int, normal: Path) -> list[Path]:
         """Return the files that a pair's mask comes from, on its normal image."""
 
-    def record(self) -> dict[str, Any]:
-        """Return what run.json keeps of the source."""
+    def record(self, base: Backbone) -> dict[str, Any]:
+        """Return what run.json keeps of the source, of a run on this base model."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class FolderMasks:
         """Return the mask."""
         return [self.paths[number % len(self.paths)]]
 
-    def record(self) -> dict[str, Any]:
+    def record(self, base: Backbone) -> dict[str, Any]:
         """Return the files' names, and those of the normal images that they belong on, None as in older runs."""
         return {"kind": "folder", "files": [p.name for p in self.paths], "normals": list(self.normals) or None}
 
@@ -163,11 +163,11 @@ class LearnedMasks:
             parts=self.parts,
         )  # fmt: skip
 
-    def record(self) -> dict[str, Any]:
+    def record(self, base: Backbone) -> dict[str, Any]:
         """Return the embedding's fingerprint, the rules and the sampling settings."""
         return {
             "kind": "learned", "embedding": embedding_fingerprint(self.embedding), "rules": self.rules.record(),
-            "sampling": asdict(self.sampling),
+            "sampling": asdict(self.sampling.on(base)),
         }  # fmt: skip
 
 
@@ -203,7 +203,7 @@ class ShotMasks:
         """Return none."""
         return []
 
-    def record(self) -> dict[str, Any]:
+    def record(self, base: Backbone) -> dict[str, Any]:
         """Return a fingerprint of the masks."""
         text = hashlib.sha256()
         for shot in self.shots:

@@ -33,7 +33,7 @@ class Source:
             found.append((mask, {"kind": "learned", "iou": len(self.calls)}))
         return found
 
-    def record(self):
+    def record(self, base):
         return {"kind": "source"}
 
 
@@ -43,7 +43,7 @@ def test_masks_are_drawn_once_for_all_runs(backbone, tmp_path, monkeypatch):
     kept = KeptMasks(source, tmp_path / "masks", 0)
     first = kept.masks(backbone, photos, Batch(0, 0, range(2)))
     again = KeptMasks(source, tmp_path / "masks", 0).masks(backbone, photos, Batch(0, 0, range(2)))
-    assert source.calls == [[0, 1]] and kept.record() == {"kind": "source"}
+    assert source.calls == [[0, 1]] and kept.record(None) == {"kind": "source"}
     for (mask, record), (other, told) in zip(first, again, strict=True):
         assert np.array_equal(mask, other) and record == told and mask.sum() == 8
     (tmp_path / "masks" / "000001.json").unlink()  # killed before it was written

@@ -29,7 +29,9 @@ OPTIONS = {
     "min_novelty": ("--min-novelty", 0.125), "auto_filter": ("--auto-filter",), "tries": ("--tries", 5),
     "features": ("--features", f"{AWKWARD}.pth"), "photos": ("--photos", AWKWARD), "refine": ("--refine",),
     "place": ("--place", "learned"), "foreground": ("--foreground", AWKWARD), "find": ("--find", "border-colour"),
-    "vary_shots": ("--vary-shots",), "mask_denoise": ("--mask-denoise", 0.5), "ray": ("--ray", "10.0.0.1:6379"),
+    "vary_shots": ("--vary-shots",), "mask_denoise": ("--mask-denoise", 0.5),
+    "mask_steps": ("--mask-steps", 30), "mask_guidance": ("--mask-guidance", 4.0),
+    "mask_threshold": ("--mask-threshold", 0.75), "ray": ("--ray", "10.0.0.1:6379"),
     "workers": ("--workers", 3), "by_name": ("--by-name",),
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ import adiff.report
 from adiff.datasets.images import write_png
 from adiff.errors import InputError
 from adiff.features import load_features
+from adiff.generation import MaskSampling
 from adiff.generation.guidance import LADDER
 from adiff.library import load_library, save_library
 from adiff.pair_filter import PairFilter
@@ -98,6 +99,7 @@ def test_options_reach_the_run(start, runs, tmp_path):
     (("--preview-decoder", "taesd.safetensors"), "--preview-decoder does nothing with --distance latent"),
     (("--vary-shots", "--mask-denoise", "0.6"), "--mask-denoise does nothing with --vary-shots"),
     (("--masks", "drawn", "--mask-denoise", "0.6"), "--mask-denoise does nothing with --masks"),
+    (("--vary-shots", "--mask-guidance", "2"), "--mask-guidance does nothing with --vary-shots"),
 ])  # fmt: skip
 def test_options_that_would_do_nothing_are_refused(start, given, idle):
     result = start(*given)
@@ -516,9 +518,10 @@ def test_two_defects_are_really_painted(start, many, tmp_path, data, listing):
     assert result.exit_code == 2 and "touch or overlap" in result.stderr and not (tmp_path / "run").exists()
 
 
-def test_how_far_the_shots_masks_are_made_anew_is_asked_for(start, runs):
-    assert start("--mask-denoise", "0.6").exit_code == 0
-    assert runs[0]["masks"].sampling.denoise == 0.6
+def test_how_learned_masks_are_sampled_is_asked_for(start, runs):
+    given = ("--mask-steps", "30", "--mask-guidance", "4", "--mask-denoise", "0.6", "--mask-threshold", "0.7")
+    assert start(*given).exit_code == 0
+    assert runs[0]["masks"].sampling == MaskSampling(30, 4.0, 0.6, 0.7)
 
 
 def test_the_shots_masks_are_varied_if_asked_for(start, runs, refused, run, library, data, tmp_path):

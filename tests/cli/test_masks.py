@@ -15,14 +15,14 @@ from adiff.cli.masks import Edge
 from adiff.cli.objects import Find, Place
 from adiff.datasets.images import write_png
 from adiff.foreground import WAYS
-from adiff.generation import GeneratedMask
+from adiff.generation import GeneratedMask, MaskSampling
 from adiff.generation.placing import PLACES
 from adiff.masks import best_aligned_iou
 from adiff.placement import EDGES
 
 
 class Calls(list):
-    """(count, seed) of each call; denoise: of the last one."""
+    """(count, seed) of each call; settings: of the last one."""
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def sampled(monkeypatch):
 
     def sample(backbone, embedding, count, *, rules, shots, settings, seed, progress):
         calls.append((count, seed))
-        calls.denoise = settings.denoise
+        calls.settings = settings
         made = []
         for index in range(count):
             rng = np.random.default_rng((*seed, index))
@@ -60,11 +60,13 @@ def test_masks_and_their_record(run, library, sampled, tmp_path):
     assert f"{record['median_iou']:.2f}" in result.stdout
 
 
-def test_how_far_real_masks_are_made_anew_is_asked_for_and_recorded(run, library, sampled, tmp_path):
-    for name, given, denoise in (("noise", (), 1.0), ("near", ("--mask-denoise", "0.6"), 0.6)):
+def test_how_masks_are_sampled_is_asked_for_and_recorded(run, library, sampled, tmp_path):
+    told = ("--mask-denoise", "0.6", "--mask-steps", "30", "--mask-guidance", "4", "--mask-threshold", "0.7")
+    for name, given, expected in (("own", (), (12, 2.0, 1.0, 0.6)), ("told", told, (30, 4.0, 0.6, 0.7))):
         result = run("masks", library, "metal/scratch", "-n", "1", "--out", tmp_path / name, *given)
-        assert result.exit_code == 0 and sampled.denoise == denoise, result.stderr
-        assert json.loads((tmp_path / name / "masks.json").read_text())["settings"]["denoise"] == denoise
+        assert result.exit_code == 0 and sampled.settings == MaskSampling(*expected), result.stderr
+        settings = json.loads((tmp_path / name / "masks.json").read_text())["settings"]
+        assert tuple(settings[key] for key in ("steps", "guidance", "denoise", "threshold")) == expected
 
 
 def objects_of(folder):

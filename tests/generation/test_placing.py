@@ -38,7 +38,7 @@ class Squares:
             drawn.append((mask, {"kind": "square"}))
         return drawn
 
-    def record(self):
+    def record(self, base):
         return {"kind": "squares"}
 
 
@@ -59,7 +59,7 @@ def test_each_mask_lies_on_the_object_of_its_own_photo(objects):
         assert record == {"kind": "square", "placed": {"turn": 0.0, "scale": 1.0}}
     again = PlacedMasks.of(Squares(12), objects, MOVE, []).masks(None, photos[1:], Batch(3, 0, [1]))
     assert np.array_equal(again[0][0], made[1][0])  # whatever else is in the batch
-    assert source.record()["on"] == {"kind": "found", "way": "border colour"}
+    assert source.record(None)["on"] == {"kind": "found", "way": "border colour"}
 
 
 def test_a_mask_that_does_not_fit_is_drawn_again_for_its_pair_alone(objects):
@@ -84,7 +84,7 @@ def test_sizes_and_turns_follow_the_shots_if_asked_for(objects):
     source = PlacedMasks.of(ShotMasks([shot]), objects, LEARNED, [shot])
     ((mask, record),) = source.masks(None, [photo()], Batch(0, 0, [0]))
     assert mask.sum() == pytest.approx(60, rel=0.25) and not (mask & ~inside(photo())).any()
-    assert set(record["placed"]) == {"turn", "scale"} and source.record()["spread"]["area"] == (0.006, 0.006)
+    assert set(record["placed"]) == {"turn", "scale"} and source.record(None)["spread"]["area"] == (0.006, 0.006)
 
 
 def test_objects_are_looked_for_once(objects, monkeypatch):

@@ -370,7 +370,7 @@ def test_a_run_of_two_defects_in_each_image(start, normals, masks, dents):
             assert {"fill", "leak", "components", "box"} <= set(region)
     about = json.loads((result.out / "run.json").read_text())
     assert (about["product"], about["defect"], about["defects"]) == ("metal", "hole+dent", ["hole", "dent"])
-    assert about["masks"] == [masks.record(), dents.record()] and len(set(about["embedding"])) == 2
+    assert about["masks"] == [masks.record(None), dents.record(None)] and len(set(about["embedding"])) == 2
 
 
 def test_a_run_of_two_defects_goes_on_to_the_same_files(start, dents):

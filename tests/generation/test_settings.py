@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,11 +33,21 @@ def test_impossible_settings_are_refused(given, said):
 
 
 @pytest.mark.parametrize(
-    "given", [{"steps": 1001}, {"steps": 0}, {"tries": 0}, {"batch": 0}, {"threshold": 1.0}, {"denoise": 0}]
+    "given",
+    [{"steps": 1001}, {"steps": 0}, {"guidance": -1.0}, {"tries": 0}, {"batch": 0}, {"threshold": 1.0}, {"denoise": 0}],
 )
 def test_impossible_mask_sampling_is_refused(given):
     with pytest.raises(InputError, match=next(iter(given))):
         MaskSampling(**given)
+
+
+@pytest.mark.parametrize(("native", "steps", "guidance"), [(128, 12, 2.0), (512, 25, 5.0)])
+def test_masks_are_sampled_as_suits_the_base_model_unless_told(native, steps, guidance):
+    base = SimpleNamespace(native_size=native)
+    assert MaskSampling(threshold=0.7).on(base) == MaskSampling(steps, guidance, threshold=0.7)
+    assert MaskSampling(guidance=1.0).on(base) == MaskSampling(steps, 1.0)
+    told = MaskSampling(7, 3.0)
+    assert told.on(base) == told
 
 
 @pytest.mark.parametrize(("mode", "of_mode"), [

@@ -1,7 +1,9 @@
 """Masks from files and from a mask embedding: in turn, resized, placed, recorded."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,7 +61,8 @@ def test_masks_are_checked_against_the_normals_they_were_placed_on(tmp_path, mak
         write_png(path, make_mask())
     source = FolderMasks(paths, ["b.png", None, "c.png"])
     assert [source.normal_of(i) for i in range(4)] == ["b.png", None, "c.png", "b.png"]
-    assert source.record() == {"kind": "folder", "files": ["0.png", "1.png", "2.png"], "normals": list(source.normals)}
+    names = ["0.png", "1.png", "2.png"]
+    assert source.record(None) == {"kind": "folder", "files": names, "normals": list(source.normals)}
     source.check(2, [Path("x/a.png"), Path("x/b.png")])  # the third is not asked for
     with pytest.raises(InputError, match=r"2.png was placed on the normal image c.png, which is not among those given"):
         source.check(3, [Path("x/a.png"), Path("x/b.png")])
@@ -78,10 +81,17 @@ def test_pairs_beyond_the_masks_that_passed_have_none(make_mask, monkeypatch):
 
 
 def test_masks_learned_anew_are_another_source(make_mask):
-    rules = MaskRules.from_shots([make_mask()])
-    records = [LearnedMasks(torch.full((4, 768), v), rules, [make_mask()]).record() for v in (1.0, 1.0, 2.0)]
+    rules, small = MaskRules.from_shots([make_mask()]), SimpleNamespace(native_size=128)
+    records = [LearnedMasks(torch.full((4, 768), v), rules, [make_mask()]).record(small) for v in (1.0, 1.0, 2.0)]
     assert records[0] == records[1] != records[2]
     assert json.loads(json.dumps(records[0])) == records[0]
+
+
+def test_how_learned_masks_are_sampled_is_told_as_it_is_on_the_base_model(make_mask):
+    source = LearnedMasks(torch.zeros(4, 768), MaskRules(), [make_mask()], MaskSampling(threshold=0.7))
+    for size, sampling in ((128, (12, 2.0)), (512, (25, 5.0))):
+        told = source.record(SimpleNamespace(native_size=size))["sampling"]
+        assert told == asdict(MaskSampling(*sampling, threshold=0.7))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 90), (128, 70)])
@@ -100,8 +110,8 @@ def test_a_pairs_varied_mask_depends_on_its_number_alone(make_mask):
         assert np.array_equal(mask, other) and about == told
     assert {about["shot"] for _, about in whole} <= {0, 1} and whole[0][1]["kind"] == "shot"
     assert not np.array_equal(whole[1][0], source.masks(None, [photo()], Batch(4, 0, [1]))[0][0])
-    assert source.record() == ShotMasks([make_mask(), make_mask(height=8)]).record()
-    assert source.record() != ShotMasks([make_mask()]).record()
+    assert source.record(None) == ShotMasks([make_mask(), make_mask(height=8)]).record(None)
+    assert source.record(None) != ShotMasks([make_mask()]).record(None)
 
 
 def test_where_no_shots_mask_fits_the_pair_has_none():
