@@ -76,8 +76,9 @@ def sample_masks(
         if ahead <= 0:
             reasons = ", ".join(f"{rule} ({n})" for rule, n in broken.most_common())
             raise TooFewMasks(
-                f"only {len(found)} of {count} masks passed in {drawn} tries; broken: {reasons}; train it longer, "
-                "from more varied shots, or use the shots' own masks, varied, or drawn ones",
+                f"only {len(found)} of {count} masks passed in {drawn} tries; broken: {reasons}; sample with "
+                "another guidance, train it longer, from more varied shots, or use the shots' own masks, varied, or "
+                "drawn ones",
                 found,
             )
 
