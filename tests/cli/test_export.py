@@ -3,10 +3,12 @@
 import json
 
 import numpy as np
+import pytest
 
 from adiff.cli.export import Format
 from adiff.datasets.images import write_png
 from adiff.export import FORMATS
+from adiff.export import runs as export_runs
 from adiff.storage import write_json
 
 
@@ -47,6 +49,22 @@ def test_a_run_that_has_grown_extends_its_data_set(run, refused, tmp_path):
     told = run("export", folder, "--format", "yolo", "--out", out, "--extend").stdout
     assert told.startswith("5 pairs of metal/rust in") and "in data.yaml, val are the training images" in told
     assert len(list((out / "images" / "train").iterdir())) == 5
+
+
+@pytest.mark.parametrize("where, told", [
+    ("read_photo", "nothing was written"),  # of a normal image, while they are checked
+    ("_pictures", "out is not complete; the same command completes it"),
+])  # fmt: skip
+def test_stopped_it_says_what_is_left(run, tmp_path, monkeypatch, where, told):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    folder = write_run(tmp_path / "run")
+    write_png(tmp_path / "good" / "0.png", np.full((8, 10, 3), 100, np.uint8))
+    monkeypatch.setattr(export_runs, where, stop)
+    result = run("export", folder, "--normals", tmp_path / "good", "--out", tmp_path / "out")
+    assert result.exit_code == 130 and result.stderr.endswith(f"{told}\n")
+    assert (tmp_path / "out").exists() == ("not complete" in told)
 
 
 def test_bad_input_is_one_line(refused, tmp_path):
