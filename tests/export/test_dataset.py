@@ -288,6 +288,10 @@ def test_what_is_no_run_is_refused(make_run, tmp_path):
         read_runs([tmp_path])
     with pytest.raises(InputError, match="holds no finished pair yet"):
         read_runs([make_run("empty", pairs=0)])
+    rejects = make_run("rejects", pairs=3)
+    reject_pairs(rejects, range(3))
+    with pytest.raises(InputError, match=f"no pair: all 3 were rejected and are in {rejects / 'rejects'}; .* restore"):
+        read_runs([rejects])
     folder = make_run()
     with pytest.raises(InputError, match="is given twice"):
         read_runs([folder, folder / ".." / "run"])
