@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError
 from .app import keeping, left_of
+from .command import check_idle
 from .normals import PLACES, normals_of
 from .options import Seed
 from .progress import CliProgress
@@ -27,6 +28,7 @@ class Format(str, Enum):
 
 
 def export(
+    ctx: typer.Context,
     runs: Annotated[
         list[Path],
         typer.Argument(metavar="RUN...", help="Runs, as `adiff generate` writes them, or folders that the node Save "
@@ -54,6 +56,8 @@ def export(
     seed: Seed = 0,
 ) -> None:  # fmt: skip
     """Make a data set of the finished pairs of runs; the runs stay as they are."""
+    if not validation:
+        check_idle(ctx, "without --validation", "seed")
     from ..export import export_runs, read_runs
 
     opened = read_runs(runs)

@@ -73,6 +73,7 @@ def test_bad_input_is_one_line(refused, tmp_path):
     assert "holds no run.json" in refused("export", tmp_path, "--out", out)
     assert "csv" in refused("export", folder, "--format", "csv", "--out", out)
     assert "lies in" in refused("export", folder, "--out", folder / "out")
+    assert "--seed does nothing without --validation" in refused("export", folder, "--seed", 3, "--out", out)
     assert "mvtec holds always pixels" in refused("export", folder, "--polygons", "--out", out)
     write_png(tmp_path / "good" / "0.png", np.full((8, 10, 3), 100, np.uint8))
     both = folder, write_run(tmp_path / "other", "wood")
