@@ -135,7 +135,7 @@ def train_dual(
     """Learn to make a defect's images together with its part, from a few photos; one model for one defect."""
     from ..dual.file import KIND
     from ..tensor_files import check_replaced
-    from ..training.validation import SHOTS
+    from ..training.validation import check_held_out
 
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out} has to end in .safetensors")
@@ -146,8 +146,8 @@ def train_dual(
     if not resume:
         check_replaced(out, KIND, "dual model")
     key, found = one_defect(data, product, defect, shots, "a dual model is of one defect")
-    if early_stop and len(found.files) < SHOTS:
-        raise InputError(f"--early-stop needs {SHOTS} shots or more, and there are {len(found.files)}; leave it out")
+    if early_stop:
+        check_held_out({"/".join(key): len(found.files)})
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
     from ..dual import DualSettings, read_foregrounds, read_release
 
