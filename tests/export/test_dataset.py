@@ -208,7 +208,7 @@ def test_the_runs_stay_as_they_are(make_run, tmp_path):
     ("change", "said"),
     [
         ({"polygons": True}, "differs in polygons"),
-        ({"seed": 1}, "differs in seed"),
+        ({"validation": 0.4, "seed": 1}, "differs in validation, seed"),
         ({"format": "yolo"}, "differs in format"),
     ],
 )
@@ -219,6 +219,17 @@ def test_another_export_is_left_alone(make_run, tmp_path, change, said):
     with pytest.raises(InputError, match=said):
         export_runs(runs, tmp_path / "out", **asked)
     assert listing(tmp_path / "out") == before
+
+
+def test_the_seed_counts_where_images_are_drawn_for_validation(make_run, tmp_path):
+    runs, drawn, whole = read_runs([make_run()]), tmp_path / "drawn", tmp_path / "whole"
+    export_runs(runs, drawn, "coco", validation=0.4)
+    with pytest.raises(InputError, match="differs in seed"):
+        export_runs(runs, drawn, "coco", validation=0.4, seed=1)
+    export_runs(runs, whole, "coco")
+    about = json.loads((whole / "export.json").read_text())
+    write_json(whole / "export.json", {**about, "settings": {**about["settings"], "seed": 3}})  # of an older version
+    export_runs(runs, whole, "coco")
 
 
 def test_a_run_that_has_grown_is_another_export(make_run, tmp_path):
