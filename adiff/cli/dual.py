@@ -133,19 +133,19 @@ def train_dual(
     seed: Seed = 0,
 ) -> None:
     """Learn to make a defect's images together with its part, from a few photos; one model for one defect."""
-    from ..dual.file import KIND
-    from ..tensor_files import check_replaced
-    from ..training.validation import check_held_out
-
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out} has to end in .safetensors")
     if foreground is not None and not bcm:
         raise InputError("--foreground is for BCM; give --bcm with it, or leave it out")
     if bcm_form is not None and not bcm:
         raise InputError("--bcm-form is for BCM; give --bcm with it, or leave it out")
+    key, found = one_defect(data, product, defect, shots, "a dual model is of one defect")
+    from ..dual.file import KIND
+    from ..tensor_files import check_replaced
+    from ..training.validation import check_held_out
+
     if not resume:
         check_replaced(out, KIND, "dual model")
-    key, found = one_defect(data, product, defect, shots, "a dual model is of one defect")
     if early_stop:
         check_held_out({"/".join(key): len(found.files)})
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds

@@ -104,13 +104,13 @@ def train(
 
     Each shot is drawn and encoded in 16 augmented views, once, before the first step.
     """
+    _check_paths(out, encoder, freeze_encoder)
+    if what is What.masks:
+        check_idle(ctx, "with --what masks", "normalisation", "encoder", "freeze_encoder")
     from ..learning import check_finite
     from ..library import KIND
     from ..tensor_files import check_replaced
 
-    _check_paths(out, encoder, freeze_encoder)
-    if what is What.masks:
-        check_idle(ctx, "with --what masks", "normalisation", "encoder", "freeze_encoder")
     if not resume:
         check_replaced(out, KIND, "library")
     given = {"steps": steps, "batch": batch, "timesteps": timesteps.value, "early_stop": early_stop}
