@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy import ndimage, sparse
-from torch import Tensor
-from torch.nn import functional as F
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONTEXT = 2.5
 """Side of the crop, as a multiple of the mask's longest side."""
@@ -79,7 +79,9 @@ def latent_mask(mask: Tensor, downscale: int) -> Tensor:
         raise ValueError(f"mask of shape {tuple(mask.shape)}; expected (B, 1, H, W)")
     if downscale < 1:
         raise ValueError(f"downscale {downscale}; expected 1 or more")
-    pixels = (mask.to(torch.float32) >= 0.5).to(torch.float32)
+    from torch.nn import functional as F  # here, as what reads photos and masks does without
+
+    pixels = (mask.float() >= 0.5).float()
     return F.max_pool2d(pixels, downscale, stride=downscale, ceil_mode=True)
 
 
@@ -88,6 +90,8 @@ def area_resize(maps: Tensor, grid: tuple[int, int]) -> Tensor:
 
     maps: (B, C, h, w) float. grid: (rows, columns). Returns (B, C, rows, columns), dtype and device kept.
     """
+    from torch.nn import functional as F
+
     shrunk = (min(maps.shape[-2], grid[0]), min(maps.shape[-1], grid[1]))
     if shrunk != tuple(maps.shape[-2:]):
         maps = F.adaptive_avg_pool2d(maps, shrunk)

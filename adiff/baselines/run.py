@@ -7,7 +7,8 @@ library (novelty) are null in the records; fill is taken against the normal imag
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,15 @@ def paste_run(
     seed: int = 0,
     command: str | None = None,
     progress: Progress | None = None,
+    clear: Callable[[], object] | None = None,
 ) -> RunResult:
     """Fill `out` with `count` pairs of a defect; what exists of the run is kept.
 
     method, shots, textures, objects: as `paste_pairs` takes them, opened one by one. command: what makes the run again,
-    for run.json. Images are written with 8 bits and three channels. Ctrl-C or Cancelled ends the run with the pairs
-    done so far. Raises InputError as `paste_pairs` does, for a photo that does not open, and when `out` holds something
-    else or a run of other settings or files (saying which).
+    for run.json. clear: removes what is there, to begin anew; it is called once the first pair could be made. Images
+    are written with 8 bits and three channels. Ctrl-C or Cancelled ends the run with the pairs done so far. Raises
+    InputError as `paste_pairs` does, for a photo that does not open, and when `out` holds something else or a run of
+    other settings or files (saying which).
     """
     progress = progress or NullProgress()
     identity = {
@@ -62,6 +65,12 @@ def paste_run(
         normal = normals[normal_of(method, number, len(normals), seed)]
         return [normal, *(objects.files(normal) if objects else ())]
 
+    paste = partial(
+        paste_pairs, method, photos, shots=shots.pairs, textures=StoredImages(textures), objects=places, seed=seed
+    )
+    if clear is not None:
+        next(paste(1))
+        clear()
     with run_lock(out):
         open_run(out, identity, None, {} if command is None else {"command": command})
         check_files(out, count, 1, files_of, out)
@@ -70,12 +79,8 @@ def paste_run(
         left = (number for number in range(count) if number not in done)
         progress.start(count, f"pairs {'/'.join(key)}")
         progress.update(len(done))
-        made = paste_pairs(
-            method, photos, count, shots=shots.pairs, textures=StoredImages(textures), objects=places, skip=done,
-            seed=seed,
-        )  # fmt: skip
         try:
-            for place, (pair, number) in enumerate(zip(made, left, strict=True), len(done) + 1):
+            for place, (pair, number) in enumerate(zip(paste(count, skip=done), left, strict=True), len(done) + 1):
                 normal = photos[pair.normal]
                 measures = measure_pair(pair.image, normal, normal, pair.mask)
                 about = {"files": [short_digest(path) for path in files_of(number)], **measures}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import InputError
-from .app import keeping
+from .app import keeping, left_of
 from .progress import CliProgress
 
 
@@ -46,6 +47,6 @@ def import_(
         if place.is_dir() and out.resolve().is_relative_to(place.resolve()):
             raise InputError(f"{out} lies in {place}, which is imported; give a folder outside it")
     photos = read_annotations(annotations, images)
-    with CliProgress() as progress, keeping(f"{out} is not complete; the same command completes it"):
+    with CliProgress() as progress, keeping(partial(left_of, out)):
         made = write_dataset(photos, out, labels=defect or (), as_one=as_one, good=good, progress=progress)
     typer.echo(made.told())

@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +25,7 @@ from typer.core import TyperGroup
 
 from ..errors import InputError
 from ..progress import Cancelled
+from ..storage import is_unfinished
 from ..system import DEVICE, WINDOWS, launched
 
 BAD_INPUT, STOPPED = 2, 130
@@ -147,6 +149,11 @@ def keeping(what: str | Callable[[], str]) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, Cancelled):
         raise KeyboardInterrupt(what if isinstance(what, str) else what()) from None
+
+
+def left_of(out: Path) -> str:
+    """What Ctrl-C leaves of a data set: nothing while its content is still being checked."""
+    return f"{out} is not complete; the same command completes it" if is_unfinished(out) else "nothing was written"
 
 
 def _say(kind: str, text: str) -> None:

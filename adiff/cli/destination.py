@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -85,13 +86,27 @@ class Destination:
             clear_runs(folders)
 
 
-def clear_runs(folders: Sequence[Path]) -> None:
-    """Remove runs on a disk, as `Destination.clear` does."""
+def clearing(folder: Path, resume: bool) -> Callable[[], None] | None:
+    """What removes a run on a disk once the new one can begin, None to resume it; raises as `Destination.clear`."""
+    if resume:
+        return None
+    _clearable([folder])
+    return partial(clear_runs, [folder])
+
+
+def _clearable(folders: Sequence[Path]) -> list[Path]:
+    """Those that hold a run; InputError if one holds what is not a run's."""
     there = [folder for folder in folders if (folder / "run.json").exists()]
     for folder in there:
         foreign = sorted({path.name for path in folder.iterdir()} - RUN_PARTS - {LOCK})
         if foreign:
             raise InputError(f"{folder} holds {foreign[0]} beside its run; move that away or choose another folder")
+    return there
+
+
+def clear_runs(folders: Sequence[Path]) -> None:
+    """Remove runs on a disk, as `Destination.clear` does."""
+    there = _clearable(folders)
     with ExitStack() as locks:
         for folder in there:
             locks.enter_context(run_lock(folder))  # another process may be writing to it

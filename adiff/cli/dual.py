@@ -13,7 +13,7 @@ from ..storage import clear_folder, remove_leftovers, run_lock
 from . import options
 from .app import keeping
 from .begun import state_folder, what_is_left
-from .destination import clear_runs
+from .destination import clearing
 from .generate import PAIRS
 from .generated import counted
 from .learned import shots_to_learn
@@ -133,21 +133,21 @@ def train_dual(
     seed: Seed = 0,
 ) -> None:
     """Learn to make a defect's images together with its part, from a few photos; one model for one defect."""
-    from ..dual.file import KIND
-    from ..tensor_files import check_replaced
-    from ..training.validation import SHOTS
-
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out} has to end in .safetensors")
     if foreground is not None and not bcm:
         raise InputError("--foreground is for BCM; give --bcm with it, or leave it out")
     if bcm_form is not None and not bcm:
         raise InputError("--bcm-form is for BCM; give --bcm with it, or leave it out")
+    key, found = one_defect(data, product, defect, shots, "a dual model is of one defect")
+    from ..dual.file import KIND
+    from ..tensor_files import check_replaced
+    from ..training.validation import check_held_out
+
     if not resume:
         check_replaced(out, KIND, "dual model")
-    key, found = one_defect(data, product, defect, shots, "a dual model is of one defect")
-    if early_stop and len(found.files) < SHOTS:
-        raise InputError(f"--early-stop needs {SHOTS} shots or more, and there are {len(found.files)}; leave it out")
+    if early_stop:
+        check_held_out({"/".join(key): len(found.files)})
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
     from ..dual import DualSettings, read_foregrounds, read_release
 
@@ -219,6 +219,7 @@ def generate_dual(
     model = load_dual(dual)
     settings = DualSampling.of(model, steps, guidance, batch)
     _check_background(model, normals, foreground)
+    clear = clearing(out, resume)
     from ..backbone import load_backbone  # after the input is known to be sound: this takes seconds
     from ..dual.run import generate_dual_run
 
@@ -226,12 +227,11 @@ def generate_dual(
     check_base(model, backbone)
     photos = None if normals is None else normals_of(model.product, normals)
     behind = None if photos is None else read_backgrounds(backbone, model.size, photos[:count], foreground)
-    if not resume:
-        clear_runs([out])
     with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):
         result = generate_dual_run(
-            backbone, model, count=count, out=out, settings=settings, seed=seed, progress=progress, backgrounds=behind
-        )
+            backbone, model, count=count, out=out, settings=settings, seed=seed, progress=progress, backgrounds=behind,
+            clear=clear,
+        )  # fmt: skip
         if result.cancelled:
             raise KeyboardInterrupt
     if result.broken:

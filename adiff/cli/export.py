@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import InputError
-from .app import keeping
+from .app import keeping, left_of
+from .command import check_idle
 from .normals import PLACES, normals_of
 from .options import Seed
 from .progress import CliProgress
@@ -26,6 +28,7 @@ class Format(str, Enum):
 
 
 def export(
+    ctx: typer.Context,
     runs: Annotated[
         list[Path],
         typer.Argument(metavar="RUN...", help="Runs, as `adiff generate` writes them, or folders that the node Save "
@@ -53,6 +56,8 @@ def export(
     seed: Seed = 0,
 ) -> None:  # fmt: skip
     """Make a data set of the finished pairs of runs; the runs stay as they are."""
+    if not validation:
+        check_idle(ctx, "without --validation", "seed")
     from ..export import export_runs, read_runs
 
     opened = read_runs(runs)
@@ -61,7 +66,7 @@ def export(
     folders = [paths[0].parent for paths in good.values()]
     if len(set(folders)) < len(folders):
         raise InputError(f"the runs show {', '.join(products)}; give --normals a folder with one for each in it")
-    with CliProgress() as progress, keeping(f"what is done is in {out}; the same command completes it"):
+    with CliProgress() as progress, keeping(partial(left_of, out)):
         made = export_runs(opened, out, format.value, normals=good, validation=validation, polygons=polygons,
                            seed=seed, extend=extend, progress=progress)  # fmt: skip
     typer.echo(made.told())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -191,8 +191,9 @@ def mask_source(
     from ..masks import MaskRules
 
     if files is not None:
-        named = of_their_names(files, normals) if by_name else placed_on(files, normals)
-        return FolderMasks(files, named, square=are_models_own(files))
+        about = recorded(files[0].parent)
+        named = of_their_names(files, normals) if by_name else placed_on(files, normals, about)
+        return FolderMasks(files, named, square=are_models_own(files, about))
     if vary:
         return ShotMasks(shot_masks_of(entry))
     check_has_masks(entry)
@@ -221,13 +222,14 @@ def of_their_names(files: Sequence[Path], normals: Sequence[Path]) -> list[str]:
     return names
 
 
-def placed_on(files: Sequence[Path], normals: Sequence[Path]) -> list[str | None]:
-    """The name of the normal image that each mask of a folder was placed on, as `adiff masks` recorded; [] for none.
+def placed_on(
+    files: Sequence[Path], normals: Sequence[Path], about: Mapping[str, dict[str, Any]]
+) -> list[str | None]:  # fmt: skip
+    """The name of the normal image that each mask of a folder was placed on, [] for none; about: as `recorded`.
 
     One that was placed on a foreground of the user's belongs on the normal image of the same stem, unless none of them
-    has one. Raises InputError for a damaged record, and for one of masks that are not all there.
+    has one.
     """
-    about = _recorded(files[0].parent)
     named, grounds = (
         [name if isinstance(name := about.get(path.name, {}).get(key), str) else None for path in files]
         for key in ("normal", "foreground")
@@ -240,14 +242,16 @@ def placed_on(files: Sequence[Path], normals: Sequence[Path]) -> list[str | None
     return [ground and own.get(Path(ground).stem, ground) for ground in grounds]
 
 
-def are_models_own(files: Sequence[Path]) -> bool:
-    """Whether all masks of a folder are such as `adiff masks` made, and placed on nothing."""
-    about = _recorded(files[0].parent)
+def are_models_own(files: Sequence[Path], about: Mapping[str, dict[str, Any]]) -> bool:
+    """Whether all masks of a folder are such as `adiff masks` made, and placed on nothing; about: as `recorded`."""
     return all(path.name in about and "foreground" not in about[path.name] for path in files)
 
 
-def _recorded(folder: Path) -> dict[str, dict]:
-    """What `adiff masks` recorded of each mask of a folder, by file; raises InputError as `placed_on`."""
+def recorded(folder: Path) -> dict[str, dict[str, Any]]:
+    """What `adiff masks` recorded of each mask of a folder, by file.
+
+    Raises InputError for a damaged record, and for one of masks that are not all there.
+    """
     record = folder / RECORD
     if not record.is_file():
         return {}

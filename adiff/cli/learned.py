@@ -22,9 +22,11 @@ def shots_to_learn(
     """Open what is asked for of a data set; warns of defects that could then not be tested on. Raises InputError."""
     from ..datasets.readers import read_dataset
     from ..evaluation.splits import tell_untested
-    from ..learning import open_shots
 
-    opened = open_shots(read_dataset(data, products, defects), count)
+    dataset = read_dataset(data, products, defects)
+    from ..learning import open_shots  # after the folder is known to be sound: this takes seconds
+
+    opened = open_shots(dataset, count)
     for key, shots in opened.items():
         tell_untested(data, key, *([data / name for name in names] for names in (shots.files, shots.held_out)))
     return opened

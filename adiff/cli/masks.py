@@ -106,18 +106,19 @@ def masks(
     seed: Seed = 0,
 ) -> None:  # fmt: skip
     """Make masks of a defect, sampled or varied; masks.json tells each one's seed, likeness to the shots, and place."""
+    if vary_shots:
+        check_idle(ctx, "with --vary-shots", *MASK_SAMPLING)
+    if edge is Edge.anywhere:
+        check_idle(ctx, "without --edge near, or away", "margin")
+    _check_free(out)
     from ..library import check_base, load_library
 
     opened = load_library(library)
     entry = opened.get(defect)
     if vary_shots:
-        check_idle(ctx, "with --vary-shots", *MASK_SAMPLING)
         shot_masks_of(entry)
     else:
         check_has_masks(entry)
-    if edge is Edge.anywhere:
-        check_idle(ctx, "without --edge near, or away", "margin")
-    _check_free(out)
     placing = _placing(place, turn, scale, edge, margin, foreground is not None or normals is not None)
     objects = _objects(foreground, normals and normals_of(entry.product, normals), find, count)
     settings = {"library": str(library), "defect": entry.name, "seed": seed, "count": count}

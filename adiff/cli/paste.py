@@ -12,7 +12,7 @@ from ..errors import InputError
 from . import options
 from .app import keeping
 from .command import given_command
-from .destination import clear_runs
+from .destination import clearing
 from .dual import DefectType, Product, one_defect
 from .generate import PAIRS
 from .generated import counted
@@ -75,13 +75,12 @@ def paste(
     from ..baselines.run import paste_run
     from ..report import report_of_run
 
-    if not resume:
-        clear_runs([out])
+    clear = clearing(out, resume)
     command = given_command(ctx, out=out.name, resume=None)
     with CliProgress() as progress, keeping(f"finished pairs are in {out}; the same command makes the rest"):
         result = paste_run(
             method.value, key, opened, paths, count=count, out=out, textures=given, objects=objects, seed=seed,
-            command=command, progress=progress,
+            command=command, progress=progress, clear=clear,
         )  # fmt: skip
         if result.cancelled:
             raise KeyboardInterrupt

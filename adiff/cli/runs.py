@@ -161,11 +161,11 @@ def report(
     limit: Annotated[int, typer.Option("--limit", min=1, help="Pairs shown of each run, evenly picked.")] = 48,
 ) -> None:  # fmt: skip
     """Write a page with a run's pairs, rejects, measures and settings; it needs nothing beside it."""
-    from ..report import report_of_run, report_of_runs
-
     plans = [plan_of(folder) for folder in folders]
     if out is not None and out.is_dir():
         raise InputError(f"--out {out} is a folder; give the name of a page, for instance {out / 'report.html'}")
+    from ..report import report_of_run, report_of_runs
+
     places = [files[0].parent for files in _normals_of_each(plans, normals) if files]
     with keeping("nothing was written"):
         if len(folders) > 1:

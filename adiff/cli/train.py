@@ -32,7 +32,7 @@ from .begun import (
     state_folder,
     what_is_left,
 )
-from .command import check_idle
+from .command import check_idle, was_given
 from .learned import say_what_is_learned, say_what_was_learned, shots_to_learn
 from .options import Base, Data, Loras, Precision, PrecisionName, Resume, Seed, What, of_model, of_training, parse_loras
 from .progress import CliProgress
@@ -104,13 +104,13 @@ def train(
 
     Each shot is drawn and encoded in 16 augmented views, once, before the first step.
     """
+    _check_paths(out, encoder, freeze_encoder)
+    if what is What.masks:
+        check_idle(ctx, "with --what masks", "normalisation", "encoder", "freeze_encoder")
     from ..learning import check_finite
     from ..library import KIND
     from ..tensor_files import check_replaced
 
-    _check_paths(out, encoder, freeze_encoder)
-    if what is What.masks:
-        check_idle(ctx, "with --what masks", "normalisation", "encoder", "freeze_encoder")
     if not resume:
         check_replaced(out, KIND, "library")
     given = {"steps": steps, "batch": batch, "timesteps": timesteps.value, "early_stop": early_stop}
@@ -126,7 +126,8 @@ def train(
             with CliProgress() as progress:
                 names = ["/".join(key) for key in opened]
                 anew = begun_anew(out, names) if resume else dict.fromkeys(PARTS[what], names)
-                task = _Task(out, backbone, opened, chosen, normalisation.value, seed, progress, resume, anew)
+                watched = early_stop and was_given(ctx, "early_stop")
+                task = _Task(out, backbone, opened, chosen, normalisation.value, seed, progress, resume, anew, watched)
                 library, todo = _work(task, what, encoder, freeze_encoder)
             if is_first() and any(todo):
                 discard_learned(state_folder(out), library, todo)
@@ -151,12 +152,14 @@ class _Task(NamedTuple):
     progress: CliProgress
     resume: bool
     anew: dict[str, list[str]]  # part -> names of the defects of which the library's counts no more
+    watched: bool  # whether it was asked for that a shot of each defect is held out
 
 
 def _work(task: _Task, what: What, encoder: Path | None, freeze: bool) -> tuple[Library, Todo]:
     """Learn and write what is not there yet; of several processes the first one writes."""
     from ..training import AnomalySettings, MaskSettings
     from ..training.processes import is_first, wait_for_all
+    from ..training.validation import check_held_out
 
     out, folder = task.out, state_folder(task.out)
     library = _begin(task)
@@ -167,6 +170,8 @@ def _work(task: _Task, what: What, encoder: Path | None, freeze: bool) -> tuple[
         typer.echo(f"{out} holds all of it already; --restart learns it again")
         return library, todo
     of_encoder = _encoder(task, library, encoder, freeze) if todo.anomalies else None
+    if task.watched:
+        check_held_out({"/".join(key): len(task.shots[key].pairs) for key in todo.anomalies + todo.masks})
     for settings, keys in zip((AnomalySettings, MaskSettings), todo, strict=True):
         settings.for_base(task.backbone, _counts(task, keys), **task.chosen)  # refuses what is too few for so many
     wait_for_all()  # until all have read what the first one replaces now

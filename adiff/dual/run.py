@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from ..training.shots import digest_of
 from .file import DualModel, check_base, fingerprint
 from .sampling import DualPair, DualSampling, placed, sample_pairs
 
+Drawn = dict[int, tuple[DualPair, int]]
+"""Pairs of a batch by their numbers, each with its draw."""
 NEEDS_NORMAL = ("fill", "leak", "seam")
 """Measures that a pair without a normal image does not have."""
 
@@ -44,10 +47,12 @@ def generate_dual_run(
     seed: int = 0,
     progress: Progress | None = None,
     backgrounds: tuple[Tensor, Sequence[str]] | None = None,
+    clear: Callable[[], object] | None = None,
 ) -> RunResult:
     """Fill `out` with `count` pairs; what exists of the run is kept.
 
     backgrounds: for a model with BCM, latents (n, 4, h, w) and their photos' names, taken in turn; the shots' without.
+    clear: removes what is there, to begin anew; it is called once the first batch is drawn.
     Ctrl-C or Cancelled ends the run with the pairs done so far. Raises InputError when `out` holds something else or
     a run of other settings (saying which), and for a batch of which no pair shows a part; in other batches such a pair
     is listed as broken.
@@ -68,12 +73,12 @@ def generate_dual_run(
         identity["backgrounds"] = {"kind": kind, "files": list(photos), "digest": digest}
     shots, ready = shot_reference(model, backbone), placed(model, backbone)
 
-    parts = Parts()
-
     def sample(ids: Sequence[int], generators: Sequence[torch.Generator]) -> list[DualPair]:
         chosen = None if behind is None else behind[[i % len(behind) for i in ids]]
         return sample_pairs(backbone, ready, settings, generators, chosen)
 
+    drawn = partial(draw_pairs, sample, model.name, settings, seed=seed, parts=Parts())
+    ahead = {} if clear is None else {0: _drawn_ahead(drawn, range(min(settings.batch, count)), progress, clear)}
     with run_lock(out):
         open_run(out, identity, backbone, {})
         began, cancelled = time.monotonic(), False
@@ -82,7 +87,7 @@ def generate_dual_run(
             for first in range(0, count, settings.batch):
                 ids = range(first, min(first + settings.batch, count))
                 if not all(is_settled(out, i, 1) for i in ids):
-                    made = draw_pairs(sample, model.name, settings, ids, seed, parts)
+                    made = ahead.pop(first, None) or drawn(ids)
                     for i in ids:
                         if is_taken_out(out, i, 1):
                             continue
@@ -98,6 +103,19 @@ def generate_dual_run(
             cancelled = True
         progress.finish()
         return RunResult(out, Records(out), time.monotonic() - began, cancelled, broken=read_broken(out))
+
+
+def _drawn_ahead(
+    drawn: Callable[[Sequence[int]], Drawn], ids: Sequence[int], progress: Progress, clear: Callable[[], object]
+) -> Drawn:
+    """Draw the first batch of a run, then clear the place for it."""
+    progress.start(len(ids), "first pairs")
+    progress.update(0)
+    pairs = drawn(ids)
+    progress.update(len(ids))
+    progress.finish()
+    clear()
+    return pairs
 
 
 def shot_reference(model: DualModel, backbone: EditableBackbone) -> ShotReference:
@@ -136,13 +154,13 @@ def backgrounds_for(
 def draw_pairs(
     sample: Callable[[Sequence[int], Sequence[torch.Generator]], list[DualPair]], name: str, settings: DualSampling,
     ids: Sequence[int], seed: int, parts: Parts | None = None,
-) -> dict[int, tuple[DualPair, int]]:  # fmt: skip
+) -> Drawn:  # fmt: skip
     """Sample the pairs of a batch; those whose part shows nothing are drawn again, `tries` times, and then left out.
 
     sample(ids, generators): one pair for each. parts: what is known of the device's memory. Returns id -> pair and its
     draw. Raises InputError if none is left.
     """
-    found, parts = dict[int, tuple[DualPair, int]](), parts or Parts()
+    found, parts = Drawn(), parts or Parts()
     for draw in range(settings.tries):
         left = [i for i in ids if i not in found]
         if not left:

@@ -33,7 +33,7 @@ from ..training.loop import step_generator
 from ..training.noising import add_noise, noise_like
 from ..training.shots import ShotArrays, check_shots, digest_of, shot_digests
 from ..training.timesteps import fixed_timesteps
-from ..training.validation import HELD_OUT, hold_out, samples_of_each, steps_between
+from ..training.validation import HELD_OUT, check_held_out, hold_out, samples_of_each, steps_between
 from ..training.views import ENCODED, MEASURED
 from .background import background_picture, encode_backgrounds, foregrounds_of, see_background
 from .file import DEFECT, OBJECT, check_prompts, nested_contexts
@@ -143,10 +143,13 @@ def train_pair(
     run of the same settings goes on where it was. names: the shots' files, for messages. preview(steps
     done, what is learned by now): called every `preview_every` steps. checkpoint: whether the model's blocks are
     computed twice to save memory, None for where it does not suffice; what is learned is the same.
-    Raises InputError for no shots, for masks that are empty or cover everything, and for foregrounds without BCM.
+    Raises InputError for no shots, or too few to stop early, for masks that are empty or cover everything, and for
+    foregrounds without BCM.
     """
     settings = settings or DualSettings()
     check_shots({key: shots}, "shots")
+    if settings.early_stop:
+        check_held_out({"/".join(key): len(shots)})
     called = names or [f"shot {i + 1}" for i in range(len(shots))]
     check_parts(shots, called)
     if prompts is not None:

@@ -21,7 +21,7 @@ from ..library import Library, taught_by
 from ..run_record import made_ids, read_plan, read_records, settled_ids, tries_of, undisturbed
 from ..workers import workers_of
 from .localizer import Example
-from .splits import Split
+from .splits import Split, path_in
 
 logger = logging.getLogger("adiff")
 
@@ -110,7 +110,7 @@ def check_untaught(run: Run, split: Split) -> None:
 
     Warns where the record names shots of another data folder, so that this cannot be told.
     """
-    taught, parts = run.taught or [], split.record()
+    taught, parts = [path_in(split.root, run.key[0], name) for name in run.taught or ()], split.record()
     if leaked := [name for name in taught if name in parts["test"]]:
         raise InputError(
             f"{run.folder} was learned from {len(taught)} shots, and {leaked[0]}, one of them, would test; leave "

@@ -1,9 +1,9 @@
 """Which files teach and which test: disjoint by file, and by group where groups are known.
 
-Files of one group show the same object or come from the same photo: near copies. groups.json in the data folder, or in
-a product's folder, says which: {"test/scratch/000.png": "tile050", ...}, paths relative to the file's own folder. In
-its place a regular expression may take a group out of each path, for instance "(tile\\d+)_". A file without a group is
-one of its own.
+Files of one group show the same object or come from the same photo: near copies. groups.json in the data folder, in a
+product's folder or around it, says which: {"test/scratch/000.png": "tile050", ...}, paths relative to the file's own
+folder. In its place a regular expression may take a group out of each path, for instance "(tile\\d+)_". A file without
+a group is one of its own.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def read_split(
     """Split what a data set holds of a product's defects.
 
     wanted: defect -> how many of its shots teach, those with the lowest ids (None: the paper's third), or their paths
-    relative to the root, as a library records them. The others test, unless they share a group with one that teaches.
+    as a library records them, relative to the root, the folder around it, or the product's in it. The others test,
+    unless they share a group with one that teaches.
     Normal images test from test/good, with the same exception, and teach from train/good; where there is one folder
     only, every TEST_SHARE-th of it tests. rule: a regular expression in place of groups.json.
     Raises InputError if a part that is needed is left empty.
@@ -136,7 +137,13 @@ def split_shots(
     found = dataset.shots.get(key, ())
     if shots is None or isinstance(shots, int):
         return few_shot_split(found, shots)
-    return _named(found, shots, dataset.root)
+    return _named(found, list(dict.fromkeys(path_in(dataset.root, key[0], name) for name in shots)), dataset.root)
+
+
+def path_in(root: Path, product: str, name: str) -> str:
+    """A recorded path of a shot in a data folder, where it may be that in the product's own folder, or around it."""
+    paths = name, f"{product}/{name}", name.removeprefix(f"{product}/")
+    return next((path for path in paths if (root / path).is_file()), name)
 
 
 def read_groups(root: Path, product: str, rule: str | None = None) -> Callable[[Path], Hashable]:
@@ -159,6 +166,10 @@ def read_groups(root: Path, product: str, rule: str | None = None) -> Callable[[
         record = folder / GROUPS
         if record.is_file():
             groups |= {folder / name: group for name, group in _read_table(record).items()}
+    own = root.resolve()
+    if own.name == product and (around := own.parent / GROUPS).is_file():  # of several products, of which root is one
+        groups |= {root / name[len(product) + 1:]: group for name, group in _read_table(around).items()
+                   if name.startswith(f"{product}/")}  # fmt: skip
     return lambda path: groups.get(path, path)
 
 

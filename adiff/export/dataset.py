@@ -88,7 +88,8 @@ def export_runs(
     normals, progress = normals or {}, progress or NullProgress()
     _check_options(runs, out, format, polygons, validation, normals)
     asked = {
-        "format": format, "layout": LAYOUTS.get(format), "polygons": polygons, "validation": validation, "seed": seed,
+        "format": format, "layout": LAYOUTS.get(format), "polygons": polygons, "validation": validation,
+        **({"seed": seed} if validation else {}),  # without, nothing is drawn; older versions told one
         "normals": {product: [path.name for path in paths] for product, paths in normals.items()},
     }  # fmt: skip
     parted = runs if validation and format != "mvtec" else ()  # MVTec's defects are all for testing

@@ -22,7 +22,7 @@ from ..datasets.images import Photo, name_of, read_mask, read_photo
 from ..errors import InputError, all_reasons
 from ..library import check_name
 from ..progress import Progress
-from ..run_record import check_once, read_plan, record_paths
+from ..run_record import REJECTS, check_once, given_up, read_plan, record_paths, tries_of
 from ..storage import read_json_object
 from .splits import TRAIN, VALIDATION, Splits
 
@@ -158,6 +158,12 @@ def _read_run(folder: Path, name: str) -> Run:
     if not isinstance(plan.get("normals") or [], list):
         raise InputError(f"{path} is damaged: its normals are no list")
     ids = tuple(path.stem for path in record_paths(folder))
+    if not ids and (lost := len(given_up(folder, tries_of(plan)))):
+        every = "all " if lost == plan.get("count") else ""
+        raise InputError(
+            f"{folder} holds no pair: {every}{lost} were rejected and are in {folder / REJECTS}; `adiff run report "
+            f"{folder}` shows them, `adiff run restore {folder} ID` puts one back"
+        )
     if not ids:
         raise InputError(f"{folder} holds no finished pair yet; `adiff generate` makes them, `adiff run status` "
                          "says if none can be made")  # fmt: skip

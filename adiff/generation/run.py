@@ -36,7 +36,7 @@ from .batch import Task
 from .files import check_files, check_hope, kind_of, reopen_broken, several
 from .guidance import check_shots
 from .layers import Layer, check_folders
-from .settings import GenerationSettings
+from .settings import GenerationSettings, idle
 from .sources import FolderMasks, MaskSource
 from .worker import POLL, Worker
 
@@ -341,8 +341,11 @@ def _check_place(out: Path, identity: dict[str, Any], name: Path | str) -> dict[
             raise InputError(f"{out} is not empty and holds no run; choose a new or empty folder")
         return None
     there = read_plan(out)
-    other = _differences(json.loads(json.dumps(identity)), there)  # as it is read: a pair of numbers is a list there
-    if other:
+    asked = json.loads(json.dumps(identity))  # as it is read: a pair of numbers is a list there
+    settings = asked["settings"]
+    for name in idle(settings.get("reweighting"), settings.get("distance")):
+        settings.pop(name, None)  # no pair depends on it; older versions took any
+    if other := _differences(asked, there):
         remedy = "choose another folder or --restart"
         if [one.split()[0] for one in other] == ["count"]:
             remedy = "choose another folder, and another seed for other pairs, or --restart"

@@ -70,7 +70,7 @@ class GenerationSettings:
             raise InputError("distance 'preview' needs a preview decoder; give a TAESD decoder file, or use 'latent'")
 
 
-def idle(reweighting: str, distance: str) -> dict[str, str]:
+def idle(reweighting: str | None, distance: str | None) -> dict[str, str]:
     """Return the settings that do nothing beside these two, and beside which of them: name -> the other's name."""
     names = () if reweighting in LEVELLED else ("level",)
     names += () if reweighting in tuple(MEASURED) else ("distance", "preview_decoder")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from ..errors import InputError
 from ..library import Key
 
 SHOTS = 4
@@ -107,6 +108,13 @@ def samples_of_each(defects: int) -> int:
 def are_held_out(shots: Iterable[int], wanted: bool = True) -> bool:
     """Whether a shot of each defect is held out; shots: how many each has."""
     return wanted and all(count >= SHOTS for count in shots)
+
+
+def check_held_out(shots: Mapping[str, int]) -> None:
+    """Raise InputError where nothing would be held out, for who asks for it; shots: defect -> how many it has."""
+    if few := [name for name, count in shots.items() if not are_held_out([count])]:
+        raise InputError(f"to stop early takes {SHOTS} shots or more of each defect, and {few[0]} has {shots[few[0]]}; "
+                         "do without it, or give more")  # fmt: skip
 
 
 def hold_out(

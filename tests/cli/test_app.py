@@ -69,6 +69,31 @@ def test_a_library_is_listed_without_torch(tmp_path):
         assert result.stdout == f"{told}ended: {0 if told else 2} False\n", result.stderr
 
 
+def test_a_folder_or_name_that_is_not_there_is_told_without_torch(data, tmp_path):
+    """It takes seconds to import; the data are read without it, too."""
+    out = ["--out", str(tmp_path / "out.safetensors")]
+    told = {
+        "folder nowhere does not exist": ["train-dual", "nowhere", *out],
+        "no product 'wod'": ["paste", str(data), "--product", "wod", "--normals", str(data), *out],
+        "no run at nowhere": ["export", "nowhere", *out],
+        "there is no run at nowhere": ["run", "report", "nowhere"],
+        "nowhere does not exist": ["import", "nowhere", *out],
+        "--margin does nothing": ["masks", "nowhere", "metal/rust", "--margin", "3", *out],
+        "does nothing with --what masks": ["train", "nowhere", "--what", "masks", "--freeze-encoder", *out],
+    }
+    code = (
+        "import sys\n"
+        "from adiff.cli import main\n"
+        f"for arguments in {list(told.values())}:\n"
+        "    sys.argv = ['adiff', *arguments]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    result = in_process(code)
+    assert result.stdout == "2 False\n" * len(told), result.stderr
+    assert all(one in line for one, line in zip(told, result.stderr.splitlines(), strict=True)), result.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example_and_a_seed(run, command):
     result = run(command, "--help")

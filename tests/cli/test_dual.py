@@ -153,4 +153,4 @@ def test_bad_input_is_one_line(refused, data, tmp_path):
     no_rate = refused(*one, "--defect", "hole", "--out", tmp_path / "x.safetensors", "--lr", "0")
     assert "positive learning rate" in no_rate
     few = refused(*one, "--defect", "hole", "--out", tmp_path / "x.safetensors", "--shots", "3", "--early-stop")
-    assert "--early-stop needs 4 shots or more, and there are 3" in few
+    assert "to stop early takes 4 shots or more of each defect, and metal/hole has 3" in few

@@ -3,10 +3,12 @@
 import json
 
 import numpy as np
+import pytest
 
 from adiff.cli.export import Format
 from adiff.datasets.images import write_png
 from adiff.export import FORMATS
+from adiff.export import runs as export_runs
 from adiff.storage import write_json
 
 
@@ -49,12 +51,29 @@ def test_a_run_that_has_grown_extends_its_data_set(run, refused, tmp_path):
     assert len(list((out / "images" / "train").iterdir())) == 5
 
 
+@pytest.mark.parametrize("where, told", [
+    ("read_photo", "nothing was written"),  # of a normal image, while they are checked
+    ("_pictures", "out is not complete; the same command completes it"),
+])  # fmt: skip
+def test_stopped_it_says_what_is_left(run, tmp_path, monkeypatch, where, told):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    folder = write_run(tmp_path / "run")
+    write_png(tmp_path / "good" / "0.png", np.full((8, 10, 3), 100, np.uint8))
+    monkeypatch.setattr(export_runs, where, stop)
+    result = run("export", folder, "--normals", tmp_path / "good", "--out", tmp_path / "out")
+    assert result.exit_code == 130 and result.stderr.endswith(f"{told}\n")
+    assert (tmp_path / "out").exists() == ("not complete" in told)
+
+
 def test_bad_input_is_one_line(refused, tmp_path):
     folder, out = write_run(tmp_path / "run"), tmp_path / "out"
     assert "there is no run at" in refused("export", tmp_path / "none", "--out", out)
     assert "holds no run.json" in refused("export", tmp_path, "--out", out)
     assert "csv" in refused("export", folder, "--format", "csv", "--out", out)
     assert "lies in" in refused("export", folder, "--out", folder / "out")
+    assert "--seed does nothing without --validation" in refused("export", folder, "--seed", 3, "--out", out)
     assert "mvtec holds always pixels" in refused("export", folder, "--polygons", "--out", out)
     write_png(tmp_path / "good" / "0.png", np.full((8, 10, 3), 100, np.uint8))
     both = folder, write_run(tmp_path / "other", "wood")

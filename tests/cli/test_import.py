@@ -47,6 +47,16 @@ def test_stopped_it_says_what_is_kept(run, photos, tmp_path, monkeypatch, listin
     assert listing(out) == listing(tmp_path / "whole")
 
 
+def test_stopped_before_anything_is_written_it_says_so(run, photos, tmp_path, monkeypatch):
+    def stop(source):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dataset, "_size_of", stop)
+    result = run("import", photos, "--out", tmp_path / "sets")
+    assert result.exit_code == 130 and result.stderr.endswith("stopped: nothing was written\n")
+    assert not (tmp_path / "sets").exists()
+
+
 def test_bad_input(refused, photos, tmp_path):
     assert "lies in" in refused("import", photos, "--out", photos / "sets")
     assert "does not exist; expected COCO" in refused("import", tmp_path / "gone.json", "--out", tmp_path / "sets")

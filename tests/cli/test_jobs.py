@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adiff.cli.generated import tell_missing
-from adiff.cli.jobs import are_models_own, of_their_names, placed_on
+from adiff.cli.jobs import are_models_own, of_their_names, placed_on, recorded
 from adiff.errors import InputError
 from adiff.generation.run import RunResult
 
@@ -21,7 +21,7 @@ def found(tmp_path):
     def look(*masks):
         told = [{"file": file, **one} for file, one in zip(FILES, masks, strict=False)]
         (tmp_path / "masks.json").write_text(json.dumps({"masks": told}))
-        return placed_on([tmp_path / name for name in FILES], NORMALS)
+        return placed_on([tmp_path / name for name in FILES], NORMALS, recorded(tmp_path))
 
     return look
 
@@ -39,18 +39,18 @@ def test_masks_on_the_user_s_foregrounds_belong_on_normals_of_the_same_stem(foun
 @pytest.mark.parametrize("text", ['{"masks": []}', '{"masks": [1, {"file": 2}]}', '{"other": 1}'])
 def test_other_records_say_nothing(tmp_path, text):
     paths = [tmp_path / name for name in FILES]
-    assert placed_on(paths, NORMALS) == []
+    assert placed_on(paths, NORMALS, recorded(tmp_path)) == []
     (tmp_path / "masks.json").write_text(text)
-    assert placed_on(paths, NORMALS) == []
+    assert placed_on(paths, NORMALS, recorded(tmp_path)) == []
 
 
 def test_masks_that_adiff_masks_placed_on_nothing_are_the_model_s_own(tmp_path):
     paths = [tmp_path / name for name in FILES]
-    assert not are_models_own(paths)
+    assert not are_models_own(paths, recorded(tmp_path))
     for told, own in ([{}] * 3, True), ([{}, {}, {"foreground": "a.png"}], False), ([{}] * 2, False):
         masks = [{"file": file, **one} for file, one in zip(FILES, told, strict=False)]
         (tmp_path / "masks.json").write_text(json.dumps({"masks": masks}))
-        assert are_models_own(paths) is own
+        assert are_models_own(paths, recorded(tmp_path)) is own
 
 
 def test_masks_of_the_names_of_normals():
@@ -64,10 +64,10 @@ def test_masks_of_the_names_of_normals():
 def test_a_damaged_or_unfinished_record_is_said(tmp_path):
     (tmp_path / "masks.json").write_text('{"masks": [')
     with pytest.raises(InputError, match="masks.json is damaged.*remove it to use the masks beside it"):
-        placed_on([tmp_path / "000.png"], NORMALS)
+        recorded(tmp_path)
     (tmp_path / "masks.json").write_text('{"settings": {}, "finished": false}')
     with pytest.raises(InputError, match="lacks masks: `adiff masks` was interrupted there"):
-        placed_on([tmp_path / "000.png"], NORMALS)
+        recorded(tmp_path)
 
 
 def test_pairs_that_were_rejected_by_hand_are_not_said_to_break_limits(caplog):

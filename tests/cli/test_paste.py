@@ -30,6 +30,18 @@ def test_a_run_is_made_asked_after_checked_and_exported(run, start, data, tmp_pa
     assert start("--shots", "1").exit_code == 0
 
 
+def test_a_restart_that_cannot_begin_loses_nothing(start, data, tmp_path, listing):
+    assert start().exit_code == 0
+    before = listing(tmp_path / "run")
+    assert start("--restart", "--seed", "1").exit_code == 0
+    assert listing(tmp_path / "run") != before
+    before = listing(tmp_path / "run")
+    for path in (data / "metal" / "train" / "good").iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+    result = start("--restart")
+    assert result.exit_code == 2 and "removes" not in result.stderr and listing(tmp_path / "run") == before
+
+
 @pytest.mark.parametrize("method", ["cutpaste", "draem"])
 def test_other_methods(start, tmp_path, method):
     assert start("--method", method).exit_code == 0

@@ -405,6 +405,16 @@ def test_with_four_shots_one_decides_when_to_stop(run, tiny, data, tmp_path, mon
     assert "held-out" not in result.stdout
 
 
+def test_to_stop_early_takes_a_shot_that_can_be_held_out(run, refused, tiny, data, tmp_path):
+    """Of what is still to be learned; who does not ask for it learns from all."""
+    out = tmp_path / "lib.safetensors"
+    given = ("train", data, "--out", out, "--what", "masks", "--steps", "1")
+    told = refused(*given, "--shots", "3", "--early-stop")
+    assert "4 shots or more of each defect, and metal/hole has 3; do without it" in told and not out.exists()
+    assert run(*given, "--shots", "3", "--defect", "hole").exit_code == 0
+    assert run(*given, "--shots", "3", "--defect", "hole", "--early-stop").exit_code == 0  # nothing is left to learn
+
+
 def test_settings_reach_the_training(run, tiny, data, tmp_path, monkeypatch):
     seen, whole = [], training.train_anomalies
     monkeypatch.setattr(training, "train_anomalies", lambda *a, **k: (seen.append(k["settings"]), whole(*a, **k))[1])

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -193,6 +194,17 @@ def test_a_model_that_shows_no_part_is_told_of(backbone, model, monkeypatch, tmp
     with pytest.raises(InputError, match="000000 of metal/dent showed no part in 8 draws"):
         generate_dual_run(backbone, model, count=2, out=tmp_path / "run", settings=FEW)
     assert not (tmp_path / "run" / "pairs").exists()
+
+
+def test_what_is_there_is_removed_once_the_first_batch_is_drawn(backbone, model, monkeypatch, tmp_path):
+    out, cleared = tmp_path / "run", []
+    drawn = fake(monkeypatch, empty=range(16))
+    begin = partial(generate_dual_run, backbone, model, count=3, out=out, settings=FEW)
+    with pytest.raises(InputError, match="showed no part"):
+        begin(clear=lambda: cleared.append(len(drawn)))
+    assert not cleared and not out.exists()
+    assert len(begin(clear=lambda: cleared.append(len(drawn))).pairs) == 3
+    assert cleared == [18] and len(drawn) == 19  # nothing is drawn twice
 
 
 def test_one_pair_that_shows_no_part_costs_only_itself(backbone, model, monkeypatch, tmp_path):

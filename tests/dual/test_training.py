@@ -173,6 +173,11 @@ def test_a_held_out_shot_ends_the_run_with_its_best_state(backbone, pairs):
     assert done == 6 and now.defect_tokens.shape == (3, 768) and not now.defect_tokens.requires_grad
 
 
+def test_to_stop_early_takes_a_shot_that_can_be_held_out(backbone, pairs):
+    with pytest.raises(InputError, match=f"4 shots or more of each defect, and {'/'.join(KEY)} has 2; do without it"):
+        train_pair(backbone, KEY, pairs, settings=DualSettings(**SMALL | {"early_stop": True}))
+
+
 def test_pairs_are_learned_at_the_size_asked_for(backbone, pairs):
     assert _Pairs(backbone, [(pairs[0], None)], DualSettings(**SMALL | {"size": 128}), 0, {}).latents.shape[-1] == 16
 

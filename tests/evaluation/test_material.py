@@ -145,8 +145,13 @@ def test_a_run_that_names_its_shots_is_not_tested_on_them(work, caplog):
     assert not caplog.records
     with pytest.raises(InputError, match="learned from 2 shots, and metal/test/scratch/001.png, one of them, would"):
         check_untaught(run, read_split(work.data, "metal", {"scratch": 1}))
-    check_untaught(run, read_split(work.root, "metal", {"scratch": 1}))  # the product's own folder: other names
-    assert "cannot be told" in caplog.text
+    check_untaught(run, read_split(work.root, "metal", {"scratch": names}))  # the product's own folder
+    assert "cannot be told" not in caplog.text
+    with pytest.raises(InputError, match="and test/scratch/001.png, one of them, would test"):
+        check_untaught(run, read_split(work.root, "metal", {"scratch": 1}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "shots": ["old/007.png"]}))
+    check_untaught(read_run(work.run), read_split(work.data, "metal", {"scratch": 1}))
+    assert "learned from old/007.png, which is not in" in caplog.text and "cannot be told" in caplog.text
     path.write_text(json.dumps({**json.loads(path.read_text()), "shots": None}))
     assert shots_of(read_run(work.run), None) is None
 

@@ -1,6 +1,7 @@
 """Splits: disjoint by file and by group, whatever the layout and the groups are."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +64,21 @@ def test_paths_of_a_library_teach(tmp_path):
         read_split(tmp_path, "metal", {"scratch": ["metal/test/scratch/9.png"]})
     with pytest.raises(InputError, match="none is recorded"):
         read_split(tmp_path, "metal", {"scratch": []})
+
+
+def test_paths_of_the_folder_around_a_product_s_and_of_its_own_are_the_same_shots(tmp_path, monkeypatch):
+    """With what groups.json says of them in the folder around it."""
+    own = fill(tmp_path / "metal")
+    table = {f"metal/test/scratch/{i:03d}.png": "ab"[i % 2] for i in range(4)}
+    (tmp_path / "groups.json").write_text(json.dumps(table))
+    names = ["metal/test/scratch/001.png", "test/scratch/001.png"]
+    around, inside = read_split(tmp_path, "metal", {"scratch": names}), read_split(own, "metal", {"scratch": names})
+    monkeypatch.chdir(own)
+    for split in (around, inside, here := read_split(Path(), "metal", {"scratch": names})):
+        assert [shot.image.stem for shot in split.train] == ["001"]
+        assert [shot.image.stem for shot in split.test] == ["000", "002", "004", "005"]
+        assert [path.stem for path in split.dropped] == ["003"]
+    assert inside.record() == here.record() != around.record()
 
 
 def test_names_by_pixels_of_a_graph_s_library_teach(tmp_path):

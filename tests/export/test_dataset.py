@@ -208,7 +208,7 @@ def test_the_runs_stay_as_they_are(make_run, tmp_path):
     ("change", "said"),
     [
         ({"polygons": True}, "differs in polygons"),
-        ({"seed": 1}, "differs in seed"),
+        ({"validation": 0.4, "seed": 1}, "differs in validation, seed"),
         ({"format": "yolo"}, "differs in format"),
     ],
 )
@@ -219,6 +219,17 @@ def test_another_export_is_left_alone(make_run, tmp_path, change, said):
     with pytest.raises(InputError, match=said):
         export_runs(runs, tmp_path / "out", **asked)
     assert listing(tmp_path / "out") == before
+
+
+def test_the_seed_counts_where_images_are_drawn_for_validation(make_run, tmp_path):
+    runs, drawn, whole = read_runs([make_run()]), tmp_path / "drawn", tmp_path / "whole"
+    export_runs(runs, drawn, "coco", validation=0.4)
+    with pytest.raises(InputError, match="differs in seed"):
+        export_runs(runs, drawn, "coco", validation=0.4, seed=1)
+    export_runs(runs, whole, "coco")
+    about = json.loads((whole / "export.json").read_text())
+    write_json(whole / "export.json", {**about, "settings": {**about["settings"], "seed": 3}})  # of an older version
+    export_runs(runs, whole, "coco")
 
 
 def test_a_run_that_has_grown_is_another_export(make_run, tmp_path):
@@ -288,6 +299,10 @@ def test_what_is_no_run_is_refused(make_run, tmp_path):
         read_runs([tmp_path])
     with pytest.raises(InputError, match="holds no finished pair yet"):
         read_runs([make_run("empty", pairs=0)])
+    rejects = make_run("rejects", pairs=3)
+    reject_pairs(rejects, range(3))
+    with pytest.raises(InputError, match=f"no pair: all 3 were rejected and are in {rejects / 'rejects'}; .* restore"):
+        read_runs([rejects])
     folder = make_run()
     with pytest.raises(InputError, match="is given twice"):
         read_runs([folder, folder / ".." / "run"])

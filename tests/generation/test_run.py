@@ -137,6 +137,16 @@ def test_another_run_is_refused_by_what_differs(start, other, said):
     assert listing(start().out) == before
 
 
+def test_a_run_goes_on_whatever_was_said_of_what_does_nothing_in_it(start):
+    """Older versions took --strength and --distance without re-weighting, which this one refuses."""
+    off = replace(FEW, reweighting="off")
+    out = start(settings=replace(off, strength=0.5, distance="rgb")).out
+    (out / "pairs" / "000003.json").unlink()
+    assert len(start(settings=off).pairs) == 5
+    with pytest.raises(InputError, match=r"\(settings.reweighting off, now uniform; settings.strength 0.5, now 1.0\)"):
+        start(settings=replace(off, reweighting="uniform"))
+
+
 def test_other_normals_and_masks_and_encoders_make_another_run(start, normals, masks, encoder):
     start()
     for other, said in (

@@ -1,10 +1,16 @@
 """Several runs on one page."""
 
+import json
+import os
+import shutil
+import subprocess
+
 import pytest
 
 from adiff.datasets.images import write_png
 from adiff.errors import InputError
 from adiff.report import report_of_runs
+from adiff.report.measures import MEASURES
 from adiff.report.run import Told
 from adiff.report.runs import _names, differing
 from adiff.storage import write_json
@@ -41,6 +47,25 @@ def test_runs_stand_side_by_side(runs, read_page, tmp_path):
         own = f"<dl><dt>count</dt><dd>{pairs}</dd><dt>steps</dt><dd>{steps}</dd></dl>"
         assert f"<h4>{name}/run</h4>{own}" in page.source
     assert not (runs[0] / "report.html").exists()
+
+
+def test_the_table_of_measures_fits_a_page_of_1300_pixels(runs, tmp_path):
+    """Of all measures, and names that tell the runs' settings."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no browser to test with: chromium is needed")
+    for run in runs:
+        run.rename(run.with_name(name := f"severity-1.5-guidance-auto-{run.parent.name}"))
+        for path in (run.with_name(name) / "pairs").iterdir():
+            measures = {measure.name: 0.123 for measure in MEASURES} | {"seam": 10.84, "likeness_shots": 0.3}
+            path.write_text(json.dumps({**json.loads(path.read_text()), **measures}))
+    page = report_of_runs([next(run.parent.glob("severity*")) for run in runs], out=tmp_path / "page.html")
+    told = "document.querySelectorAll('.scroll').forEach(one => document.title = one.scrollWidth - one.clientWidth)"
+    page.write_text(page.read_text() + f"<script>{told}</script>")
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1300,1000", "--dump-dom",
+               f"--user-data-dir={tmp_path / 'profile'}"]  # fmt: skip
+    shown = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=300).stdout
+    assert "<th>refined_iou</th>" in shown and "<title>0</title>" in shown
 
 
 def test_what_differs_by_hand():
