@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,9 @@ def paste_run(
     """Fill `out` with `count` pairs of a defect; what exists of the run is kept.
 
     method, shots, textures, objects: as `paste_pairs` takes them, opened one by one. command: what makes the run again,
-    for run.json. Images are written with 8 bits and three channels. Ctrl-C or Cancelled ends the run with the pairs
-    done so far. Raises InputError as `paste_pairs` does, for a photo that does not open, and when `out` holds something
-    else or a run of other settings or files (saying which).
+    for run.json. Images are of their normal image's kind, grey or of 16 bits too. Ctrl-C or Cancelled ends the run with
+    the pairs done so far. Raises InputError as `paste_pairs` does, for a photo that does not open, and when `out` holds
+    something else or a run of other settings or files (saying which).
     """
     progress = progress or NullProgress()
     identity = {
@@ -76,9 +77,11 @@ def paste_run(
         )  # fmt: skip
         try:
             for place, (pair, number) in enumerate(zip(made, left, strict=True), len(done) + 1):
-                normal = photos[pair.normal]
-                measures = measure_pair(pair.image, normal, normal, pair.mask)
+                normal = read_photo(normals[pair.normal])
+                pasted = replace(normal, pixels=normal.composite(pair.image, pair.mask))
+                measures = measure_pair(pasted.rgb, normal.rgb, normal.rgb, pair.mask)
                 about = {"files": [short_digest(path) for path in files_of(number)], **measures}
+                pair = pair._replace(image=pasted.pixels)
                 write_pasted(out, number, key, method, pair, normals[pair.normal].name, seed, about)
                 progress.update(place)
         except (Cancelled, KeyboardInterrupt):
