@@ -180,6 +180,17 @@ def test_stopped_before_its_work_a_command_does_not_say_that_what_was_there_is_l
     assert (result.exit_code, result.stderr) == (130, "stopped: nothing was changed\n")
 
 
+@pytest.mark.parametrize("out", [("--out=~/new",), ("--out", "~/new")])
+def test_a_path_at_home_makes_no_folder_called_tilde(run, tmp_path, monkeypatch, out):
+    home, here = tmp_path / "home", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path.replace("~", str(home)))
+    result = run("surfaces", *out, "--product", "wood", "--images", "2", "--size", "64")
+    assert result.exit_code == 0, result.stderr
+    assert (home / "new").is_dir() and not list(here.iterdir())
+
+
 @pytest.mark.parametrize("how", ["option", "environment"])
 def test_debug_shows_the_traceback(how):
     arguments = ["--debug", "work"] if how == "option" else ["work"]
