@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..datasets.images import StoredImages, read_photo, write_png
+from ..datasets.images import Photo, StoredImages, read_photo, write_png
 from ..generation.files import check_files
 from ..generation.placing import Objects
 from ..generation.run import RunResult, open_run
+from ..geometry import mask_box
 from ..learning import Shots
 from ..library import Key
 from ..progress import Cancelled, NullProgress, Progress
@@ -78,7 +79,7 @@ def paste_run(
         try:
             for place, (pair, number) in enumerate(zip(made, left, strict=True), len(done) + 1):
                 normal = read_photo(normals[pair.normal])
-                pasted = replace(normal, pixels=normal.composite(pair.image, pair.mask))
+                pasted = _pasted(normal, pair)
                 measures = measure_pair(pasted.rgb, normal.rgb, normal.rgb, pair.mask)
                 about = {"files": [short_digest(path) for path in files_of(number)], **measures}
                 pair = pair._replace(image=pasted.pixels)
@@ -88,6 +89,13 @@ def paste_run(
             cancelled = True
         progress.finish()
         return RunResult(out, Records(out), time.monotonic() - began, cancelled)
+
+
+def _pasted(normal: Photo, pair: Pasted) -> Photo:
+    """A pair's image in its normal image's own kind: outside the mask the very pixels."""
+    pixels, on = normal.pixels.copy(), mask_box(pair.mask).slices
+    pixels[on] = replace(normal, pixels=pixels[on]).composite(pair.image[on], pair.mask[on])
+    return replace(normal, pixels=pixels)
 
 
 def write_pasted(
