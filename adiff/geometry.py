@@ -1,9 +1,8 @@
-"""Geometry: pixel grid <-> latent grid, the crop around a mask, the stitch back, the feathered paste.
+"""Geometry: the crop around a mask, the stitch back, the feathered paste.
 
 | symbol | meaning | shape |
 |---|---|---|
-| m | binary mask, 1 = paint here | (B, 1, H, W); one photo's: (H, W) bool |
-| d | latent downscale, pixels of a latent cell's side | int |
+| m | binary mask, True = paint here | (H, W) bool |
 | native | side of the image the model was trained on | pixels |
 | alpha | share of the generated image in the output | (H, W) float32 in [0, 1] |
 
@@ -14,16 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage, sparse
 
 from .errors import InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 CONTEXT = 2.5
 """Side of the crop, as a multiple of the mask's longest side."""
@@ -65,39 +61,6 @@ class Box(NamedTuple):
     def slices(self) -> tuple[slice, slice]:
         """Index of the box in an array (H, W, ...)."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
-
-
-def latent_mask(mask: Tensor, downscale: int) -> Tensor:
-    """Bring a mask to the latent grid: a cell is on if any of its pixels is (METHOD 2, "Spatial anomaly embedding").
-
-    The release cuts an interpolated mask at 0.5, which deletes thin scratches; max pooling keeps them.
-
-    mask: (B, 1, H, W) bool, or float with pixels on from 0.5. downscale: pixels of a cell's side.
-    Returns (B, 1, ceil(H / d), ceil(W / d)) float32 in {0, 1}, on the mask's device.
-    """
-    if mask.ndim != 4 or mask.shape[1] != 1:
-        raise ValueError(f"mask of shape {tuple(mask.shape)}; expected (B, 1, H, W)")
-    if downscale < 1:
-        raise ValueError(f"downscale {downscale}; expected 1 or more")
-    from torch.nn import functional as F  # here, as what reads photos and masks does without
-
-    pixels = (mask.float() >= 0.5).float()
-    return F.max_pool2d(pixels, downscale, stride=downscale, ceil_mode=True)
-
-
-def area_resize(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resize maps by area average along axes that shrink, by repetition along axes that grow.
-
-    maps: (B, C, h, w) float. grid: (rows, columns). Returns (B, C, rows, columns), dtype and device kept.
-    """
-    from torch.nn import functional as F
-
-    shrunk = (min(maps.shape[-2], grid[0]), min(maps.shape[-1], grid[1]))
-    if shrunk != tuple(maps.shape[-2:]):
-        maps = F.adaptive_avg_pool2d(maps, shrunk)
-    if shrunk != tuple(grid):
-        maps = F.interpolate(maps, size=tuple(grid), mode="nearest-exact")
-    return maps
 
 
 def mask_box(mask: np.ndarray) -> Box:

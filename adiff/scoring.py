@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .geometry import area_resize, context_box, crop_mask, crop_resize, mask_box, resize_mask
+from .geometry import context_box, crop_mask, crop_resize, mask_box, resize_mask
+from .latent_grid import area_resize
 from .masks import best_aligned_iou, border_share, count_components
 from .pixels import as_images
 from .refinement import VISIBLE, overlap, refined

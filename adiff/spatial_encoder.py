@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from .embedding import N_SPATIAL
 from .errors import InputError
-from .geometry import area_resize
+from .latent_grid import area_resize
 from .storage import write_whole
 from .tensor_files import open_safetensors, shown, tensors_of
 

@@ -26,7 +26,8 @@ from einops import rearrange
 from torch import Tensor
 
 from ..adiff.errors import InputError
-from ..adiff.geometry import latent_mask, resize_mask
+from ..adiff.geometry import resize_mask
+from ..adiff.latent_grid import latent_mask
 from ..adiff.reweighting import AttentionEdit
 
 log = logging.getLogger("adiff")

@@ -21,7 +21,8 @@ from ..generation import GenerationSettings
 from ..generation.pairs import paint_box
 from ..generation.sampler import sample_blended
 from ..generation.seeds import generator_for, rng_for
-from ..geometry import crop_mask, crop_resize, feather, latent_mask, paste_back, resize_mask, stitch
+from ..geometry import crop_mask, crop_resize, feather, paste_back, resize_mask, stitch
+from ..latent_grid import latent_mask
 from ..pixels import as_images, as_pixels
 from .crop_paste import crop_paste
 from .pasting import Pasted, Sources, on_object

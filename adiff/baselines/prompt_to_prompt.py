@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..backbone import Backbone
 from ..embedding import Condition, join_condition
-from ..geometry import area_resize
+from ..latent_grid import area_resize
 from ..reweighting import AttentionEdit, fused_attention
 
 

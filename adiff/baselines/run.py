@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..datasets.images import StoredImages, read_photo, write_png
+from ..datasets.images import Photo, StoredImages, read_photo, write_png
 from ..generation.files import check_files
 from ..generation.placing import Objects
 from ..generation.run import RunResult, open_run
+from ..geometry import mask_box
 from ..learning import Shots
 from ..library import Key
 from ..progress import Cancelled, NullProgress, Progress
@@ -46,9 +48,9 @@ def paste_run(
 
     method, shots, textures, objects: as `paste_pairs` takes them, opened one by one. command: what makes the run again,
     for run.json. clear: removes what is there, to begin anew; it is called once the first pair could be made. Images
-    are written with 8 bits and three channels. Ctrl-C or Cancelled ends the run with the pairs done so far. Raises
-    InputError as `paste_pairs` does, for a photo that does not open, and when `out` holds something else or a run of
-    other settings or files (saying which).
+    are of their normal image's kind, grey or of 16 bits too. Ctrl-C or Cancelled ends the run with the pairs done so
+    far. Raises InputError as `paste_pairs` does, for a photo that does not open, and when `out` holds something else or
+    a run of other settings or files (saying which).
     """
     progress = progress or NullProgress()
     identity = {
@@ -81,15 +83,24 @@ def paste_run(
         progress.update(len(done))
         try:
             for place, (pair, number) in enumerate(zip(paste(count, skip=done), left, strict=True), len(done) + 1):
-                normal = photos[pair.normal]
-                measures = measure_pair(pair.image, normal, normal, pair.mask)
+                normal = read_photo(normals[pair.normal])
+                pasted = _pasted(normal, pair)
+                measures = measure_pair(pasted.rgb, normal.rgb, normal.rgb, pair.mask)
                 about = {"files": [short_digest(path) for path in files_of(number)], **measures}
+                pair = pair._replace(image=pasted.pixels)
                 write_pasted(out, number, key, method, pair, normals[pair.normal].name, seed, about)
                 progress.update(place)
         except (Cancelled, KeyboardInterrupt):
             cancelled = True
         progress.finish()
         return RunResult(out, Records(out), time.monotonic() - began, cancelled)
+
+
+def _pasted(normal: Photo, pair: Pasted) -> Photo:
+    """A pair's image in its normal image's own kind: outside the mask the very pixels."""
+    pixels, on = normal.pixels.copy(), mask_box(pair.mask).slices
+    pixels[on] = replace(normal, pixels=pixels[on]).composite(pair.image[on], pair.mask[on])
+    return replace(normal, pixels=pixels)
 
 
 def write_pasted(

@@ -52,6 +52,9 @@ NO_ROOM = (
 class OneLineErrors(TyperGroup):
     """Commands whose bad input ends in one line and exit code 2, with --debug in a traceback."""
 
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [_at_home(argument) for argument in args])
+
     def invoke(self, ctx: typer.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -154,6 +157,12 @@ def keeping(what: str | Callable[[], str]) -> Iterator[None]:
 def left_of(out: Path) -> str:
     """What Ctrl-C leaves of a data set: nothing while its content is still being checked."""
     return f"{out} is not complete; the same command completes it" if is_unfinished(out) else "nothing was written"
+
+
+def _at_home(argument: str) -> str:
+    """An argument whose ~/, first or behind its option's =, is the home folder: not every shell says so itself."""
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return option + equals + (os.path.expanduser(value) if value.startswith("~/") else value)
 
 
 def _say(kind: str, text: str) -> None:

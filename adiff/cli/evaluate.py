@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ import typer
 
 from ..errors import InputError
 from ..run_record import check_once
-from ..storage import LOCK, run_lock, write_json, write_text
+from ..storage import LOCK, clear_folder, run_lock, write_json, write_text
 from .app import keeping
 from .command import check_idle
 from .options import Base, Precision, PrecisionName, Seed
@@ -85,14 +86,16 @@ def localization(
     _check_new(out)
     settings = LocalizerSettings(network.value, size, steps=steps)
     opened, split = _open(data, runs, shots, library, group)
-    with run_lock(out), CliProgress() as progress, keeping("nothing is written"):
-        trained, record = measure_localization(opened, split, settings=settings, seed=seed, progress=progress)
-    save_localizer(out / "localizer.safetensors", trained)
-    lines = [f"| defect | {' | '.join(SHOWN.values())} |", f"|---|{'---:|' * len(SHOWN)}"]
-    for name, metrics in {**record["by_defect"], "all": record["metrics"]}.items():
-        values = [UNDEFINED if metrics[m] is None else f"{100 * metrics[m]:.1f}" for m in SHOWN]
-        lines.append(f"| {name} | {' | '.join(values)} |")
-    _write(out, "localization", record, opened, split, settings, "\n".join(lines))
+    with _all_or_none(out):
+        with CliProgress() as progress, keeping("nothing is written"):
+            trained, record = measure_localization(opened, split, settings=settings, seed=seed, progress=progress)
+        lines = [f"| defect | {' | '.join(SHOWN.values())} |", f"|---|{'---:|' * len(SHOWN)}"]
+        for name, metrics in {**record["by_defect"], "all": record["metrics"]}.items():
+            values = [UNDEFINED if metrics[m] is None else f"{100 * metrics[m]:.1f}" for m in SHOWN]
+            lines.append(f"| {name} | {' | '.join(values)} |")
+        save_localizer(out / "localizer.safetensors", trained)
+        _write(out, "localization", record, opened, split, settings, "\n".join(lines))
+    typer.echo("\n".join(lines))
 
 
 @evaluate.command(epilog="Example:  adiff evaluate uplift surfaces run --shots 3 --seeds 3 --out up")
@@ -150,9 +153,10 @@ def uplift(
             opened, split, out, rows=rows, seeds=seeds, count=count, settings=settings, textures=files,
             painter=painter, progress=progress,
         )  # fmt: skip
-    table = summarise_rows(found, REAL)
-    _write(out, "report", {"rows": table, "seconds": sum(row["seconds"] for row in found)}, opened, split, settings,
-           markdown(table, REAL))  # fmt: skip
+    rows = summarise_rows(found, REAL)
+    record = {"rows": rows, "seconds": sum(row["seconds"] for row in found)}
+    _write(out, "report", record, opened, split, settings, markdown(rows, REAL))
+    typer.echo(markdown(rows, REAL))
 
 
 @evaluate.command(epilog="Example:  adiff evaluate classification surfaces run-hole run-stain --shots 3 --out kinds")
@@ -170,16 +174,18 @@ def classification(
     _check_new(out)
     settings = ClassifierSettings(size=size, steps=steps)
     opened, split = _open(data, runs, shots, library, group)
-    with run_lock(out), CliProgress() as progress, keeping("nothing is written"):
-        record = measure_classification(
-            opened, split, settings=settings, weights=weights, seed=seed, progress=progress
-        )  # fmt: skip
-    names = record["classes"]
-    lines = [f"| true \\ told | {' | '.join(names)} | accuracy |", f"|---|{'---:|' * (len(names) + 1)}"]
-    for name, row in zip(names, record["confusion"], strict=True):
-        lines.append(f"| {name} | {' | '.join(map(str, row))} | {100 * record['by_class'][name]:.1f} |")
-    lines.append(f"\nAccuracy over all images: {100 * record['accuracy']:.1f}")
-    _write(out, "classification", record, opened, split, settings, "\n".join(lines))
+    with _all_or_none(out):
+        with CliProgress() as progress, keeping("nothing is written"):
+            record = measure_classification(
+                opened, split, settings=settings, weights=weights, seed=seed, progress=progress
+            )  # fmt: skip
+        names = record["classes"]
+        lines = [f"| true \\ told | {' | '.join(names)} | accuracy |", f"|---|{'---:|' * (len(names) + 1)}"]
+        for name, row in zip(names, record["confusion"], strict=True):
+            lines.append(f"| {name} | {' | '.join(map(str, row))} | {100 * record['by_class'][name]:.1f} |")
+        lines.append(f"\nAccuracy over all images: {100 * record['accuracy']:.1f}")
+        _write(out, "classification", record, opened, split, settings, "\n".join(lines))
+    typer.echo("\n".join(lines))
 
 
 @evaluate.command(epilog="Example:  adiff evaluate quality surfaces run --features resnet34.pth --out quality")
@@ -238,14 +244,16 @@ def quality(
         )
     dataset = read_dataset(data, [key[0]], [key[1]])
     taught, _ = split_shots(dataset, key, _wanted(opened, shots, library)[key[1]])
-    with run_lock(out), CliProgress() as progress, keeping("nothing is written"):
-        if features is None:
-            record, table = _published(opened, taught, inception, lpips, size or 256, progress)
-        else:
-            record, table = _on_features(opened, taught, features, size or 224, progress)
     names = [shot.image.relative_to(dataset.root).as_posix() for shot in taught]
-    record |= {"runs": [run.record() for run in opened], "shots": names}
-    _save(out, "quality", record, table)
+    with _all_or_none(out):
+        with CliProgress() as progress, keeping("nothing is written"):
+            if features is None:
+                record, table = _published(opened, taught, inception, lpips, size or 256, progress)
+            else:
+                record, table = _on_features(opened, taught, features, size or 224, progress)
+        record |= {"runs": [run.record() for run in opened], "shots": names}
+        _save(out, "quality", record, table)
+    typer.echo(table)
 
 
 def _published(
@@ -285,6 +293,18 @@ def _two_columns(head: str, rows: dict[str, str]) -> str:
 def _check_new(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(path.name != LOCK for path in out.iterdir())):
         raise InputError(f"{out} is not empty; give a new or an empty folder")
+
+
+@contextmanager
+def _all_or_none(out: Path) -> Iterator[None]:
+    """Be alone in a folder that holds nothing; what ends early, as on a full disk, leaves nothing for the next try."""
+    with run_lock(out):
+        _check_new(out)
+        try:
+            yield
+        except BaseException:
+            clear_folder(out)
+            raise
 
 
 def _open(
@@ -330,7 +350,7 @@ def _wanted(
 def _write(
     out: Path, name: str, record: dict[str, Any], runs: Sequence[Run], split: Split, settings: Any, table: str
 ) -> None:
-    """Write the record with what it was made from and its table, and print the table."""
+    """Write the record with what it was made from, and its table."""
     from dataclasses import asdict
 
     about = {"runs": [run.record() for run in runs], "split": split.record(), "settings": asdict(settings)}
@@ -342,4 +362,3 @@ def _save(out: Path, name: str, record: dict[str, Any], table: str) -> None:
 
     write_json(out / f"{name}.json", {**record, "versions": versions()})
     write_text(out / f"{name}.md", table + "\n")
-    typer.echo(table)

@@ -24,9 +24,12 @@ def normals_of(product: str, folder: Path) -> list[Path]:
 
     inner = (f"{product}/train/good", product, "train/good", *NORMAL_FOLDERS)
     own = [folder / place for place in inner if (folder / place).is_dir()]
+    place = own[0] if own else folder
     try:
-        found = list(list_images(own[0] if own else folder))
+        found = list(list_images(place))
     except InputError as error:
+        if _holds_images(place):  # a link that leads out, or what is not finished: other places are no remedy
+            raise InputError(f"normal images of {product}: {error}") from error
         places = "" if own or not folder.is_dir() else f", or in its {', '.join(inner[:-1])} or {inner[-1]}"
         told = f"; its folders hold some, but each is taken alone: {listed(bare)}" if (bare := _within(folder)) else ""
         raise InputError(f"normal images of {product}: {error}{places}{told}") from error
@@ -41,7 +44,11 @@ def normals_of(product: str, folder: Path) -> list[Path]:
 
 def _within(folder: Path) -> list[str]:
     """Names of the folders in a folder that hold images."""
+    return [path.name for path in sorted(folder.glob("[!.]*/")) if _holds_images(path)]
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether a folder is there and holds files that are called images."""
     from ..datasets.images import SUFFIXES
 
-    inner = sorted(path for path in folder.glob("[!.]*/") if path.is_dir())
-    return [path.name for path in inner if any(one.suffix.lower() in SUFFIXES for one in path.iterdir())]
+    return folder.is_dir() and any(one.suffix.lower() in SUFFIXES for one in folder.iterdir())

@@ -196,7 +196,7 @@ def _read_table(record: Path) -> dict[str, str]:
     table = read_json_object(record)
     if not all(isinstance(group, str) for group in table.values()):
         raise InputError(f"{record} is no table of file -> group, both text")
-    return table
+    return {name.replace("\\", "/"): group for name, group in table.items()}  # as a script on Windows writes paths
 
 
 def _named(found: Sequence[Shot], names: Sequence[str], root: Path) -> tuple[tuple[Shot, ...], tuple[Shot, ...]]:

@@ -15,7 +15,8 @@ from ..crops import Crop, blend_weight, crops_of, within
 from ..datasets.images import Photo
 from ..embedding import join_condition
 from ..errors import InputError
-from ..geometry import Box, box_of, context_box, crop_resize, latent_mask, needs_crop, resize_image, resize_mask
+from ..geometry import Box, box_of, context_box, crop_resize, needs_crop, resize_image, resize_mask
+from ..latent_grid import latent_mask
 from ..memory import Parts
 from ..pixels import as_images, as_pixels
 from ..refinement import refined

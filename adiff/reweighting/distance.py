@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import InputError
-from ..geometry import area_resize
+from ..latent_grid import area_resize
 
 
 def distance_map(x: Tensor, y: Tensor, m: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..geometry import area_resize
+from ..latent_grid import area_resize
 
 RELEASE_CLAMP = (1.0, 1.5)
 """Bounds of the release's weights (METHOD 2, table of modes)."""

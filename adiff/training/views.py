@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..backbone import Backbone
 from ..datasets.augmentation import augment_pair
-from ..geometry import FEW_CELLS, latent_mask, needs_crop
+from ..geometry import FEW_CELLS, needs_crop
+from ..latent_grid import latent_mask
 from ..library import Key
 from ..memory import Parts
 from ..pixels import as_images

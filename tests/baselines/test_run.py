@@ -47,6 +47,21 @@ def test_pairs_are_the_normal_image_outside_their_masks(normals, shots, tmp_path
         assert record["leak"] == 0 and record["area"] == mask.mean() and record["mask"] == {"kind": method}
 
 
+@pytest.mark.parametrize("kind", [(np.uint8, ()), (np.uint16, ()), (np.uint8, (4,))], ids=["grey", "16 bits", "alpha"])
+def test_pairs_are_of_their_normal_images_kind(shots, tmp_path, kind):
+    dtype, channels = kind
+    levels = np.iinfo(dtype).max
+    pixels = np.random.default_rng(5).integers(levels // 4, levels // 2, (64, 64, *channels)).astype(dtype)
+    path = tmp_path / "good" / "0.png"
+    write_png(path, pixels)
+    (record,) = paste_run("crop-paste", KEY, shots, [path], count=1, out=tmp_path / "run").pairs
+    image = read_photo(tmp_path / "run" / "image" / "000000.png").pixels
+    mask = read_mask(tmp_path / "run" / "mask" / "000000_mask.png").mask
+    assert image.dtype == dtype and np.array_equal(image[~mask], pixels[~mask]) and record["leak"] == 0
+    assert image[mask].reshape(mask.sum(), -1)[:, :3].max() == 200 * (levels // 255)  # the level of the shot
+    assert not channels or np.array_equal(image[..., 3], pixels[..., 3])
+
+
 def test_a_run_that_lost_pairs_ends_with_the_same_files(start):
     out = start().out
     before = listing(out)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -17,9 +18,12 @@ from typer.testing import CliRunner
 from adiff.backbone import demo_library_path
 from adiff.cli import EXAMPLES, app, options, paste
 from adiff.cli.app import NO_ROOM, WAYS_OUT, OneLineErrors, keeping
+from adiff.datasets.images import write_png
 from adiff.errors import InputError
 from adiff.library import Defect, Library, save_library
 from adiff.progress import Cancelled
+from adiff.run_record import FORMAT, record_path
+from adiff.storage import write_json
 
 COMMANDS = ("demo", "surfaces", "train", "masks", "generate", "export", "train-dual", "generate-dual")
 
@@ -27,6 +31,17 @@ COMMANDS = ("demo", "surfaces", "train", "masks", "generate", "export", "train-d
 def in_process(code: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "COLUMNS": "80"}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+
+
+def told_of_torch(arguments: list[str]) -> subprocess.CompletedProcess:
+    """Run a command in a process that says at its end whether torch was imported."""
+    return in_process(
+        "import sys\n"
+        "from adiff.cli import main\n"
+        f"sys.argv = ['adiff', *{arguments}]\n"
+        "try: main()\n"
+        "except SystemExit as end: print('ended:', end.code, 'torch' in sys.modules)"
+    )
 
 
 def test_the_help_comes_without_torch():
@@ -58,14 +73,7 @@ def test_a_library_is_listed_without_torch(tmp_path):
         (["show", str(library), "metal/dent"], shown),
         (["show", str(none)], ""),
     ):
-        code = (
-            "import sys\n"
-            "from adiff.cli import main\n"
-            f"sys.argv = ['adiff', 'library', *{arguments}]\n"
-            "try: main()\n"
-            "except SystemExit as end: print('ended:', end.code, 'torch' in sys.modules)"
-        )
-        result = in_process(code)
+        result = told_of_torch(["library", *arguments])
         assert result.stdout == f"{told}ended: {0 if told else 2} False\n", result.stderr
 
 
@@ -92,6 +100,24 @@ def test_a_folder_or_name_that_is_not_there_is_told_without_torch(data, tmp_path
     result = in_process(code)
     assert result.stdout == "2 False\n" * len(told), result.stderr
     assert all(one in line for one, line in zip(told, result.stderr.splitlines(), strict=True)), result.stderr
+
+
+def test_pairs_are_exported_and_photos_imported_without_torch(tmp_path):
+    for place, level in (("image/000000.png", 90), ("mask/000000_mask.png", 0)):
+        pixels = np.full((32, 32), level, np.uint8)
+        pixels[8:16, 8:16] = 255
+        write_png(tmp_path / "run" / place, pixels)
+    record = {"id": "000000", "product": "metal", "defect": "rust", "normal": "a.png"}
+    write_json(record_path(tmp_path / "run", 0), record)
+    plan = {"format": FORMAT, "product": "metal", "defect": "rust", "count": 1, "seed": 0}
+    write_json(tmp_path / "run" / "run.json", plan)
+    made = str(tmp_path / "made")
+    for arguments in (
+        ["export", str(tmp_path / "run"), "--format", "folder", "--out", made],
+        ["import", made, "--out", str(tmp_path / "back")],
+    ):
+        result = told_of_torch(arguments)
+        assert result.stdout.endswith("ended: 0 False\n"), result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -177,6 +203,17 @@ def test_stopped_before_its_work_a_command_does_not_say_that_what_was_there_is_l
 
     result = CliRunner().invoke(app, ["load"])
     assert (result.exit_code, result.stderr) == (130, "stopped: nothing was changed\n")
+
+
+@pytest.mark.parametrize("out", [("--out=~/new",), ("--out", "~/new")])
+def test_a_path_at_home_makes_no_folder_called_tilde(run, tmp_path, monkeypatch, out):
+    home, here = tmp_path / "home", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path.replace("~", str(home)))
+    result = run("surfaces", *out, "--product", "wood", "--images", "2", "--size", "64")
+    assert result.exit_code == 0, result.stderr
+    assert (home / "new").is_dir() and not list(here.iterdir())
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])

@@ -1,5 +1,6 @@
 """`adiff evaluate`: from a real run of the tiny model to the tables, and what it refuses."""
 
+import errno
 import json
 import shutil
 import sys
@@ -8,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from adiff.cli import evaluate
 from adiff.cli.evaluate import Network
 from adiff.datasets.images import write_png
 from adiff.evaluation import classification, localization, published, quality
@@ -95,6 +97,24 @@ def test_a_place_that_cannot_be_written_is_told_first(refused, data, made, tmp_p
     out = tmp_path / "file" / "x"
     told = refused("evaluate", command, data, made, "--shots", "1", *options, "--out", out)
     assert told.startswith(f"error: Not a directory: {out}") and "give another place" in told
+
+
+@pytest.mark.parametrize("command", ["localization", "quality"])
+def test_what_a_full_disk_breaks_off_is_given_again(run, data, made, tmp_path, monkeypatch, command):
+    def full(path, _text):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(quality, "measure_quality", lambda *_, **__: {
+        "class_score": 1.0, "cluster_distance": None, "network": {"kind": "resnet34", "file": "x"}
+    })  # fmt: skip
+    options = ("--features", tmp_path / "x") if command == "quality" else FAST
+    given = ("evaluate", command, data, made, "--shots", "1", *options, "--out", tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "write_text", full)
+        stopped = run(*given)
+    assert stopped.exit_code == 2 and stopped.stderr.endswith("; make room, then give the same command again\n")
+    assert not (tmp_path / "out").exists()
+    assert run(*given).exit_code == 0 and (tmp_path / "out" / f"{command}.md").exists()
 
 
 def test_uplift_writes_rows_and_a_table_and_goes_on(run, data, made, tmp_path):

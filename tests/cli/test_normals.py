@@ -56,3 +56,12 @@ def test_images_in_further_folders_are_not_taken_and_told(tmp_path, caplog):
     there = save(tmp_path, "1.png")
     assert normals_of("metal", tmp_path) == there
     assert caplog.messages == [f"{tmp_path}: the images in its folders are not taken: day 1, day 2"]
+
+
+def test_a_link_that_leads_out_is_told_without_other_places(tmp_path):
+    (photo,) = save(tmp_path / "elsewhere", "1.png")
+    (tmp_path / "set" / "good").mkdir(parents=True)
+    (tmp_path / "set" / "good" / "1.png").symlink_to(photo)
+    for folder in (tmp_path / "set", tmp_path / "set" / "good"):
+        with pytest.raises(InputError, match="leads out of the data folder.* or give the folder itself$"):
+            normals_of("metal", folder)

@@ -117,6 +117,11 @@ def test_no_group_is_on_both_sides(tmp_path_factory, groups, shots, nested, by_r
     assert everything == {(product / name).relative_to(place).as_posix() for name in files}
 
 
+def test_groups_of_paths_as_windows_writes_them(tmp_path):
+    (tmp_path / "groups.json").write_text(json.dumps({r"test\scratch\000.png": "a"}))
+    assert read_groups(tmp_path, "metal")(tmp_path / "test" / "scratch" / "000.png") == "a"
+
+
 def test_several_defects_share_no_group_either(tmp_path, caplog):
     product = fill(tmp_path / "metal", defects=("hole", "scratch"))
     table = {"test/hole/000.png": "a", "test/scratch/005.png": "a", "test/scratch/000.png": "b"}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adiff.backbone.schedule import sd1_scheduler
-from adiff.geometry import latent_mask
+from adiff.latent_grid import latent_mask
 from adiff.pixels import as_images
 from adiff.progress import Progress
 from adiff.training import Schedule, fit
