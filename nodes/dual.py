@@ -138,7 +138,7 @@ class DualSampler(io.ComfyNode):
         known = [{name: value for name, value in one.items() if value is not None} for one in measures]
         images, parts = (_as_images([getattr(pair, kind) for pair in made]) for kind in ("image", "part"))
         masks = torch.from_numpy(np.stack([pair.mask for pair in made])).float()
-        return io.NodeOutput(images, parts, masks, json.dumps(known, indent=1))
+        return io.NodeOutput(images, parts, masks, json.dumps([{**one, "seed": seed} for one in known], indent=1))
 
 
 def prompt_inputs(whole: str, part: str) -> list[io.Input]:
