@@ -16,7 +16,7 @@ from ..adiff.errors import InputError
 from ..adiff.geometry import resize_mask
 from .attentions import EditableComfyBackbone
 from .dual_host import PairSampler
-from .files import DUALS, dual_names, find_dual, found_or_why
+from .files import dual_names, find_dual, found_or_why, place_of
 from .host import check_context, check_sampling, levels_of, mask_batch, to_batch
 from .sample import sampler_inputs
 from .search import found_by
@@ -138,7 +138,7 @@ class DualSampler(io.ComfyNode):
         known = [{name: value for name, value in one.items() if value is not None} for one in measures]
         images, parts = (_as_images([getattr(pair, kind) for pair in made]) for kind in ("image", "part"))
         masks = torch.from_numpy(np.stack([pair.mask for pair in made])).float()
-        return io.NodeOutput(images, parts, masks, json.dumps(known, indent=1))
+        return io.NodeOutput(images, parts, masks, json.dumps([{**one, "seed": seed} for one in known], indent=1))
 
 
 def prompt_inputs(whole: str, part: str) -> list[io.Input]:
@@ -216,6 +216,6 @@ def report_of(model, path, taken: str | None = None) -> str:
     shots = f"{len(model.shot_masks)} shots of {model.size} pixels"
     prompts = "" if model.prompts is None else f", prompts of {model.prompts.shape[1]} tokens"
     return "\n".join([
-        f"models/{DUALS}/{path.name}: {model.name}, {shots}{prompts}", steps,
+        f"{place_of(path)}: {model.name}, {shots}{prompts}", steps,
         f"parameters: {sizes}; file {path.stat().st_size / 1e6:.1f} MB; bcm {model.bcm}; base {model.base_name}",
     ])  # fmt: skip

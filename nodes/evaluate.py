@@ -15,7 +15,7 @@ from comfy_api.latest import io, ui
 from ..adiff.curation import state_of
 from ..adiff.errors import InputError
 from ..adiff.evaluation.networks import NETWORKS
-from .files import LOCALIZERS, SUFFIX, find_localizer, found_or_why, localizer_names, new_file
+from .files import LOCALIZERS, SUFFIX, find_localizer, found_or_why, localizer_names, new_file, place_of
 from .gradients import LearningProgress, normal_tensors
 from .host import GraphProgress, masks_of
 from .paste import image_levels
@@ -102,7 +102,7 @@ class TrainLocalizer(FileWriter):
         if trained.curve:
             ap = dict(trained.curve)[trained.step]
             report.append(f"kept: step {trained.step}, pixel AP {100 * ap:.1f} on {aside} pairs set aside")
-        report += [] if path is None else [f"models/{LOCALIZERS}/{path.name}"]
+        report += [] if path is None else [place_of(path)]
         curve = as_image(loss_curve(progress.points, trained.step, f"localizer, {counts}"))
         source = IN_GRAPH if path is None else path.name
         return io.NodeOutput(

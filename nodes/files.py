@@ -8,10 +8,13 @@ import os
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import folder_paths
 import numpy as np
+import yaml
+from comfy.cli_args import args
 from safetensors import SafetensorError, safe_open
 
 from ..adiff.backbone import demo_encoder_path, demo_library_path
@@ -31,6 +34,8 @@ LAYOUT = frozenset(("images", "masks", "test", "ground_truth"))
 """Folders that a data set of one product has in it."""
 NO_DATA = frozenset(("3d", "clipspace"))
 """Folders that ComfyUI itself makes in its input folder."""
+_written: dict[str, str] = {}
+"""The folder that new files of a kind go to."""
 
 
 def register_folders() -> None:
@@ -39,12 +44,22 @@ def register_folders() -> None:
         own = os.path.join(folder_paths.models_dir, name)
         folder_paths.add_model_folder_path(name, own)
         paths, _ = folder_paths.folder_names_and_paths[name]
+        _written[name] = paths[0] if _is_default(name) else own
         suffixes = {SUFFIX, ".pth", ".pt"} if name == FEATURES else {SUFFIX}  # an empty set would mean any file
         folder_paths.folder_names_and_paths[name] = (paths, suffixes)
         try:
             os.makedirs(own, exist_ok=True)
         except OSError as error:  # a models folder that may not be written is no reason to stay away
             log.warning("%s could not be made (%s); the pack looks in the other folders", own, error)
+
+
+def _is_default(kind: str) -> bool:
+    """Whether extra_model_paths.yaml marks a folder of a kind as default: ComfyUI has it first, and says no more."""
+    own = Path(folder_paths.__file__).with_name("extra_model_paths.yaml")
+    files = [Path(file) for file in (own, *chain(*args.extra_model_paths_config or ()))]
+    read = [yaml.safe_load(file.read_text("utf-8")) or {} for file in files if file.is_file()]
+    sections = [section or {} for one in read for section in one.values()]
+    return any(section.get("is_default") and kind in section for section in sections)
 
 
 def found_or_why(find: Callable[[str], object], name: str | None) -> bool | str:
@@ -142,13 +157,14 @@ def find_library(name: str) -> LoadedLibrary:
 
 
 def new_file(kind: str, name: str, overwrite: bool) -> Path:
-    """Return where a library or the like of this name is to be written, in ComfyUI's own models folder.
+    """Return where a library or the like of this name is to be written: in ComfyUI's own models folder.
 
+    Or in the one that extra_model_paths.yaml makes the default.
     kind: LIBRARIES, ENCODERS, LOCALIZERS or DUALS. Raises InputError for a name that is no file name, and for one
     that is taken, unless that very file may be overwritten.
     """
     check_name(name, "file name")
-    path = Path(folder_paths.models_dir) / kind / f"{name}{SUFFIX}"
+    path = Path(_written[kind]) / f"{name}{SUFFIX}"
     there = folder_paths.get_full_path(kind, path.name)
     if there is None:
         return path
@@ -157,6 +173,12 @@ def new_file(kind: str, name: str, overwrite: bool) -> Path:
     if not (path.exists() and path.samefile(there)):  # of two of one name the list has the first folder's
         raise InputError(f"{path.name} lies in {there}, which this node does not write to; choose another name")
     return path
+
+
+def place_of(path: Path) -> str:
+    """Return what to call a file: models/... in ComfyUI's own models folder, elsewhere all of its path."""
+    own = Path(folder_paths.models_dir)
+    return f"models/{path.relative_to(own).as_posix()}" if path.is_relative_to(own) else str(path)
 
 
 def encoder_holding(fingerprint: str) -> str | None:

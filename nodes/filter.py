@@ -49,11 +49,12 @@ class FilterPairs(io.ComfyNode):
                     "min_novelty", default=0.0, min=0.0, max=1.0, step=0.01,
                     tooltip="How new the mask's shape must be; 0 for no limit, or the shots' own",
                 ),
+                # in its output's place: that is what a bypassed node lets through
+                io.Image.Input("change", optional=True, tooltip="From Finish Pair"),
                 DefectSocket.Input(
                     "defect", optional=True,
                     tooltip="Its real shots set the limits on likeness and novelty that are left at 0",
                 ),
-                io.Image.Input("change", optional=True, tooltip="From Finish Pair"),
             ],
             outputs=[
                 io.Image.Output("IMAGE", display_name="images", tooltip="Those that pass"),

@@ -21,7 +21,7 @@ from ..adiff.refinement import refined
 from ..adiff.versions import versions
 from .compare import Comparison
 from .host import DOWNSCALE, levels_of, mask_batch, masks_at, masks_of, to_batch
-from .provenance import made_from
+from .provenance import BROUGHT, made_from
 from .search import found_by
 from .sockets import CATEGORY, DefectSocket, LearnedDefect
 from .written import Written
@@ -85,6 +85,7 @@ class FinishPair(io.ComfyNode):
         mask = to_batch(mask, batch, "masks")
         mask = masks_at(mask, normal.shape[1:3])
         painted = in_place(vae.decode(to_batch(latents, batch, "latents")), normal)
+        seed = {"seed": samples[BROUGHT]} if BROUGHT in samples else {}
         images, masks, measures = [], [], []
         for new, old, base, m in zip(painted, rebuilt, normal, mask.cpu().numpy(), strict=True):
             alpha = torch.from_numpy(feather(m, feather_radius))[..., None].to(base)
@@ -93,7 +94,8 @@ class FinishPair(io.ComfyNode):
             written = refined(levels[0], levels[2], m) if refine and m.any() else m
             images.append(image)
             masks.append(torch.from_numpy(written))
-            measures.append({**comparison.measures(*levels, written, asked=m), "normal": name_of(levels[1])})
+            told = comparison.measures(*levels, written, asked=m)
+            measures.append({**told, "normal": name_of(levels[1]), **seed})
         image = torch.stack(images)
         change = ((image - normal).abs() * CHANGE_GAIN).clamp(0, 1)
         return io.NodeOutput(image, torch.stack(masks).float(), change, json.dumps(measures, indent=1))
@@ -164,7 +166,7 @@ class SavePairs(io.ComfyNode):
         root = output_folder(folder)
         masks = masks_of(images, masks)
         strip = _strip(images, masks, change)  # before anything is written: it refuses what does not belong together
-        records = _records(measures, len(images), made_from())
+        records = _records(measures, len(images))
         text = _graph(cls.hidden)
         number, written = _next_number(root / product, defect), []
         for offset, (image, mask, record) in enumerate(zip(images, masks, records, strict=True)):
@@ -204,10 +206,10 @@ def _next_number(product: Path, defect: str) -> int:
     return max(numbers, default=-1) + 1
 
 
-def _records(measures: str | None, count: int, origin: dict) -> list[dict]:
+def _records(measures: str | None, count: int) -> list[dict]:
     """Return a record for each pair: its measures, what it was made from, and the versions of what made it."""
     given = measures_of(measures, count) if measures else [{}] * count
-    return [{**one, **origin, "versions": versions()} for one in given]
+    return [{**one, "versions": versions()} for one in made_from(given)]
 
 
 def measures_of(text: str, count: int) -> list[dict]:

@@ -20,6 +20,7 @@ from .files import (
     library_names,
     library_path,
     new_file,
+    place_of,
 )
 from .search import found_by
 from .sockets import (
@@ -210,7 +211,7 @@ class SaveLibrary(FileWriter):
         save_library(path, library.library)
         cls.wrote(path)
         held = ", ".join(entry.name for entry in library.library.defects.values())
-        report = "\n".join([f"models/{LIBRARIES}/{path.name}: {held}", *filter(None, lines)])
+        report = "\n".join([f"{place_of(path)}: {held}", *filter(None, lines)])
         return io.NodeOutput(path.name, ui=ui.PreviewText(report))
 
 
@@ -247,4 +248,4 @@ def _encoder_line(library: LoadedLibrary, name: str, overwrite: bool, encoder: L
     path = new_file(ENCODERS, name, overwrite)
     shots = {entry.name: entry.info.get("shots", []) for entry in library.library.defects.values()}
     save_encoder(path, encoder.network, {"shots": shots})
-    return f"its encoder: models/{ENCODERS}/{path.name}"
+    return f"its encoder: {place_of(path)}"

@@ -16,6 +16,7 @@ from ..adiff.blending import KINDS, blend
 from ..adiff.errors import InputError
 from ..adiff.reweighting import DISTANCES, LEVEL, MODES, dilated_mask
 from .host import cells_of, check_choice, check_context, check_sampling, check_sd1, mask_batch, to_batch
+from .provenance import BROUGHT
 from .reweight import ReweightingRun, fresh_outside, patch_reweighting
 from .search import found_by
 from .sockets import CATEGORY, seed_input
@@ -190,7 +191,7 @@ class AnomalyKSampler(io.ComfyNode):
         out.pop("noise_mask")
         if reweighting == "release":  # dpm_fast ends between two of the steps, with what is dilated there
             out["samples"] = blend(out["samples"], samples, cells)
-        return io.NodeOutput(out, _shown(run, cells))
+        return io.NodeOutput({**out, BROUGHT: seed}, _shown(run, cells))
 
 
 def _run(model, mask, normal, weights, distance, every, vae) -> ReweightingRun | None:

@@ -1,4 +1,7 @@
-"""What travels on our own sockets, one frozen dataclass each, and the menu's category."""
+"""What travels on our own sockets, one frozen dataclass each, and the menu's category.
+
+Preview Any shows what `str` says of it, and ComfyUI sends that to the page with every error: never the numbers inside.
+"""
 
 from __future__ import annotations
 
@@ -73,6 +76,9 @@ class LearnedDefect:
     entry: Defect
     shots: ShotReference | None = None
 
+    def __str__(self) -> str:
+        return f"{self.entry.name} of {self.source}"
+
 
 @dataclass(frozen=True, eq=False)
 class LoadedEncoder:
@@ -82,6 +88,9 @@ class LoadedEncoder:
     network: SpatialEncoder
     fingerprint: str
 
+    def __str__(self) -> str:
+        return f"{self.name} @{self.fingerprint[:8]}"
+
 
 @dataclass(frozen=True, eq=False)
 class DefectDataset:
@@ -89,6 +98,9 @@ class DefectDataset:
 
     name: str
     shots: Mapping[Key, Shots]
+
+    def __str__(self) -> str:
+        return f"{self.name}: " + ", ".join("/".join(key) for key in self.shots)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +110,9 @@ class LoadedLocalizer:
     source: str
     trained: Trained
 
+    def __str__(self) -> str:
+        return f"{self.source}, {self.trained.kind} at {self.trained.size} pixels"
+
 
 @dataclass(frozen=True, eq=False)
 class LoadedLibrary:
@@ -105,6 +120,9 @@ class LoadedLibrary:
 
     source: str
     library: Library
+
+    def __str__(self) -> str:
+        return f"{self.source}: " + ", ".join(entry.name for entry in self.library.defects.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +133,9 @@ class CroppedPhotos:
     crops: tuple[tuple[Crop, ...], ...]
     size: int
 
+    def __str__(self) -> str:
+        return f"{sum(map(len, self.crops))} crops of {self.size} pixels, of {len(self.photos)} photos"
+
 
 @dataclass(frozen=True, eq=False)
 class LoadedDual:
@@ -122,3 +143,6 @@ class LoadedDual:
 
     source: str
     model: DualModel
+
+    def __str__(self) -> str:
+        return f"{self.model.name} of {self.source}"

@@ -124,7 +124,7 @@ class Server:
         """more: files of this folder that are custom nodes too. options: of ComfyUI's command line."""
         self.folder, self.python, self.base = folder, python, base
         self._probes, self._options = ("probe.py", *more), options
-        self.elsewhere = base / "elsewhere"
+        self.elsewhere, self.default = base / "elsewhere", base / "default"
         self.url = f"http://127.0.0.1:{_free_port()}"
         self._log, self._paths = base / "server.log", base / "extra_model_paths.yaml"
         self._without = base / "without"
@@ -249,7 +249,8 @@ class Server:
         self._without.mkdir(exist_ok=True)
         for name in NOT_COMFYUIS:
             (self._without / f"{name}.py").write_text("raise ImportError(f'{__name__} does not come with ComfyUI')")
-        self._paths.write_text(f"elsewhere:\n  adiff_libraries: {self.elsewhere}\n")
+        first = f"first:\n  is_default: true\n  base_path: {self.base}\n  adiff_localizers: {self.default.name}\n"
+        self._paths.write_text(f"elsewhere:\n  adiff_libraries: {self.elsewhere}\n{first}")
         for name in clone_files():
             (self.pack / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.pack / name)

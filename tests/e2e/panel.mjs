@@ -306,6 +306,23 @@ async function remove(page) {
   seen.locked = { text: await page.textContent(".adiff-locked"), save: await page.locator(".adiff-primary").count() };
 }
 
+// By the Tab key from a row to what can be done with it, and by Enter into its form, which gives the focus back.
+async function keys(page) {
+  const at = () => page.evaluate(() => {
+    const { activeElement: part } = document;
+    return part.getAttribute("aria-label") ?? part.value ?? part.dataset.key?.split("\n")[1] ?? part.tagName;
+  });
+  await find(page, `${LIBRARY} wood scratch`);
+  await row(page, "wood/scratch 1").focus();
+  seen.keys = [];
+  for (const key of ["Tab", "Tab", "Tab", "Tab", "Enter", "Escape", "Enter", "Enter"]) {
+    await page.keyboard.press(key);
+    await page.waitForTimeout(300);
+    seen.keys.push(await at());
+  }
+  await find(page, "metal scratch");
+}
+
 // Picks with Ctrl, Shift, keys and boxes; tags and deletes what is picked; takes both back.
 async function several(page) {
   const picked = () => page.$$eval(".adiff-picked", (all) => all.map((one) => one.dataset.key.split("\n")[1]));
@@ -433,7 +450,7 @@ await withPage(VIEW, async (page) => {
   page.setDefaultTimeout(SLOW);
   await load(page, BASE);
   await page.evaluate(() => window.app.graph.clear());
-  for (const step of [offered, look, place, edit, stay, refuse, remove, several, nested, themes, low, otherLanguage]) {
+  for (const step of [offered, look, place, edit, stay, keys, refuse, remove, several, nested, themes, low, otherLanguage]) {
     await step(page).catch((error) => { throw new Error(`${step.name}: ${error.message}\n${JSON.stringify(seen)}`); });
   }
 });

@@ -12,7 +12,7 @@ from tests.e2e.libraries import make_many
 from tests.e2e.scenes import masks
 from tests.e2e.test_training import demo, drawn, save
 
-FOLDERS = {"library": "adiff_libraries", "dual": "adiff_dual", "localizer": "adiff_localizers"}
+FOLDERS = {"library": "models/adiff_libraries", "dual": "models/adiff_dual", "localizer": "default"}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def run(server, build, *given):
 
 def kept(server, kind):
     """The file."""
-    return server.base / "models" / FOLDERS[kind] / "kept.safetensors"
+    return server.base / FOLDERS[kind] / "kept.safetensors"
 
 
 def test_a_library_is_that_of_the_graph_run_last(keeping):

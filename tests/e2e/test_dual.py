@@ -113,6 +113,7 @@ def test_both_hosts_make_the_same_pairs_of_the_same_seeds(server, headless, mode
     for branch, name in enumerate(("image", "part")):
         pictures = np.stack([getattr(pair, name) for pair in expected]).astype(int)
         assert pictures.std() > 5 and abs(pictures - found[branch]).max() <= 1
+    assert [one["seed"] for one in measures] == [7, 7]
     assert [one["area"] for one in measures] == pytest.approx([pair.mask.mean() for pair in expected], abs=0.005)
     assert abs(found[0] - found[1]).max() > 20
 

@@ -70,13 +70,13 @@ def test_a_localizer_is_trained_saved_and_judged_on_what_it_has_not_seen(server,
     assert overlay.shape == heat.shape == (2, 48, 48, 3)
     assert all(len(np.unique(one)) > 20 for one in (curve, table, sheet))
     report, measures, scores, highest = (result.text(one) for one in texts)
-    assert "small: 4 pairs, 2 real shots, 3 normal images, 4 steps" in report and "adiff_localizers/found" in report
+    assert "small: 4 pairs, 2 real shots, 3 normal images, 4 steps" in report and f"{server.default}/found" in report
     told = json.loads(measures)
     assert list(told) == ["metal/scratch"] and told["metal/scratch"]["images"] == 3  # two of the five taught
     assert told["metal/scratch"]["normals"] == 2 and 0 <= told["metal/scratch"]["metrics"]["pro"] <= 1
     assert "novelty" not in told["metal/scratch"]["masks"]
     assert scores.startswith("image 1: 0.") and 0 <= float(highest) <= 1
-    trained = load_localizer(server.base / "models" / "adiff_localizers" / "found.safetensors")
+    trained = load_localizer(server.default / "found.safetensors")
     assert (trained.size, trained.kind) == (32, "small")
     again = Graph()
     opened = again("ADiffLoadLocalizer", localizer="found.safetensors")
@@ -106,7 +106,7 @@ def test_a_training_is_cancelled(server, graph):
         server.interrupt()
         result = server.wait(name)
     assert [kind for kind, _ in result.events][-1] == "execution_interrupted"
-    assert not (server.base / "models" / "adiff_localizers" / "never.safetensors").exists()
+    assert not (server.default / "never.safetensors").exists()
 
 
 def test_what_is_wrong_is_said(server):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.comfyui import Graph, GraphError
+from tests.e2e.comfyui import Graph, GraphError, Link
 from tests.e2e.scenes import make_scene
 
 folders = (f"pairs-{number}" for number in count())
@@ -102,6 +102,23 @@ def test_a_pair_says_the_seed_that_a_primitive_gives_and_no_defect_that_a_node_c
     server.run(graph)
     record = saved_as(server, folder)
     assert record["seed"] == 77 and "library" not in record
+
+
+def test_a_pair_says_the_seed_that_a_node_computed_if_one_sampler_painted_it(server, photos):
+    folder, twice = next(folders), next(folders)
+    graph, _ = pair_graph(server, photos[64, 64][0], (64, 64), folder, box=[13, 17, 50, 44])
+    kinds = {node["class_type"]: node["inputs"] for node in graph.nodes.values()}
+    width = graph("GetImageSize", image=Link(*kinds["ADiffFinishPair"]["normal"]))
+    kinds["ADiffKSampler"]["seed"] = [width.node, width.slot]
+    server.run(graph)
+    assert saved_as(server, folder)["seed"] == 64
+    same = ("model", "positive", "negative", "steps", "cfg", "sampler_name", "scheduler", "denoise")
+    given = {name: kinds["ADiffKSampler"][name] for name in same}
+    again = graph("KSampler", **given, seed=5, latent_image=Link(*kinds["ADiffFinishPair"]["samples"]))
+    kinds["ADiffFinishPair"]["samples"] = [again.node, again.slot]
+    kinds["ADiffSavePairs"]["folder"] = twice
+    server.run(graph)
+    assert "seed" not in saved_as(server, twice)
 
 
 def test_a_normal_image_has_one_name_in_pairs_and_exports(server, photos):

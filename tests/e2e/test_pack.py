@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.comfyui import NAME, ROOT
-from tests.e2e.scenes import make_scene
+from tests.e2e.scenes import make_scene, masks
+from tests.e2e.test_training import drawn
 
 SNAPSHOT = Path(__file__).with_name("object_info.json")
 NODES = tuple(json.loads(SNAPSHOT.read_text()))
@@ -109,6 +110,29 @@ def test_nothing_runs_again_that_has_not_changed(server, graph):
     scene.save(scene.ours())
     server.run(graph)
     assert set(server.run(graph).cached) == set(graph.nodes)
+
+
+def test_preview_any_tells_what_a_socket_carries_without_its_numbers(server, graph):
+    """ComfyUI sends the same to the page with every error: it was 5 MB for a library of a thousand defects."""
+    photos = graph("ADiffDrawSurface", product="metal", count=2, size=64, seed=1)
+    mask, normals = masks(graph, [[1, 1, 4, 4]]), graph("ADiffDrawSurface", product="metal", count=2, size=64, seed=2)
+    settings = {"network": "small", "size": 32, "steps": 1, "batch": 2, "seed": 0, "name": "", "overwrite": False}
+    carried = {
+        "metal/scratch of demo (built in)": graph("ADiffLoadDefect", defect="demo (built in) / metal / scratch"),
+        "demo (built in): metal/scratch, tile/stain": graph("ADiffLoadLibrary", library="demo (built in)"),
+        "demo (built in) @": graph("ADiffLoadSpatialEncoder", encoder="demo (built in)"),
+        "built in: metal/scratch: metal/scratch": drawn(graph, shots=2),
+        "2 crops of 64 pixels, of 2 photos": graph(
+            "ADiffCropToMask", image=photos, mask=mask, size=64, context=2.0, parts="near together"
+        )[2],
+        "this graph, small at 32 pixels": graph(
+            "ADiffTrainLocalizer", images=photos, masks=mask, normals=normals, **settings
+        ),
+    }
+    shown = {start: graph("PreviewAny", source=link) for start, link in carried.items()}
+    result = server.run(graph)
+    texts = {start: result.text(link) for start, link in shown.items()}
+    assert all(text.startswith(start) and len(text) < 100 for start, text in texts.items()), texts
 
 
 def test_requirements_change_no_installed_package(comfyui):

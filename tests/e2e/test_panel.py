@@ -142,6 +142,11 @@ def test_rows_that_stay_the_same_keep_picture_and_focus_and_lie_in_their_order(s
     assert seen["order"] == sorted(seen["order"]) and len(seen["order"]) > 3
 
 
+def test_keys_reach_all_that_a_row_offers_and_its_form_gives_the_focus_back(seen):
+    row, other = "wood/scratch 1", "wood/scratch 2"
+    assert seen["keys"] == [f"Select {row}", "Add to graph", "Delete", other, "wood", other, "wood", other]
+
+
 def test_what_others_changed_is_told_and_nothing_typed_is_lost(seen):
     assert "holds a metal/scratch 2 already" in seen["taken"]
     assert seen["kept"] == "Grace" and seen["again"].startswith("metal/scratch 1 saved")

@@ -66,13 +66,24 @@ export class VirtualList {
     }
   }
 
+  // Brings a row into view and gives it the focus.
+  focus(key) {
+    this.reveal(key);
+    this.update();
+    this.shown.get(this.place(key))?.focus({ preventScroll: true });
+  }
+
   reveal(key) {
-    const index = this.items.findIndex((item) => item.key === key);
+    const index = this.place(key);
     if (index < 0) return;
     const [top, bottom] = [this.tops[index], this.tops[index + 1]];
     const { scrollTop, clientHeight } = this.frame;
     if (top < scrollTop) this.frame.scrollTop = top;
     else if (bottom > scrollTop + clientHeight) this.frame.scrollTop = bottom - clientHeight;
+  }
+
+  place(key) {
+    return this.items.findIndex((item) => item.key === key);
   }
 
   // The number of the item at so many pixels from the top.

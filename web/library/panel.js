@@ -179,13 +179,10 @@ class Panel {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step || !event.target.classList.contains("adiff-row")) return;
     event.preventDefault();
-    const { items, shown } = this.list;
-    const keys = items.filter((item) => item.defect).map((item) => item.key);
+    const keys = this.list.items.filter((item) => item.defect).map((item) => item.key);
     const key = keys[keys.indexOf(event.target.dataset.key) + step];
     if (key === undefined) return;
-    this.list.reveal(key);
-    this.list.update();
-    shown.get(items.findIndex((item) => item.key === key))?.focus({ preventScroll: true });
+    this.list.focus(key);
     if (event.shiftKey) this.several.add([event.target.dataset.key, key]);
   }
 
@@ -197,12 +194,15 @@ class Panel {
     return null;
   }
 
-  choose(key) {
+  // Shows a defect's form, or none: the focus goes back from there to the row.
+  choose(key, back = this.chosen) {
+    const left = this.form.contains(document.activeElement);
     this.chosen = key;
     const found = key && this.find(key);
     if (!found) {
       this.chosen = null;
       this.form.replaceChildren();
+      if (left) this.list.focus(back);
     } else {
       const { library, defect } = found;
       this.form.replaceChildren(details({
@@ -212,6 +212,12 @@ class Panel {
     }
     this.mark();
     if (found) requestAnimationFrame(() => this.list.reveal(key));
+  }
+
+  // Opens a defect's form from the keyboard.
+  enter(key) {
+    this.choose(key);
+    this.form.querySelector("input:enabled, footer button")?.focus();
   }
 
   // The library as the server has it now takes the place of what it was.
@@ -266,8 +272,9 @@ class Panel {
     const [name] = step.names;
     this.keep([step]);
     this.draw();
-    this.choose(null);
-    this.list.reveal([library.name, name].join("\n"));
+    const key = [library.name, name].join("\n");
+    this.choose(null, key);
+    this.list.reveal(key);
     this.tell(say("saved", { name }), { undo: true });
   }
 

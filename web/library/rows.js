@@ -69,7 +69,11 @@ function row(panel, { library, defect, key }) {
         event.dataTransfer.effectAllowed = "copy";
         event.dataTransfer.setDragImage(frame, 28, 28);
       },
-      onkeydown: (event) => event.target === made && !several.takes(event, key) && event.key === "Enter" && panel.choose(key),
+      onkeydown: (event) => {
+        if (event.target !== made || several.takes(event, key) || event.key !== "Enter") return;
+        event.preventDefault(); // it would go to the form too, and save it
+        panel.enter(key);
+      },
     },
     frame, !library.locked && several.box(key, nameOf(defect)),
     element(
