@@ -58,9 +58,14 @@ def demo(
     """Show the whole method in one to two minutes: data, learning, masks, pairs, report."""
     claim(out)
     run = _Demo(out, pairs, seed)
-    with CliProgress() as progress, keeping(f"what is done is in {out}; the same command goes on from there"):
+    with CliProgress() as progress, keeping(lambda: _kept(out)):
         results = run.work(progress)
     run.summarise(results)
+
+
+def _kept(out: Path) -> str:
+    """What Ctrl-C leaves: nothing while the model is loaded."""
+    return f"what is done is in {out}; the same command goes on from there" if out.exists() else "nothing was written"
 
 
 def claim(out: Path) -> None:

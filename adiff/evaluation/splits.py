@@ -74,13 +74,16 @@ def read_split(
     unless they share a group with one that teaches.
     Normal images test from test/good, with the same exception, and teach from train/good; where there is one folder
     only, every TEST_SHARE-th of it tests. rule: a regular expression in place of groups.json.
-    Raises InputError if a part that is needed is left empty.
+    Warns of a rule that no path has. Raises InputError if a part that is needed is left empty.
     """
     dataset = read_dataset(root, [product], list(wanted))
     group_of = read_groups(root, product, rule)
     teaching, resting = {}, {}
     for defect, shots in wanted.items():
         teaching[defect], resting[defect] = split_shots(dataset, (product, defect), shots)
+    if rule is not None and all(group_of(shot.image) == shot.image for of in dataset.shots.values() for shot in of):
+        logger.warning("the group rule %r is found in no path of a shot of %s: each photo counts as a group of its own",
+                       rule, product)  # fmt: skip
     known = {group_of(shot.image) for shots in teaching.values() for shot in shots}
     testing = {d: tuple(shot for shot in rest if group_of(shot.image) not in known) for d, rest in resting.items()}
     for defect, test in testing.items():
@@ -147,7 +150,10 @@ def path_in(root: Path, product: str, name: str) -> str:
 
 
 def read_groups(root: Path, product: str, rule: str | None = None) -> Callable[[Path], Hashable]:
-    """Return what tells a file's group, itself where it has none. Raises InputError for a bad groups.json or rule."""
+    """Return what tells a file's group, itself where it has none.
+
+    Raises InputError for a bad rule or groups.json, and for one whose paths lead to no file.
+    """
     groups: dict[Path, str] = {}
     if rule is not None:
         try:
@@ -165,7 +171,11 @@ def read_groups(root: Path, product: str, rule: str | None = None) -> Callable[[
     for folder in (root, root / product):
         record = folder / GROUPS
         if record.is_file():
-            groups |= {folder / name: group for name, group in _read_table(record).items()}
+            table = {folder / name: group for name, group in _read_table(record).items()}
+            if table and not any(path.is_file() for path in table):
+                raise InputError(f"{record} names no file that is there, as {next(iter(table))}; its paths have to be "
+                                 "relative to its own folder")  # fmt: skip
+            groups |= table
     own = root.resolve()
     if own.name == product and (around := own.parent / GROUPS).is_file():  # of several products, of which root is one
         groups |= {root / name[len(product) + 1:]: group for name, group in _read_table(around).items()

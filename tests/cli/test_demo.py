@@ -71,6 +71,15 @@ def test_the_data_set_holds_the_pairs_and_the_normals(run, tiny, painted, tmp_pa
             assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(original)))
 
 
+def test_a_demo_that_is_stopped_before_its_first_photo_says_that_nothing_is_there(run, tmp_path, monkeypatch):
+    def stopped(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("adiff.backbone.load_backbone", stopped)
+    result = run("demo", "--out", tmp_path / "demo")
+    assert result.exit_code == 130 and "nothing was written" in result.stderr and not (tmp_path / "demo").exists()
+
+
 def test_an_interrupted_demo_goes_on(run, tiny, painted, tmp_path, monkeypatch):
     out = tmp_path / "demo"
     whole = adiff.generation.generate_run

@@ -118,8 +118,19 @@ def test_no_group_is_on_both_sides(tmp_path_factory, groups, shots, nested, by_r
 
 
 def test_groups_of_paths_as_windows_writes_them(tmp_path):
-    (tmp_path / "groups.json").write_text(json.dumps({r"test\scratch\000.png": "a"}))
-    assert read_groups(tmp_path, "metal")(tmp_path / "test" / "scratch" / "000.png") == "a"
+    product = fill(tmp_path / "metal")
+    (product / "groups.json").write_text(json.dumps({r"test\scratch\000.png": "a"}))
+    assert read_groups(product, "metal")(product / "test" / "scratch" / "000.png") == "a"
+
+
+def test_groups_that_would_part_nothing_are_told(tmp_path, caplog):
+    product = fill(tmp_path / "metal")
+    assert read_split(product, "metal", {"scratch": 1}, r"scratch/(\d+)").train and "in no path" not in caplog.text
+    read_split(product, "metal", {"scratch": 1}, "tile(.+)_")
+    assert "the group rule 'tile(.+)_' is found in no path of a shot of metal" in caplog.text
+    (product / "groups.json").write_text(json.dumps({"metal/test/scratch/000.png": "a"}))
+    with pytest.raises(InputError, match=r"groups.json names no file that is there, as .*metal/metal/test/scratch"):
+        read_split(product, "metal", {"scratch": 1})
 
 
 def test_several_defects_share_no_group_either(tmp_path, caplog):
