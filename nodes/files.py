@@ -34,8 +34,8 @@ LAYOUT = frozenset(("images", "masks", "test", "ground_truth"))
 """Folders that a data set of one product has in it."""
 NO_DATA = frozenset(("3d", "clipspace"))
 """Folders that ComfyUI itself makes in its input folder."""
-_written: dict[str, str] = {}
-"""The folder that new files of a kind go to."""
+_defaults: dict[str, str] = {}
+"""The folders that extra_model_paths.yaml makes the default of a kind."""
 
 
 def register_folders() -> None:
@@ -44,7 +44,8 @@ def register_folders() -> None:
         own = os.path.join(folder_paths.models_dir, name)
         folder_paths.add_model_folder_path(name, own)
         paths, _ = folder_paths.folder_names_and_paths[name]
-        _written[name] = paths[0] if _is_default(name) else own
+        if _is_default(name):
+            _defaults[name] = paths[0]
         suffixes = {SUFFIX, ".pth", ".pt"} if name == FEATURES else {SUFFIX}  # an empty set would mean any file
         folder_paths.folder_names_and_paths[name] = (paths, suffixes)
         try:
@@ -164,7 +165,7 @@ def new_file(kind: str, name: str, overwrite: bool) -> Path:
     that is taken, unless that very file may be overwritten.
     """
     check_name(name, "file name")
-    path = Path(_written[kind]) / f"{name}{SUFFIX}"
+    path = Path(_defaults.get(kind) or Path(folder_paths.models_dir) / kind) / f"{name}{SUFFIX}"
     there = folder_paths.get_full_path(kind, path.name)
     if there is None:
         return path

@@ -343,8 +343,8 @@ def _check_place(out: Path, identity: dict[str, Any], name: Path | str) -> dict[
     there = read_plan(out)
     asked = json.loads(json.dumps(identity))  # as it is read: a pair of numbers is a list there
     settings = asked["settings"]
-    for name in idle(settings.get("reweighting"), settings.get("distance")):
-        settings.pop(name, None)  # no pair depends on it; older versions took any
+    for unused in idle(settings.get("reweighting"), settings.get("distance")):
+        settings.pop(unused, None)  # no pair depends on it; older versions took any
     if other := _differences(asked, there):
         remedy = "choose another folder or --restart"
         if [one.split()[0] for one in other] == ["count"]:
