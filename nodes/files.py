@@ -158,9 +158,9 @@ def find_library(name: str) -> LoadedLibrary:
 
 
 def new_file(kind: str, name: str, overwrite: bool) -> Path:
-    """Return where a library or the like of this name is to be written: in ComfyUI's own models folder.
+    """Return where a library or the like of this name is to be written.
 
-    Or in the one that extra_model_paths.yaml makes the default.
+    In ComfyUI's own models folder, or the one that extra_model_paths.yaml makes the default.
     kind: LIBRARIES, ENCODERS, LOCALIZERS or DUALS. Raises InputError for a name that is no file name, and for one
     that is taken, unless that very file may be overwritten.
     """
