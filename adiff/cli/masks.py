@@ -51,8 +51,6 @@ FOUND = "foreground"
 """Folder of the objects that were found by themselves, beside the masks."""
 MASK_NAME = re.compile(r"\d{3,}\.png")
 """A mask's file: its number."""
-SAMPLED_BY = ("denoise", "steps", "guidance", "threshold")
-"""What the record tells of how masks were sampled."""
 ROUNDS = 8
 """Times that more masks are sampled because too few lay on a foreground."""
 
@@ -132,7 +130,8 @@ def masks(
         backbone = load_backbone(base, precision=precision.value, loras=parse_loras(lora))
         check_base(opened, backbone)
         sampling = MaskSampling(mask_steps, mask_guidance, mask_denoise, mask_threshold).on(backbone)
-        settings |= {"base": backbone.name, **{name: getattr(sampling, name) for name in SAMPLED_BY}}
+        told = [name.removeprefix("mask_") for name in MASK_SAMPLING]
+        settings |= {"base": backbone.name, **{name: getattr(sampling, name) for name in told}}
         draw = partial(_draw, entry, backbone, sampling)
     with run_lock(out), CliProgress() as progress, keeping(f"no mask is written to {out}"):
         _check_free(out)  # another process may have filled it since
